@@ -1,0 +1,34 @@
+// SHA-256, streamed.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace neurogrid {
+
+using Sha256Digest = std::array<uint8_t, 32>;
+
+class Sha256 {
+ public:
+  Sha256();
+  ~Sha256();
+  Sha256& Update(absl::string_view bytes);
+  /// The digest of everything so far; the object is spent.
+  Sha256Digest Finish();
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+};
+
+Sha256Digest Sha256Of(absl::string_view bytes);
+std::string HexOf(absl::string_view bytes);
+inline std::string HexOf(const Sha256Digest& digest) {
+  return HexOf(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
+}
+
+}  // namespace neurogrid

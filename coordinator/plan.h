@@ -1,0 +1,33 @@
+// Who runs which layers: the planner's answer, the pipeline's map.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/model/layer_range.h"
+
+namespace neurogrid {
+
+struct PlannedStage {
+  std::string node;          // node id
+  LayerRange layers;
+  int64_t fixed_bytes = 0;   // weights, workspace, states (cluster.md 2.1)
+  int64_t page_bytes = 0;    // one page over these layers
+  int64_t budget_bytes = 0;
+  double busy_ms = 0;        // predicted per round
+  bool measured = false;     // false: from the roofline fallback
+};
+
+struct Plan {
+  std::vector<PlannedStage> stages;  // in order of layers; contiguous, covering all of them
+  int64_t pages = 0;                 // one pool for the whole chain
+  int rows_max = 0;                  // rows of a step every stage is built for
+  int decode_groups = 1;             // M of cluster.md 2.2
+  double single_stream_tokens_per_s = 0;
+  double tokens_per_s = 0;           // at the declared concurrency
+  double first_token_ms = 0;
+  std::string explanation;           // the text of cluster.md 2.7
+};
+
+}  // namespace neurogrid

@@ -1,0 +1,32 @@
+# Flags of every target of ours: warnings are errors, hardening is on, sanitizers on request.
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release)
+endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+add_library(ng_options INTERFACE)
+target_include_directories(ng_options INTERFACE ${PROJECT_SOURCE_DIR})
+target_compile_options(ng_options INTERFACE
+  -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  -ffp-contract=off -fstack-protector-strong -fstack-clash-protection)
+target_compile_definitions(ng_options INTERFACE _GLIBCXX_ASSERTIONS)
+if(NG_SANITIZE)
+  add_compile_options(-fsanitize=${NG_SANITIZE} -fno-omit-frame-pointer -g1)
+  add_link_options(-fsanitize=${NG_SANITIZE})
+elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
+  target_compile_options(ng_options INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+  add_link_options(-Wl,-z,relro,-z,now)
+endif()
+
+# ng_library(NAME FILES... LINK LIBS...): a static library over the .cc files of the current folder.
+function(ng_library name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
+  add_library(${name} STATIC ${sources})
+  target_link_libraries(${name} PUBLIC ng_options ${ARG_LINK})
+endfunction()

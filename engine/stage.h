@@ -1,0 +1,59 @@
+// A stage: contiguous layers of a model on one device. Its only state is weights and page bytes.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/status.h"
+#include "common/tensor.h"
+#include "engine/batch.h"
+#include "engine/device.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/layer_range.h"
+
+namespace neurogrid {
+
+/// How weights are held and computed on (design.md 5).
+enum class Precision { kF32, kBf16, kInt8 };
+
+struct StageOptions {
+  LayerRange layers;
+  Precision precision = Precision::kBf16;
+  BatchLimits limits;
+};
+
+struct StageMemory {
+  int64_t weight_bytes = 0;
+  int64_t workspace_bytes = 0;
+  int64_t page_bytes = 0;   // of one page over the stage's layers
+  int64_t state_bytes = 0;  // of one slot
+};
+
+class Stage {
+ public:
+  using Progress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
+  /// Loads the tensors of `options.layers` only (plus embedding on the first stage, final norm and
+  /// head on the last) and allocates everything Run needs.
+  static absl::StatusOr<std::unique_ptr<Stage>> Load(const Checkpoint& checkpoint, Device& device,
+                                                     const StageOptions& options,
+                                                     const Progress& progress = nullptr);
+  virtual ~Stage() = default;
+
+  struct Output {
+    ConstTensor activations;             // [rows, hidden]; valid until the next Run; empty on the last stage
+    std::vector<SampledToken> sampled;   // [samples] on the last stage
+  };
+  /// `activations` is [rows, hidden] in activation_dtype() from the stage before; ignored by the
+  /// first stage. The batch must have passed CheckBatch. Allocates nothing for activations or weights.
+  virtual absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) = 0;
+
+  virtual DType activation_dtype() const = 0;  // F32 in f32 mode, else BF16
+  virtual const StageMemory& memory() const = 0;
+  virtual const StageOptions& options() const = 0;
+  /// Kernel set, dtype and instruction set: stages of one class give equal bits.
+  virtual const std::string& determinism_class() const = 0;
+};
+
+}  // namespace neurogrid
