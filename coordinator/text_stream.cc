@@ -13,7 +13,8 @@ TextStream::TextStream(const Tokenizer& tokenizer, TextStreamOptions options)
 TextStream::Piece TextStream::Push(int32_t token) {
   absl::string_view bytes = tokenizer_.Bytes(token);
   if (options_.skip_special && tokenizer_.IsSpecial(token)) {
-    // A stop string that is a special token's text matches by id: its text is not part of the answer.
+    // A stop string that is a special token's text matches by id: its text is not part of the
+    // answer.
     const auto stop = std::find(options_.stops.begin(), options_.stops.end(), bytes);
     if (stop == options_.stops.end()) return {};
     return {Finish(), *stop};

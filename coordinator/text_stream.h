@@ -23,8 +23,8 @@ class TextStream {
   TextStream(const Tokenizer& tokenizer, TextStreamOptions options);
 
   struct Piece {
-    std::string text;                  // released: whole code points, no beginning of a stop string
-    std::optional<std::string> stop;   // the stop string that ended the text
+    std::string text;                 // released: whole code points, no beginning of a stop string
+    std::optional<std::string> stop;  // the stop string that ended the text
   };
   /// Takes the next token. After a stop nothing more is released.
   Piece Push(int32_t token);
