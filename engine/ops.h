@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "common/status.h"
 #include "common/tensor.h"
@@ -94,6 +95,8 @@ struct OpsLimits {
   int head_dim = 0;
   int positions_max = 0;
   int vocab_size = 0;
+
+  bool operator==(const OpsLimits&) const = default;
 };
 
 /// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and row
@@ -108,6 +111,9 @@ class Ops {
   using RowSource = absl::FunctionRef<absl::Status(int64_t first, int64_t count, float* out)>;
 
   virtual ~Ops() = default;
+
+  /// The kernels behind the ops: equal names give equal bits.
+  virtual absl::string_view kernel_set() const = 0;
 
   // Preparation: may allocate and fail.
 
