@@ -8,11 +8,11 @@
 
 namespace neurogrid {
 
-/// Sets the kernels are compiled for. A machine with AVX-512 but without its BF16 and VNNI parts runs
-/// kAvx2. Both give the same bits: see vec_avx2.h.
+/// Sets the kernels are compiled for. A machine with AVX-512 but without its BF16 and VNNI parts
+/// runs kAvx2. Both give the same bits: see vec_avx2.h.
 enum class InstructionSet { kAvx2, kAvx512Bf16 };
 
-/// The widest set that processor and system support. FailedPrecondition without AVX2, FMA and F16C.
+/// The widest set that processor and system support. FailedPrecondition without AVX2 and FMA.
 absl::StatusOr<InstructionSet> DetectInstructionSet();
 
 /// "avx2" or "avx512bf16".

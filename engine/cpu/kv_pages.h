@@ -19,7 +19,7 @@ namespace neurogrid {
 /// so scores come out one token a lane, and one dot instruction adds two tokens' values.
 struct KvLayout {
   int kv_heads = 0;
-  int head_dim = 0;           // even, at most 256
+  int head_dim = 0;            // even, at most 256
   DType dtype = DType::kBF16;  // or kF32
 
   int64_t tile_bytes() const { return BytesOf(dtype, int64_t{kPageTokens} * head_dim); }
@@ -42,10 +42,11 @@ struct KvLayer {
   }
 };
 
-/// Rotates the queries of each row in place (rope.h), and writes its rotated keys and its values to the
-/// page of its position.
+/// Rotates the queries of each row in place (rope.h), and writes its rotated keys and its values to
+/// the page of its position.
 ///
-///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; dtype of the layout
+///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; dtype of the
+///   layout
 ///
 /// The keys inside qkv are unspecified afterwards.
 void RopeAndWriteKv(const CpuContext& cpu, Tensor qkv, int query_heads, const RopeTable& rope,

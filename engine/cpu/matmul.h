@@ -11,8 +11,8 @@
 
 namespace neurogrid {
 
-/// Space for activations in another form than the caller's: int16 for int8 weights, an even row length
-/// when the weights have an odd number of inputs.
+/// Space for activations in another form than the caller's: int16 for int8 weights, an even row
+/// length when the weights have an odd number of inputs.
 class MatMulScratch {
  public:
   MatMulScratch() = default;
@@ -36,10 +36,10 @@ class MatMulScratch {
 ///   x     [rows, inputs]   f32 for f32 weights, else bf16
 ///   bias  [outputs]        f32, or null
 ///
-/// Sums in f32 in one order of k for each weight, so row r of y depends on row r of x alone, in the same
-/// bits for any number of rows, threads and instruction set. y is rounded once, at the end.
-/// int8 weights: row r of x becomes int16 with the scale max|x[r]| / 32767 and products are exact in
-/// blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
+/// Sums in f32 in one order of k for each weight, so row r of y depends on row r of x alone, in the
+/// same bits for any number of rows, threads and instruction set. y is rounded once, at the end.
+/// int8 weights: row r of x becomes int16 with the scale max|x[r]| / 32767 and products are exact
+/// in blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
 void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
             const float* bias, const MatMulScratch& scratch);
 
@@ -47,7 +47,8 @@ void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& 
 void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
                const float* bias, const MatMulScratch& scratch);
 
-/// y[r, n] = SiLU(gate[n] . x[r]) * (up[n] . x[r]) for a gated matrix, rounded once. Shapes as MatMul.
+/// y[r, n] = SiLU(gate[n] . x[r]) * (up[n] . x[r]) for a gated matrix, rounded once. Shapes as
+/// MatMul.
 void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
                      const MatMulScratch& scratch);
 

@@ -21,9 +21,9 @@ class PackedMatrix {
  public:
   enum class Format { kF32, kBf16, kInt8 };
 
-  /// Fills out[count][inputs] with rows [first_row, first_row + count). Called from several threads.
-  using RowSource =
-      absl::FunctionRef<absl::Status(int64_t first_row, int64_t count, float* out)>;
+  /// Fills out[count][inputs] with rows [first_row, first_row + count). Called from several
+  /// threads.
+  using RowSource = absl::FunctionRef<absl::Status(int64_t first_row, int64_t count, float* out)>;
 
   static constexpr int kPanelOutputs = 64;
 
@@ -33,12 +33,13 @@ class PackedMatrix {
   static absl::StatusOr<PackedMatrix> Pack(ThreadPool& pool, Format format, int64_t outputs,
                                            int64_t inputs, RowSource rows);
 
-  /// Two matrices [outputs, inputs] in one: a panel holds 32 rows of `gate`, then the same 32 rows of
-  /// `up`, so that one panel yields 32 values of SiLU(gate x) * (up x). outputs() counts those values.
+  /// Two matrices [outputs, inputs] in one: a panel holds 32 rows of `gate`, then the same 32 rows
+  /// of `up`, so that one panel yields 32 values of SiLU(gate x) * (up x). outputs() counts those
+  /// values.
   static absl::StatusOr<PackedMatrix> PackGated(ThreadPool& pool, Format format, int64_t outputs,
                                                 int64_t inputs, RowSource gate, RowSource up);
 
-  /// What Pack and PackGated allocate.
+  /// What Pack (gated false) and PackGated allocate.
   static int64_t BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated);
 
   Format format() const { return format_; }

@@ -17,8 +17,8 @@ namespace neurogrid {
 class RopeTable {
  public:
   RopeTable() = default;
-  /// InvalidArgument when a parameter makes no frequency: a factor or theta that is not positive, an
-  /// original length that is missing, divisors of another count than head_dim / 2.
+  /// InvalidArgument when a parameter makes no frequency: a factor or theta that is not positive,
+  /// an original length that is missing, divisors of another count than head_dim / 2.
   static absl::StatusOr<RopeTable> Make(const RopeParameters& parameters, int head_dim,
                                         int positions_max);
 
@@ -37,7 +37,8 @@ class RopeTable {
   std::vector<float> table_;  // [positions_max][2][head_dim / 2]
 };
 
-/// The frequencies f_j, j < head_dim / 2, in radians a position, rounded to f32 as the reference does.
+/// The frequencies f_j, j < head_dim / 2, in radians a position, rounded to f32 as the reference
+/// does.
 absl::StatusOr<std::vector<float>> RopeFrequencies(const RopeParameters& parameters, int head_dim);
 
 /// What cosines and sines are multiplied by: YaRN's attention factor, 1 elsewhere.

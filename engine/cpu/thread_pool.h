@@ -12,10 +12,10 @@ namespace neurogrid {
 
 /// A fixed set of threads that take the chunks of one job at a time.
 ///
-/// Threads take chunks from a shared counter, so one that the system holds up delays a job by its own
-/// chunk at most, and a late one not at all. Waiting threads spin for about 25 us, then sleep.
-/// Every chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot product
-/// instruction does so too, and arithmetic must not depend on which thread took a chunk.
+/// Threads take chunks from a shared counter, so one that the system holds up delays a job by its
+/// own chunk at most, and a late one not at all. Waiting threads spin for about 25 us, then sleep.
+/// Every chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot
+/// product instruction does so too, and arithmetic must not depend on which thread took a chunk.
 class ThreadPool {
  public:
   using Job = absl::FunctionRef<void(int64_t chunk, int worker)>;
@@ -28,9 +28,9 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(helpers_.size()) + 1; }
 
-  /// Runs job(chunk, worker) once for each chunk in [0, chunks), in any order, and returns when all are
-  /// done. `worker` is below threads() and no two calls running at once share it; the caller is 0.
-  /// One caller at a time; a job neither throws nor calls ParallelFor. At most 2^32 - 1 chunks.
+  /// Runs job(chunk, worker) once for each chunk in [0, chunks), in any order, and returns when all
+  /// are done. `worker` is below threads() and no two calls running at once share it; the caller is
+  /// 0. One caller at a time; a job neither throws nor calls ParallelFor. At most 2^32 - 1 chunks.
   void ParallelFor(int64_t chunks, Job job);
 
  private:
