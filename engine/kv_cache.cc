@@ -10,15 +10,14 @@ absl::StatusOr<KvCache> KvCache::Allocate(Ops& ops, const ModelConfig& config, L
   cache.layers_ = layers;
   int attention_layers = 0;
   for (int layer = layers.first; layer < layers.last; ++layer) {
-    const bool attends =
-        config.layers[static_cast<size_t>(layer)].kind == BlockKind::kAttention;
+    const bool attends = config.layers[static_cast<size_t>(layer)].kind == BlockKind::kAttention;
     cache.slot_of_layer_.push_back(attends ? attention_layers++ : -1);
   }
   cache.first_ = {.kv_heads = config.kv_heads,
                   .head_dim = config.head_dim,
                   .dtype = dtype,
                   .pages = pages,
-                  .page_bytes = LayerPageBytes(config, dtype),
+                  .page_bytes = 2 * kPageTokens * config.kv_heads * BytesOf(dtype, config.head_dim),
                   .data = nullptr};
   cache.page_bytes_ = attention_layers * cache.first_.page_bytes;
   NG_ASSIGN_OR_RETURN(cache.memory_, ops.Allocate(pages * cache.page_bytes_));

@@ -12,7 +12,8 @@
 
 namespace neurogrid {
 
-/// Pages x attention layers. Knows bytes, not requests: whose a page is, is the coordinator's affair.
+/// Pages x attention layers. Knows bytes, not requests: whose a page is, is the coordinator's
+/// affair.
 class KvCache {
  public:
   /// Layers without keys (short convolutions) take no memory. ResourceExhausted without memory.
@@ -29,7 +30,7 @@ class KvCache {
   LayerRange layers_;
   std::vector<int> slot_of_layer_;  // [layers]  place among the attention layers; -1: none
   int64_t page_bytes_ = 0;
-  KvLayerView first_;               // the view of the first attention layer
+  KvLayerView first_;  // the view of the first attention layer
 };
 
 }  // namespace neurogrid

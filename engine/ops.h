@@ -29,11 +29,11 @@ struct MatrixSpec {
   MatrixFormat format = MatrixFormat::kBf16;
   int64_t outputs = 0;
   int64_t inputs = 0;
-  std::vector<float> bias;  // [outputs], or empty: none
+  std::vector<float> bias = {};  // [outputs], or empty: none
 };
 
-/// A weight [outputs, inputs] in the layout its backend multiplies best with, with its bias if it has
-/// one. Only the Ops that made it can read it.
+/// A weight [outputs, inputs] in the layout its backend multiplies best with, with its bias if it
+/// has one. Only the Ops that made it can read it.
 class Matrix {
  public:
   virtual ~Matrix() = default;
@@ -81,7 +81,8 @@ struct KvLayerView {
 
 /// How the heads of one layer attend.
 struct AttentionSpec {
-  int query_heads = 0;  // a multiple of the kv heads; head h reads kv head h * kv_heads / query_heads
+  int query_heads =
+      0;  // a multiple of the kv heads; head h reads kv head h * kv_heads / query_heads
   float scale = 0;
   float softcap = 0;  // c > 0: scores become c * tanh(score / c)
   int window = 0;     // keys visible to a query, itself included; 0: all before it
@@ -99,9 +100,9 @@ struct OpsLimits {
   bool operator==(const OpsLimits&) const = default;
 };
 
-/// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and row
-/// r of every result depends on row r of its operands alone (attention: and on the keys and values of
-/// its sequence), in the same bits for any number of rows.
+/// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and
+/// row r of every result depends on row r of its operands alone (attention: and on the keys and
+/// values of its sequence), in the same bits for any number of rows.
 ///
 /// One thread at a time: an Ops may own threads and scratch.
 class Ops {
@@ -121,8 +122,8 @@ class Ops {
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) = 0;
 
-  /// ResourceExhausted without memory, or the first error of `rows`. kInt8: one scale for each output,
-  /// max|w| / 127.
+  /// ResourceExhausted without memory, or the first error of `rows`. kInt8: one scale for each
+  /// output, max|w| / 127.
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, RowSource rows);
   /// A gate and an up projection in one, for MatMulSiluGated. spec.outputs counts each one's;
   /// spec.bias [2 * outputs] holds the gate's, then the up's.
@@ -148,8 +149,8 @@ class Ops {
   /// y[r, c] = w[c] * x[r, c] / sqrt(mean over c of x[r, c]^2 + epsilon)
   ///   y, x  [rows, columns]  the same dtype; y may be x
   ///   w     [columns]        f32, an offset of (1 + w) norms already added
-  /// `rounds_before_weight`: the quotient is rounded to the dtype before the weight (models.md 1.4).
-  /// Zhang and Sennrich 2019, Root Mean Square Layer Normalization, eq. 4.
+  /// `rounds_before_weight`: the quotient is rounded to the dtype before the weight
+  /// (models.md 1.4). Zhang and Sennrich 2019, Root Mean Square Layer Normalization, eq. 4.
   void RmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon, bool rounds_before_weight);
 
   /// RmsNorm in place over head_dim columns of each head in [first_head, first_head + heads).
@@ -173,9 +174,10 @@ class Ops {
   /// y += x, rounded once.   y, x  [rows, columns]  the same dtype
   void Add(Tensor y, ConstTensor x);
 
-  /// Rotates the queries of each row in place, and writes its rotated keys and its values to the page
-  /// of its position. The keys inside qkv are unspecified afterwards.
-  ///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; the cache's dtype
+  /// Rotates the queries of each row in place, and writes its rotated keys and its values to the
+  /// page of its position. The keys inside qkv are unspecified afterwards.
+  ///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; the cache's
+  ///   dtype
   /// Su et al. 2021, RoFormer; pairs are j and j + head_dim / 2.
   void RopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation, const KvLayerView& kv,
                       const Batch& batch);
@@ -191,7 +193,8 @@ class Ops {
   void GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows);
 
   /// Draws one token from each row: the contract of Sampler (engine/sampler.h).
-  ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are padding.
+  ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are
+  ///   padding.
   std::vector<SampledToken> Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                    int vocab_size);
 

@@ -20,10 +20,9 @@ class DeviceStage : public Stage {
     const Shape expected({batch.rows(), transformer_->config().hidden_size});
     if (!transformer_->first_stage() &&
         (activations.shape != expected || activations.dtype != activation_dtype())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("activations are ", InfoOf(activations.dtype).name, " ",
-                       activations.shape.ToString(), " but the batch implies ",
-                       InfoOf(activation_dtype()).name, " ", expected.ToString()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "activations are ", InfoOf(activations.dtype).name, " ", activations.shape.ToString(),
+          " but the batch implies ", InfoOf(activation_dtype()).name, " ", expected.ToString()));
     }
     Output output;
     const ConstTensor hidden = transformer_->Forward(batch, activations);
@@ -54,7 +53,8 @@ absl::StatusOr<std::unique_ptr<Stage>> Stage::Load(const Checkpoint& checkpoint,
                                                    const StageOptions& options,
                                                    const Progress& progress) {
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> transformer,
-                      Transformer::Load(checkpoint, device.ops(), options, progress));
+                      Transformer::Load(checkpoint.config(), checkpoint.weights(), device.ops(),
+                                        options, progress));
   return std::make_unique<DeviceStage>(device.ops(), std::move(transformer), options);
 }
 

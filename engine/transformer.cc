@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/workspace_bytes.h"
 
 namespace neurogrid {
 namespace {
@@ -57,16 +58,15 @@ OpsLimits OpsLimitsOf(const ModelConfig& config, const BatchLimits& limits) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const Checkpoint& checkpoint,
-                                                               Ops& ops,
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config,
+                                                               const WeightStore& weights, Ops& ops,
                                                                const StageOptions& options,
                                                                const Stage::Progress& progress) {
-  NG_RETURN_IF_ERROR(CheckOptions(checkpoint.config(), options));
-  NG_RETURN_IF_ERROR(CheckSupported(checkpoint.config()));
-  WeightLoader loader(checkpoint, ops, options, progress);
-  std::unique_ptr<Transformer> transformer(new Transformer(checkpoint.config(), ops, options));
-  NG_ASSIGN_OR_RETURN(const Architecture* architecture,
-                      FindArchitecture(checkpoint.config().architecture));
+  NG_RETURN_IF_ERROR(CheckOptions(config, options));
+  NG_RETURN_IF_ERROR(CheckSupported(config));
+  NG_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(config.architecture));
+  WeightLoader loader(config, weights, ops, options, progress);
+  std::unique_ptr<Transformer> transformer(new Transformer(config, ops, options));
   NG_RETURN_IF_ERROR(transformer->LoadAll(loader, architecture->tensors));
   return transformer;
 }
@@ -103,8 +103,8 @@ absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& name
                                                  config_.hidden_size));
   }
   if (!last_stage()) return absl::OkStatus();
-  NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm),
-                                                 config_.hidden_size, config_.norm_offset));
+  NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm), config_.hidden_size,
+                                                 config_.norm_offset));
   if (!tied) {
     NG_ASSIGN_OR_RETURN(own_head_,
                         loader.Linear({{head, config_.vocab_size}}, config_.hidden_size));
@@ -115,8 +115,8 @@ absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& name
 
 absl::StatusOr<Layer> Transformer::LoadLayer(WeightLoader& loader, const TensorNames& names,
                                              int number) const {
-  const auto& rotation = rotations_[static_cast<size_t>(
-      config_.layers[static_cast<size_t>(number)].rope)];
+  const auto& rotation =
+      rotations_[static_cast<size_t>(config_.layers[static_cast<size_t>(number)].rope)];
   const int64_t hidden = config_.hidden_size;
   const float offset = config_.norm_offset;
   const auto part = [number](absl::string_view name) { return LayerPart(number, name); };

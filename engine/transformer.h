@@ -17,8 +17,8 @@
 
 namespace neurogrid {
 
-/// One layer: a mixing block and a gated feed-forward, each behind a norm (models.md 2.2). What a family
-/// does not have is null, and its step does not run.
+/// One layer: a mixing block and a gated feed-forward, each behind a norm (models.md 2.2). What a
+/// family does not have is null, and its step does not run.
 struct Layer {
   using Block = std::variant<AttentionBlock>;
 
@@ -33,15 +33,16 @@ struct Layer {
 
 class Transformer {
  public:
-  /// Loads the layers of `options.layers`, the embedding on the first stage, final norm and head on the
-  /// last. `checkpoint` is not read afterwards; `ops` outlives the result. InvalidArgument for ranges and
-  /// limits that the model does not have, Unimplemented for what its blocks cannot do.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const Checkpoint& checkpoint, Ops& ops,
+  /// Loads the layers of `options.layers`, the embedding on the first stage, final norm and head on
+  /// the last. `weights` is not read afterwards; `ops` outlives the result. InvalidArgument for
+  /// ranges and limits that the model does not have, Unimplemented for what its blocks cannot do.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config,
+                                                           const WeightStore& weights, Ops& ops,
                                                            const StageOptions& options,
                                                            const Stage::Progress& progress);
 
-  /// The residual stream after the last layer, [rows, hidden]; valid until the next call. `activations`
-  /// is that of the stage before; the first stage embeds batch.tokens instead.
+  /// The residual stream after the last layer, [rows, hidden]; valid until the next call.
+  /// `activations` is that of the stage before; the first stage embeds batch.tokens instead.
   ConstTensor Forward(const Batch& batch, ConstTensor activations);
 
   /// Logits of rows of the last Forward, [rows.size(), vocab] f32, in memory that the caller may
@@ -72,7 +73,7 @@ class Transformer {
   std::vector<Layer> layers_;
   std::unique_ptr<Matrix> embedding_;  // first stage, and a last stage with a tied head
   DeviceVector final_norm_;
-  std::unique_ptr<Matrix> own_head_;   // last stage of an untied model
+  std::unique_ptr<Matrix> own_head_;  // last stage of an untied model
   const Matrix* head_ = nullptr;
   Workspace workspace_;
   Activations activations_;  // of the step in progress

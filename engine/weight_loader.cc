@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "engine/model/row_reader.h"
 #include "engine/workspace.h"
 
 namespace neurogrid {
@@ -40,14 +41,11 @@ std::string LayerPart(int layer, absl::string_view part) {
   return part.empty() ? "" : absl::StrCat("model.layers.", layer, ".", part);
 }
 
-WeightLoader::WeightLoader(const Checkpoint& checkpoint, Ops& ops, const StageOptions& options,
-                           const Stage::Progress& progress)
-    : weights_(checkpoint.weights()),
-      ops_(ops),
-      precision_(options.precision),
-      progress_(progress) {
+WeightLoader::WeightLoader(const ModelConfig& config, const WeightStore& weights, Ops& ops,
+                           const StageOptions& options, const Stage::Progress& progress)
+    : weights_(weights), ops_(ops), precision_(options.precision), progress_(progress) {
   for (const auto& [name, entry] : weights_.entries()) {
-    if (IsRead(name, checkpoint.config(), options.layers)) {
+    if (IsRead(name, config, options.layers)) {
       file_bytes_total_ += entry.tensor.bytes();
     }
   }
@@ -66,7 +64,8 @@ std::unique_ptr<Matrix> WeightLoader::Count(std::unique_ptr<Matrix> matrix, int6
 
 absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64_t size,
                                                   float offset) {
-  NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry, weights_.Find(name + ".weight", Shape({size})));
+  NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
+                      weights_.Find(name + ".weight", Shape({size})));
   std::vector<float> values(static_cast<size_t>(size));
   NG_RETURN_IF_ERROR(ReadVector(entry, values.data()));
   for (float& value : values) value += offset;
@@ -101,8 +100,7 @@ absl::StatusOr<std::vector<float>> WeightLoader::Bias(const std::vector<LinearPa
     bias.resize(first + static_cast<size_t>(part.outputs));
     if (!weights_.Has(name)) continue;
     present = true;
-    NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
-                        weights_.Find(name, Shape({part.outputs})));
+    NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry, weights_.Find(name, Shape({part.outputs})));
     NG_RETURN_IF_ERROR(ReadVector(entry, bias.data() + first));
     Advance(entry.tensor.bytes());
   }
@@ -127,8 +125,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<L
       const int64_t begin = std::max(first, part.first);
       const int64_t end = std::min(first + count, part.first + part.outputs);
       if (begin >= end) continue;
-      NG_RETURN_IF_ERROR(ReadRows(part.weight, begin - part.first, end - begin,
-                                  out + (begin - first) * inputs));
+      NG_RETURN_IF_ERROR(
+          ReadRows(part.weight, begin - part.first, end - begin, out + (begin - first) * inputs));
     }
     return absl::OkStatus();
   };
@@ -156,7 +154,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
 
 absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Table(const std::string& name, int64_t rows,
                                                             int64_t columns) {
-  NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry, weights_.Find(name + ".weight", Shape({rows, columns})));
+  NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
+                      weights_.Find(name + ".weight", Shape({rows, columns})));
   const MatrixSpec spec{
       .format = precision_ == Precision::kF32 ? MatrixFormat::kF32 : MatrixFormat::kBf16,
       .outputs = rows,

@@ -23,21 +23,23 @@ struct DeviceVector {
   explicit operator bool() const { return memory != nullptr; }
 };
 
-/// "model.layers.3.self_attn.q_proj" of LayerPart(3, "self_attn.q_proj"); "" of a family without it.
+/// "model.layers.3.self_attn.q_proj" of LayerPart(3, "self_attn.q_proj"); "" of a family without
+/// it.
 std::string LayerPart(int layer, absl::string_view part);
 
-/// Some rows of a stacked matrix: tensor NAME.weight [outputs, inputs], and NAME.bias [outputs] where
-/// the file has it. In all names here the suffix is left out.
+/// Some rows of a stacked matrix: tensor NAME.weight [outputs, inputs], and NAME.bias [outputs]
+/// where the file has it. In all names here the suffix is left out.
 struct LinearPart {
   std::string name;
   int64_t outputs = 0;
 };
 
-/// Reads what a stage needs, once, and counts it. Every error names file, tensor, found and expected.
+/// Reads what a stage needs, once, and counts it. Every error names file, tensor, found and
+/// expected.
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, Ops& ops, const StageOptions& options,
-               const Stage::Progress& progress);
+  WeightLoader(const ModelConfig& config, const WeightStore& weights, Ops& ops,
+               const StageOptions& options, const Stage::Progress& progress);
 
   bool HasWeight(const std::string& name) const { return weights_.Has(name + ".weight"); }
 

@@ -8,8 +8,8 @@
 
 namespace neurogrid {
 
-/// Bytes of the activations of one step within `options.limits`: the sizes that Stage::Load allocates,
-/// from the same function. Allocates nothing.
+/// Bytes of the activations of one step within `options.limits`: the sizes that Stage::Load
+/// allocates, from the same function. Allocates nothing.
 int64_t StageWorkspaceBytes(const ModelConfig& config, const StageOptions& options);
 
 }  // namespace neurogrid

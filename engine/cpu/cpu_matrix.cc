@@ -28,9 +28,9 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(ThreadPool& pool,
                                                              const MatrixSpec& spec,
                                                              Ops::RowSource gate,
                                                              Ops::RowSource up) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix packed,
-                      PackedMatrix::PackGated(pool, FormatOf(spec.format), spec.outputs,
-                                              spec.inputs, gate, up));
+  NG_ASSIGN_OR_RETURN(
+      PackedMatrix packed,
+      PackedMatrix::PackGated(pool, FormatOf(spec.format), spec.outputs, spec.inputs, gate, up));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
 }
 

@@ -55,8 +55,8 @@ class CpuOps : public Ops {
   OpsLimits reserved_;
   MatMulScratch matmul_scratch_;
   AttentionScratch attention_scratch_;
-  std::vector<float> row_scratch_;   // [threads][inputs_max]
-  std::vector<Sampler> samplers_;    // [threads]
+  std::vector<float> row_scratch_;  // [threads][inputs_max]
+  std::vector<Sampler> samplers_;   // [threads]
 };
 
 }  // namespace neurogrid

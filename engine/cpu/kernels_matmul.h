@@ -139,6 +139,9 @@ inline void FinishRow(const PanelJob& job, int row, float* v) {
   if (job.bias != nullptr) {
     for (int i = 0; i < job.outputs; ++i) v[i] += job.bias[i];
   }
+  if (job.up_bias != nullptr) {
+    for (int i = 0; i < job.outputs; ++i) v[32 + i] += job.up_bias[i];
+  }
   if (job.epilogue == Epilogue::kSiluGated) {
     for (int i = 0; i < 32; i += 16) {
       Simd::Store(v + i, Simd::Mul(Silu(Simd::Load(v + i)), Simd::Load(v + 32 + i)));

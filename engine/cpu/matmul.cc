@@ -81,6 +81,7 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.panel = w.panel(panel);
     job.w_scales = w.panel_scales(panel);
     job.bias = bias == nullptr ? nullptr : bias + first_output;
+    job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();
     job.x = prepared.data + first_row * prepared.stride_bytes;
     job.x_stride_bytes = prepared.stride_bytes;
     job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
@@ -129,9 +130,9 @@ void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatri
 }
 
 void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
-                     const MatMulScratch& scratch) {
+                     const float* bias, const MatMulScratch& scratch) {
   NG_CHECK(gate_up.gated());
-  Multiply(cpu, Epilogue::kSiluGated, y, x, gate_up, nullptr, scratch);
+  Multiply(cpu, Epilogue::kSiluGated, y, x, gate_up, bias, scratch);
 }
 
 }  // namespace neurogrid

@@ -47,9 +47,9 @@ void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& 
 void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
                const float* bias, const MatMulScratch& scratch);
 
-/// y[r, n] = SiLU(gate[n] . x[r]) * (up[n] . x[r]) for a gated matrix, rounded once. Shapes as
-/// MatMul.
+/// y[r, n] = SiLU(gate[n] . x[r] + bias[n]) * (up[n] . x[r] + bias[outputs + n]) for a gated
+/// matrix, rounded once. `bias` [2 * outputs], or null. Shapes as MatMul.
 void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
-                     const MatMulScratch& scratch);
+                     const float* bias, const MatMulScratch& scratch);
 
 }  // namespace neurogrid
