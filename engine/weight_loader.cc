@@ -6,7 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
-#include "engine/model/row_reader.h"
+#include "engine/model/read_rows.h"
 #include "engine/workspace.h"
 
 namespace neurogrid {
@@ -67,7 +67,7 @@ absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64
   NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
                       weights_.Find(name + ".weight", Shape({size})));
   std::vector<float> values(static_cast<size_t>(size));
-  NG_RETURN_IF_ERROR(ReadVector(entry, values.data()));
+  ReadRows(entry, 0, 1, values.data());
   for (float& value : values) value += offset;
   DeviceVector vector;
   NG_ASSIGN_OR_RETURN(vector.memory, ops_.Upload(values));
@@ -101,7 +101,7 @@ absl::StatusOr<std::vector<float>> WeightLoader::Bias(const std::vector<LinearPa
     if (!weights_.Has(name)) continue;
     present = true;
     NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry, weights_.Find(name, Shape({part.outputs})));
-    NG_RETURN_IF_ERROR(ReadVector(entry, bias.data() + first));
+    ReadRows(entry, 0, 1, bias.data() + first);
     Advance(entry.tensor.bytes());
   }
   if (!present) bias.clear();
@@ -125,8 +125,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<L
       const int64_t begin = std::max(first, part.first);
       const int64_t end = std::min(first + count, part.first + part.outputs);
       if (begin >= end) continue;
-      NG_RETURN_IF_ERROR(
-          ReadRows(part.weight, begin - part.first, end - begin, out + (begin - first) * inputs));
+      ReadRows(part.weight, begin - part.first, end - begin, out + (begin - first) * inputs);
     }
     return absl::OkStatus();
   };
@@ -144,7 +143,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
   NG_ASSIGN_OR_RETURN(spec.bias, Bias(parts));
   const auto rows_of = [](const Part& part) {
     return [&part](int64_t first, int64_t count, float* out) {
-      return ReadRows(part.weight, first, count, out);
+      ReadRows(part.weight, first, count, out);
+      return absl::OkStatus();
     };
   };
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
@@ -162,7 +162,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Table(const std::string& n
       .inputs = columns};
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
                       ops_.Pack(spec, [&](int64_t first, int64_t count, float* out) {
-                        return ReadRows(entry, first, count, out);
+                        ReadRows(entry, first, count, out);
+                        return absl::OkStatus();
                       }));
   return Count(std::move(matrix), entry.tensor.bytes());
 }

@@ -1,7 +1,10 @@
 #include "engine/cpu/host_memory.h"
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <optional>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -9,12 +12,18 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "common/file.h"
 
 namespace neurogrid {
 namespace {
 
-/// The number after `key` on the line that starts with it: "MemTotal:  8000 kB", "inactive_file 4096".
+/// Files of /proc and /sys have no size beforehand, so they cannot be mapped. "" when unreadable.
+std::string ReadSystemFile(const std::string& path) {
+  std::ifstream file(path);
+  return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+/// The number after `key` on the line that starts with it: "MemTotal:  8000 kB", "inactive_file
+/// 4096".
 std::optional<int64_t> Field(const std::string& text, absl::string_view key) {
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     if (!absl::ConsumePrefix(&line, key)) continue;
@@ -42,8 +51,8 @@ void ApplyGroup(const std::string& folder, absl::string_view limit_file,
   const int64_t cache =
       Field(ReadSystemFile(absl::StrCat(folder, "/memory.stat")), cache_field).value_or(0);
   memory.total_bytes = *limit;
-  memory.free_bytes =
-      std::min(memory.free_bytes, std::max<int64_t>(0, *limit - std::max<int64_t>(0, used - cache)));
+  memory.free_bytes = std::min(memory.free_bytes,
+                               std::max<int64_t>(0, *limit - std::max<int64_t>(0, used - cache)));
 }
 
 /// The group's path, then its parents', down to "".
