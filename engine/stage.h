@@ -12,11 +12,9 @@
 #include "engine/device.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/layer_range.h"
+#include "engine/model/precision.h"
 
 namespace neurogrid {
-
-/// How weights are held and computed on (design.md 5).
-enum class Precision { kF32, kBf16, kInt8 };
 
 struct StageOptions {
   LayerRange layers;

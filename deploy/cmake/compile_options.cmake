@@ -12,6 +12,7 @@ add_library(ng_options INTERFACE)
 target_include_directories(ng_options INTERFACE ${PROJECT_SOURCE_DIR})
 target_compile_options(ng_options INTERFACE
   -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Werror
+  $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false alarms of GCC 12 in std::string
   -ffp-contract=off -fstack-protector-strong -fstack-clash-protection)
 target_compile_definitions(ng_options INTERFACE _GLIBCXX_ASSERTIONS)
 if(NG_SANITIZE)

@@ -15,9 +15,13 @@ namespace neurogrid {
 class WeightStore {
  public:
   struct Entry {
-    ConstTensor tensor;
-    std::string file;                  // for error messages
-    int interleaved_heads = 0;         // > 0: rows are permuted within this many heads (models.md 3.4)
+    ConstTensor tensor;         // its bytes may lie at any address: read them with ReadRows
+    std::string file;           // for error messages
+    int interleaved_heads = 0;  // > 0: rows are permuted within this many heads (models.md 3.4)
+    // > 0: only so many elements exist; element i of the tensor is element
+    // (cycle_start + i) mod cycle_elements of the data (synthetic weights).
+    int64_t cycle_elements = 0;
+    int64_t cycle_start = 0;
   };
 
   void Add(std::string name, Entry entry) { entries_.emplace(std::move(name), std::move(entry)); }
