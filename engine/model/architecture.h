@@ -59,7 +59,7 @@ struct Architecture {
   Activation activation = Activation::kSilu;
   float norm_offset = 0;
   bool norm_rounds_before_weight = true;
-  bool bias_keys = false;              // config.json says attention_bias (q, k, v and o) and mlp_bias
+  bool bias_keys = false;  // config.json says attention_bias (q, k, v and o) and mlp_bias
   bool gguf_interleaves_heads = false;  // rows of q and k are permuted there (models.md 3.4)
 };
 

@@ -1,4 +1,5 @@
-// A model as plain numbers: what config.json or GGUF keys say, with the family's defaults filled in.
+// A model as plain numbers: what config.json or GGUF keys say, with the family's defaults filled
+// in.
 #pragma once
 
 #include <cstdint>
