@@ -39,9 +39,9 @@ class AddedTokenMatcher {
 
   bool empty() const { return patterns_.empty(); }
 
-  /// Parts of `text` in order, none of them empty text. `allowed` refuses a token at a place; a shorter or later one
-  /// may then be found there. Time: text times the longest spelling, and in practice one table
-  /// look-up a byte, because few bytes begin a token.
+  /// Parts of `text` in order, none of them empty text. `allowed` refuses a token at a place; a
+  /// shorter or later one may then be found there. Time: text times the longest spelling, and in
+  /// practice one table look-up a byte, because few bytes begin a token.
   std::vector<TextPart> Split(absl::string_view text,
                               absl::FunctionRef<bool(int32_t id, ByteRange place)> allowed) const;
 
@@ -51,7 +51,8 @@ class AddedTokenMatcher {
                            absl::FunctionRef<bool(int32_t, ByteRange)> allowed) const;
 
   std::vector<Pattern> patterns_;  // sorted by spelling, each spelling once
-  std::array<uint32_t, 257> first_byte_;  // patterns beginning with byte b: [first_byte_[b], first_byte_[b + 1])
+  std::array<uint32_t, 257>
+      first_byte_;  // patterns beginning with byte b: [first_byte_[b], first_byte_[b + 1])
 };
 
 }  // namespace neurogrid

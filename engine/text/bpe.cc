@@ -47,7 +47,8 @@ BpeModel::BpeModel(BpeParts parts) : parts_(std::move(parts)) {
     if (unit.empty()) continue;
     by_unit_.emplace(unit, static_cast<int32_t>(id));
     unit_bytes_max_ = std::max(unit_bytes_max_, unit.size());
-    if (unit.size() == 1) byte_units_[static_cast<unsigned char>(unit[0])] = static_cast<int32_t>(id);
+    if (unit.size() == 1)
+      byte_units_[static_cast<unsigned char>(unit[0])] = static_cast<int32_t>(id);
   }
   if (parts_.by_score) score_ranks_ = RanksOf(parts_.scores);
   pairs_.reserve(parts_.merges.size());
@@ -121,8 +122,7 @@ void BpeModel::Encode(const MarkedText& text, ByteRange range,
   }
 }
 
-void BpeModel::EncodeAfresh(const Piece& piece, Scratch& scratch,
-                            std::vector<int32_t>& ids) const {
+void BpeModel::EncodeAfresh(const Piece& piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   BuildSymbols(piece, scratch);
   if (scratch.symbols.empty()) return;
   MergeAll(piece, scratch);
@@ -141,8 +141,7 @@ void BpeModel::EncodeAfresh(const Piece& piece, Scratch& scratch,
 }
 
 /// Appends the byte tokens of [begin, end); false when one of them does not exist.
-bool BpeModel::PushBytes(const Piece& piece, uint32_t begin, uint32_t end,
-                         Scratch& scratch) const {
+bool BpeModel::PushBytes(const Piece& piece, uint32_t begin, uint32_t end, Scratch& scratch) const {
   const auto token = [&](uint32_t i) {
     return parts_.byte_tokens[static_cast<unsigned char>(piece.bytes[i])];
   };

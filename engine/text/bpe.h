@@ -37,11 +37,12 @@ struct BpeParts {
   std::array<int32_t, 256> byte_tokens{};  // token of a byte that stands alone, -1: none
   int32_t unk_id = -1;                     // -1: what has no token vanishes
   bool by_score = false;
-  bool byte_units = false;     // symbols are bytes, else code points
-  bool byte_fallback = false;  // a symbol without token becomes the tokens of its bytes, if all exist
-  bool fuse_unk = false;       // neighbouring unknown symbols become one unk
+  bool byte_units = false;  // symbols are bytes, else code points
+  bool byte_fallback =
+      false;              // a symbol without token becomes the tokens of its bytes, if all exist
+  bool fuse_unk = false;  // neighbouring unknown symbols become one unk
   bool ignore_merges = false;  // a piece that is a token is that token, whatever the merges say
-  bool short_pieces = false;   // pieces are words: worth a table of tokens that encode to themselves
+  bool short_pieces = false;  // pieces are words: worth a table of tokens that encode to themselves
 };
 
 class BpeModel {
@@ -55,8 +56,8 @@ class BpeModel {
       int32_t id;
       uint32_t begin, end;  // bytes of the piece
       int32_t previous, next;
-      uint32_t rank;    // of merging with the next symbol, kNoRank: never
-      int32_t merged;   // the token that merging gives
+      uint32_t rank;   // of merging with the next symbol, kNoRank: never
+      int32_t merged;  // the token that merging gives
     };
     std::vector<Symbol> symbols;
     std::vector<uint64_t> heap;  // rank << 32 | symbol: the least is next
@@ -92,9 +93,9 @@ class BpeModel {
   BpeParts parts_;
   absl::flat_hash_map<absl::string_view, int32_t> by_unit_;  // views of parts_.units
   size_t unit_bytes_max_ = 0;
-  std::array<int32_t, 256> byte_units_{};                    // byte_units: token of a byte, -1: none
-  absl::flat_hash_map<uint64_t, Candidate> pairs_;           // left << 32 | right
-  std::vector<uint32_t> score_ranks_;                        // [ids] 0 for the highest score
+  std::array<int32_t, 256> byte_units_{};           // byte_units: token of a byte, -1: none
+  absl::flat_hash_map<uint64_t, Candidate> pairs_;  // left << 32 | right
+  std::vector<uint32_t> score_ranks_;               // [ids] 0 for the highest score
   std::vector<bool> direct_;  // [ids] a piece of this text is this token; empty when unused
 };
 

@@ -104,8 +104,8 @@ absl::StatusOr<Pieces> Split(const SplitStep& step, const MarkedText& section,
       const absl::string_view text = section.View(piece);
       for (size_t at = 0; at < text.size();) {
         const size_t end = step.scanner(classes, text, at);
-        out.push_back({piece.begin + static_cast<uint32_t>(at),
-                       piece.begin + static_cast<uint32_t>(end)});
+        out.push_back(
+            {piece.begin + static_cast<uint32_t>(at), piece.begin + static_cast<uint32_t>(end)});
         at = end;
       }
     }

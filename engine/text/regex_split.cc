@@ -93,9 +93,8 @@ absl::StatusOr<std::vector<ByteRange>> RegexSplit::Matches(absl::string_view tex
   std::vector<ByteRange> matches;
   size_t at = 0;
   while (at < text.size()) {
-    const int found =
-        pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at,
-                    PCRE2_NO_UTF_CHECK, match.get(), context.get());
+    const int found = pcre2_match(compiled_->code, reinterpret_cast<PCRE2_SPTR>(text.data()),
+                                  text.size(), at, PCRE2_NO_UTF_CHECK, match.get(), context.get());
     if (found == PCRE2_ERROR_NOMATCH) break;
     if (found < 0) {
       return absl::InvalidArgumentError(absl::StrCat("cannot split text: ", ErrorText(found)));

@@ -17,8 +17,8 @@ class RegexSplit {
   static absl::StatusOr<std::unique_ptr<RegexSplit>> Compile(absl::string_view pattern);
   ~RegexSplit();
 
-  /// The matches that are not empty, left to right. InvalidArgument "cannot split text: ..." past the
-  /// match limit (100,000 + 4 x bytes) or the heap limit (64 MiB). Several threads may call it.
+  /// The matches that are not empty, left to right. InvalidArgument "cannot split text: ..." past
+  /// the match limit (100,000 + 4 x bytes) or the heap limit (64 MiB). Several threads may call it.
   absl::StatusOr<std::vector<ByteRange>> Matches(absl::string_view text) const;
 
  private:

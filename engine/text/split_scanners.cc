@@ -90,7 +90,7 @@ size_t OtherRun(Cursor cursor, absl::string_view tail) {
 /// `\s+(?!\S)|\s+`, after `\s*[\r\n]+` when `lines`. There is white space at the cursor.
 size_t SpaceRun(Cursor cursor, bool lines) {
   const size_t begin = cursor.at;
-  size_t last = begin;              // start of the run's last code point
+  size_t last = begin;  // start of the run's last code point
   size_t after_line_end = 0;
   while (cursor.space()) {
     last = cursor.at;

@@ -21,18 +21,10 @@ constexpr size_t kTextBytesMax = size_t{1} << 30;
 /// does not call them special (models.md 6.5).
 constexpr absl::string_view kReasoningMarkers[] = {"<think>", "</think>"};
 constexpr absl::string_view kToolMarkers[] = {
-    "<tool_call>",
-    "</tool_call>",
-    "<｜tool▁calls▁begin｜>",
-    "<｜tool▁calls▁end｜>",
-    "<｜tool▁call▁begin｜>",
-    "<｜tool▁call▁end｜>",
-    "<｜tool▁sep｜>",
-    "<|tool_call_start|>",
-    "<|tool_call_end|>",
-    "<|python_tag|>",
-    "[TOOL_CALLS]",
-    "[ARGS]",
+    "<tool_call>",          "</tool_call>",          "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁end｜>", "<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>",
+    "<｜tool▁sep｜>",       "<|tool_call_start|>",   "<|tool_call_end|>",
+    "<|python_tag|>",       "[TOOL_CALLS]",          "[ARGS]",
 };
 
 bool IsBlank(absl::string_view text) {
@@ -66,7 +58,8 @@ std::string DecodedSpelling(const TokenDecoder& decoder, const std::string& spel
     if (byte >= 0) return std::string(1, static_cast<char>(byte));
   }
   std::string text = spelling;
-  for (const auto& [from, to] : decoder.replacements) text = absl::StrReplaceAll(text, {{from, to}});
+  for (const auto& [from, to] : decoder.replacements)
+    text = absl::StrReplaceAll(text, {{from, to}});
   return text;
 }
 
@@ -109,7 +102,10 @@ class BpeTokenizer final : public Tokenizer {
                                               const EncodeOptions& options) const override;
 
   int32_t vocab_size() const override { return static_cast<int32_t>(bytes_.size()); }
-  absl::string_view Bytes(int32_t id) const override { return Known(id) ? bytes_[Index(id)] : ""; }
+  absl::string_view Bytes(int32_t id) const override {
+    if (!Known(id)) return "";
+    return bytes_[Index(id)];
+  }
   bool IsSpecial(int32_t id) const override { return Known(id) && special_[Index(id)]; }
   int32_t Find(absl::string_view token) const override {
     const auto added = added_ids_.find(token);
@@ -140,7 +136,8 @@ class BpeTokenizer final : public Tokenizer {
   struct Run {
     const EncodeOptions& options;
     std::vector<int32_t> ids;
-    std::deque<MarkedText> sections = {};  // alive as long as scratch, which remembers pieces of them
+    std::deque<MarkedText> sections =
+        {};  // alive as long as scratch, which remembers pieces of them
     BpeModel::Scratch scratch = {};
     absl::Status CheckCount() const;
   };
@@ -160,8 +157,8 @@ class BpeTokenizer final : public Tokenizer {
   PreTokenizer pre_tokenizer_;
   bool byte_level_;
   BpeModel model_;
-  std::vector<std::string> bytes_;  // [ids]
-  std::vector<bool> special_;       // [ids]
+  std::vector<std::string> bytes_;    // [ids]
+  std::vector<bool> special_;         // [ids]
   std::vector<ControlKind> control_;  // [ids]
   bool strips_left_;
   std::vector<int32_t> prefix_, suffix_;
@@ -268,8 +265,8 @@ absl::Status CheckAdded(const TokenizerParts& parts) {
     const size_t id = static_cast<size_t>(token.id);
     if (found == ids.end() && id < parts.spellings.size() && !parts.spellings[id].empty()) {
       return absl::InvalidArgumentError(absl::StrCat("added token \"", token.content, "\" has id ",
-                                                     token.id, ", which is \"",
-                                                     parts.spellings[id], "\" in the vocabulary"));
+                                                     token.id, ", which is \"", parts.spellings[id],
+                                                     "\" in the vocabulary"));
     }
     const auto [place, fresh] = taken.emplace(token.id, token.content);
     if (!fresh) {
@@ -302,9 +299,9 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   }
   parts.bpe.units.resize(bytes.size());
   parts.bpe.scores.resize(bytes.size());
-  return std::unique_ptr<Tokenizer>(
-      new BpeTokenizer(std::move(parts), std::move(bytes), AddedTokenMatcher(std::move(raw)),
-                       AddedTokenMatcher(std::move(normalized))));
+  return std::unique_ptr<Tokenizer>(new BpeTokenizer(std::move(parts), std::move(bytes),
+                                                     AddedTokenMatcher(std::move(raw)),
+                                                     AddedTokenMatcher(std::move(normalized))));
 }
 
 absl::StatusOr<BpeMerge> MergeOf(const SpellingIds& ids, absl::string_view left,

@@ -21,8 +21,8 @@ enum TokenType : int64_t {
 
 /// Control tokens with these spellings end a turn, whether or not a key names them.
 constexpr absl::string_view kEndSpellings[] = {
-    "<|eot_id|>",    "<|im_end|>",      "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
-    "<|end_of_text|>", "</s>", "<eos>",   "<｜end▁of▁sentence｜>"};
+    "<|eot_id|>", "<|im_end|>",      "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    "<|eom_id|>", "<|end_of_text|>", "</s>",    "<eos>",         "<｜end▁of▁sentence｜>"};
 
 template <typename... Parts>
 absl::Status Invalid(const Parts&... parts) {
@@ -59,7 +59,8 @@ absl::StatusOr<Vocabulary> ReadVocabulary(const Gguf& gguf) {
   return vocabulary;
 }
 
-/// Ids of the spellings that text or merges may mean. Normal tokens win over others of the same spelling.
+/// Ids of the spellings that text or merges may mean. Normal tokens win over others of the same
+/// spelling.
 absl::StatusOr<SpellingIds> SpellingsOf(const Vocabulary& vocabulary) {
   SpellingIds ids;
   const auto& tokens = *vocabulary.tokens;
@@ -140,8 +141,8 @@ absl::StatusOr<bool> ReadByteLevel(const Gguf& gguf, const Vocabulary& vocabular
                                    const SpellingIds& ids, TokenizerParts& out) {
   NG_ASSIGN_OR_RETURN(const PreKind* kind, PreKindOf(gguf));
   std::vector<PreTokenizerStep> steps;
-  if (kind->single_digits) steps.push_back(DigitsStep{.individual = true});
-  steps.push_back(IsolatedBy(*kind->pattern));
+  if (kind->single_digits) steps.emplace_back(DigitsStep{.individual = true});
+  steps.emplace_back(IsolatedBy(*kind->pattern));
   out.pre_tokenizer = PreTokenizer(std::move(steps));
   NG_RETURN_IF_ERROR(ReadMerges(gguf, ids, out.bpe.merges));
   out.bpe.byte_units = true;

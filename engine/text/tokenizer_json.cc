@@ -44,7 +44,8 @@ absl::StatusOr<int32_t> IdOf(const Json& value, absl::string_view token) {
                  kTokenIdMax - 1);
 }
 
-/// The parts of a tokenizer.json member: itself, or the members of nested Sequences. Null gives none.
+/// The parts of a tokenizer.json member: itself, or the members of nested Sequences. Null gives
+/// none.
 absl::StatusOr<std::vector<const Json*>> Flatten(const Json* member, absl::string_view list_key,
                                                  absl::string_view where) {
   std::vector<const Json*> flat;
@@ -53,7 +54,8 @@ absl::StatusOr<std::vector<const Json*>> Flatten(const Json* member, absl::strin
   NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*member, "type", where));
   if (type != "Sequence") return std::vector<const Json*>{member};
   const Json* list = member->Find(list_key);
-  if (list == nullptr || !list->is_array()) return Invalid(where, " has no list \"", list_key, "\"");
+  if (list == nullptr || !list->is_array())
+    return Invalid(where, " has no list \"", list_key, "\"");
   for (const Json& item : list->as_array()) {
     NG_ASSIGN_OR_RETURN(const std::vector<const Json*> inner, Flatten(&item, list_key, where));
     flat.insert(flat.end(), inner.begin(), inner.end());
@@ -88,7 +90,7 @@ absl::StatusOr<Normalizer> ParseNormalizer(const Json* member) {
     } else {
       return Invalid("normalizer \"", type, "\" is not supported");
     }
-    steps.push_back(std::move(step));
+    steps.emplace_back(std::move(step));
   }
   return Normalizer(std::move(steps));
 }
@@ -102,7 +104,7 @@ absl::StatusOr<SplitBehavior> ParseBehavior(const std::string& name) {
   return Invalid("pre_tokenizer Split behavior \"", name, "\" is not supported");
 }
 
-absl::StatusOr<PreTokenizerStep> ParseSplit(const Json& part) {
+absl::StatusOr<SplitStep> ParseSplit(const Json& part) {
   SplitStep step;
   NG_ASSIGN_OR_RETURN(const std::string behavior, StringAt(part, "behavior", "pre_tokenizer"));
   NG_ASSIGN_OR_RETURN(step.behavior, ParseBehavior(behavior));
@@ -122,7 +124,7 @@ absl::StatusOr<PreTokenizerStep> ParseSplit(const Json& part) {
   return step;
 }
 
-absl::StatusOr<PreTokenizerStep> ParseMetaspace(const Json& part) {
+absl::StatusOr<MetaspaceStep> ParseMetaspace(const Json& part) {
   MetaspaceStep step;
   NG_ASSIGN_OR_RETURN(step.replacement, StringAt(part, "replacement", "pre_tokenizer"));
   if (step.replacement.empty()) return Invalid("pre_tokenizer Metaspace has an empty replacement");
@@ -157,26 +159,29 @@ absl::StatusOr<PreTokenizerParts> ParsePreTokenizer(const Json* member) {
   PreTokenizerParts out;
   for (const Json* part : parts) {
     NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*part, "type", "pre_tokenizer"));
-    if (out.byte_level) return Invalid("pre_tokenizer \"", type, "\" after ByteLevel is not supported");
+    if (out.byte_level)
+      return Invalid("pre_tokenizer \"", type, "\" after ByteLevel is not supported");
     if (type == "Split") {
-      NG_ASSIGN_OR_RETURN(steps.emplace_back(), ParseSplit(*part));
+      NG_ASSIGN_OR_RETURN(SplitStep step, ParseSplit(*part));
+      steps.emplace_back(std::move(step));
       out.splits = true;
     } else if (type == "Digits") {
       DigitsStep step;
       NG_ASSIGN_OR_RETURN(step.individual,
                           BoolAt(*part, "individual_digits", false, "pre_tokenizer"));
-      steps.push_back(step);
+      steps.emplace_back(step);
       out.splits = true;
     } else if (type == "Metaspace") {
-      NG_ASSIGN_OR_RETURN(steps.emplace_back(), ParseMetaspace(*part));
-      out.splits = out.splits || std::get<MetaspaceStep>(steps.back()).split;
+      NG_ASSIGN_OR_RETURN(MetaspaceStep step, ParseMetaspace(*part));
+      out.splits = out.splits || step.split;
+      steps.emplace_back(std::move(step));
     } else if (type == "ByteLevel") {
       NG_ASSIGN_OR_RETURN(const bool prefix, BoolAt(*part, "add_prefix_space", true, "ByteLevel"));
       NG_ASSIGN_OR_RETURN(const bool regex, BoolAt(*part, "use_regex", true, "ByteLevel"));
       out.byte_level = true;
       out.splits = out.splits || regex;
-      if (prefix) steps.push_back(PrefixSpaceStep{});
-      if (regex) steps.push_back(IsolatedBy(kGpt2Pattern));
+      if (prefix) steps.emplace_back(PrefixSpaceStep{});
+      if (regex) steps.emplace_back(IsolatedBy(kGpt2Pattern));
     } else {
       return Invalid("pre_tokenizer \"", type, "\" is not supported");
     }
@@ -221,8 +226,7 @@ absl::StatusOr<TokenDecoder> ParseDecoder(const Json* member) {
     } else if (type == "Strip") {
       NG_RETURN_IF_ERROR(ParseStrip(*part, fused, decoder));
     } else if (type == "Metaspace") {
-      NG_ASSIGN_OR_RETURN(const PreTokenizerStep step, ParseMetaspace(*part));
-      const MetaspaceStep& metaspace = std::get<MetaspaceStep>(step);
+      NG_ASSIGN_OR_RETURN(const MetaspaceStep metaspace, ParseMetaspace(*part));
       decoder.replacements.emplace_back(metaspace.replacement, " ");
       decoder.strips_left = metaspace.prepend != MetaspaceStep::kNever;
     } else {
@@ -314,7 +318,8 @@ absl::Status ParseMerges(const Json& model, const SpellingIds& ids, std::vector<
     if (merge.is_string()) {
       const absl::string_view text = merge.as_string();
       const size_t space = text.find(' ');
-      if (space != absl::string_view::npos && text.find(' ', space + 1) == absl::string_view::npos) {
+      if (space != absl::string_view::npos &&
+          text.find(' ', space + 1) == absl::string_view::npos) {
         left = text.substr(0, space);
         right = text.substr(space + 1);
       }

@@ -34,7 +34,7 @@ struct TokenDecoder {
 
 struct TokenizerParts {
   std::vector<std::string> spellings;  // [ids] of the model's vocabulary, "" for a hole
-  BpeParts bpe;                        // units are filled by whoever knows which spellings text may form
+  BpeParts bpe;  // units are filled by whoever knows which spellings text may form
   std::vector<AddedToken> added;
   Normalizer normalizer;
   PreTokenizer pre_tokenizer;

@@ -23,7 +23,9 @@ SecondByte SecondByteAfter(unsigned char lead) {
 }  // namespace
 
 Utf8Step StepUtf8(absl::string_view bytes) {
-  const auto byte = [&](int i) { return static_cast<unsigned char>(bytes[static_cast<size_t>(i)]); };
+  const auto byte = [&](int i) {
+    return static_cast<unsigned char>(bytes[static_cast<size_t>(i)]);
+  };
   const unsigned char lead = byte(0);
   if (lead < 0x80) return {Utf8Step::kValid, 1, lead};
   if (lead < 0xc2 || lead > 0xf4) return {};

@@ -48,8 +48,8 @@ inline char32_t NextCodePoint(absl::string_view text, size_t& at) {
     at += 3;
     return code;
   }
-  const char32_t code = ((lead & 7u) << 18) | ((byte(1) & 0x3fu) << 12) |
-                        ((byte(2) & 0x3fu) << 6) | (byte(3) & 0x3fu);
+  const char32_t code = ((lead & 7u) << 18) | ((byte(1) & 0x3fu) << 12) | ((byte(2) & 0x3fu) << 6) |
+                        (byte(3) & 0x3fu);
   at += 4;
   return code;
 }

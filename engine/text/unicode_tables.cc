@@ -1,6 +1,6 @@
 // Classes of all code points as runs: one number a run, (first code point << 4) | CharClass.
-// From the tables that the reference's regex engine was seen to use: Unicode 16.0, and category N of
-// Unicode 17.0 for kNumber17 (models.md 5.2; tests/data/golden/tokenizers/char_classes.json.xz).
+// From the tables that the reference's regex engine was seen to use: Unicode 16.0, and category N
+// of Unicode 17.0 for kNumber17 (models.md 5.2; tests/data/golden/tokenizers/char_classes.json.xz).
 #include "engine/text/unicode_tables.h"
 
 namespace neurogrid {
