@@ -11,6 +11,8 @@ namespace {
 constexpr uint32_t kNoRank = 0xffffffff;
 // Longer pieces hardly come twice.
 constexpr size_t kRememberedBytesMax = 64;
+// Up to here a heap stays in the first-level cache.
+constexpr size_t kHeapSymbolsMax = 1024;
 
 uint64_t PairKey(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
@@ -125,7 +127,12 @@ void BpeModel::Encode(const MarkedText& text, ByteRange range,
 void BpeModel::EncodeAfresh(const Piece& piece, Scratch& scratch, std::vector<int32_t>& ids) const {
   BuildSymbols(piece, scratch);
   if (scratch.symbols.empty()) return;
-  MergeAll(piece, scratch);
+  if (scratch.symbols.size() <= kHeapSymbolsMax) {
+    MergeAll(piece, scratch, scratch.queue);
+  } else {
+    BucketMergeQueue queue;
+    MergeAll(piece, scratch, queue);
+  }
   for (int32_t at = 0; at >= 0; at = scratch.symbols[static_cast<size_t>(at)].next) {
     const Scratch::Symbol& symbol = scratch.symbols[static_cast<size_t>(at)];
     if (symbol.id >= 0) {
@@ -207,49 +214,44 @@ BpeModel::Candidate BpeModel::CandidateFor(const Piece& piece, const Scratch::Sy
   return {score_ranks_[static_cast<size_t>(id)], id};
 }
 
-/// Notes what merging the symbol at `at` with the next one would give.
-void BpeModel::Consider(const Piece& piece, int32_t at, Scratch& scratch) const {
-  Scratch::Symbol& left = scratch.symbols[static_cast<size_t>(at)];
+/// Notes what merging the symbol at `at` with the next one would give; false when it gives nothing.
+bool BpeModel::Consider(const Piece& piece, uint32_t at, Scratch& scratch) const {
+  Scratch::Symbol& left = scratch.symbols[at];
   left.rank = kNoRank;
-  if (left.next < 0) return;
+  if (left.next < 0) return false;
   const Scratch::Symbol& right = scratch.symbols[static_cast<size_t>(left.next)];
   const Candidate candidate = CandidateFor(piece, left, right);
-  if (candidate.rank == kNoRank) return;
+  if (candidate.rank == kNoRank) return false;
   const uint32_t begin = std::min(left.begin, right.begin);
   const uint32_t end = std::max(left.end, right.end);
-  if (!Allowed(piece, candidate.id, begin, end, scratch)) return;
+  if (!Allowed(piece, candidate.id, begin, end, scratch)) return false;
   left.rank = candidate.rank;
   left.merged = candidate.id;
-  scratch.heap.push_back((uint64_t{candidate.rank} << 32) | static_cast<uint32_t>(at));
+  return true;
 }
 
-void BpeModel::MergeAll(const Piece& piece, Scratch& scratch) const {
+template <typename Queue>
+void BpeModel::MergeAll(const Piece& piece, Scratch& scratch, Queue& queue) const {
   auto& symbols = scratch.symbols;
-  auto& heap = scratch.heap;
-  heap.clear();
-  for (size_t i = 0; i < symbols.size(); ++i) Consider(piece, static_cast<int32_t>(i), scratch);
-  std::make_heap(heap.begin(), heap.end(), std::greater<>());
-  const auto consider = [&](int32_t at) {
-    const size_t before = heap.size();
-    Consider(piece, at, scratch);
-    if (heap.size() > before) std::push_heap(heap.begin(), heap.end(), std::greater<>());
+  const auto consider = [&](uint32_t at) {
+    if (Consider(piece, at, scratch)) queue.Push({symbols[at].rank, at});
   };
-  while (!heap.empty()) {
-    const uint64_t least = heap.front();
-    std::pop_heap(heap.begin(), heap.end(), std::greater<>());
-    heap.pop_back();
-    const int32_t at = static_cast<int32_t>(least & 0xffffffff);
-    Scratch::Symbol& left = symbols[static_cast<size_t>(at)];
-    if (left.rank != (least >> 32)) continue;  // merged meanwhile, or beside something new
+  for (uint32_t at = 0; at < symbols.size(); ++at) consider(at);
+  while (!queue.empty()) {
+    const MergePlace place = queue.Pop();
+    Scratch::Symbol& left = symbols[place.at];
+    if (left.rank != place.rank) continue;  // merged meanwhile, or beside something new
     Scratch::Symbol& right = symbols[static_cast<size_t>(left.next)];
     left.id = left.merged;
     left.begin = std::min(left.begin, right.begin);
     left.end = std::max(left.end, right.end);
     left.next = right.next;
     right.rank = kNoRank;
-    if (left.next >= 0) symbols[static_cast<size_t>(left.next)].previous = at;
-    consider(at);
-    if (left.previous >= 0) consider(left.previous);
+    if (left.next >= 0) {
+      symbols[static_cast<size_t>(left.next)].previous = static_cast<int32_t>(place.at);
+    }
+    consider(place.at);
+    if (left.previous >= 0) consider(static_cast<uint32_t>(left.previous));
   }
 }
 

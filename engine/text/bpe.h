@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "engine/text/marked_text.h"
+#include "engine/text/merge_queue.h"
 
 namespace neurogrid {
 
@@ -60,7 +61,7 @@ class BpeModel {
       int32_t merged;  // the token that merging gives
     };
     std::vector<Symbol> symbols;
-    std::vector<uint64_t> heap;  // rank << 32 | symbol: the least is next
+    HeapMergeQueue queue;
     absl::flat_hash_map<absl::string_view, std::pair<uint32_t, uint32_t>> seen;  // place in ids
     bool provenance_matters = false;
   };
@@ -81,8 +82,9 @@ class BpeModel {
 
   void EncodeAfresh(const Piece& piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   void BuildSymbols(const Piece& piece, Scratch& scratch) const;
-  void MergeAll(const Piece& piece, Scratch& scratch) const;
-  void Consider(const Piece& piece, int32_t at, Scratch& scratch) const;
+  template <typename Queue>
+  void MergeAll(const Piece& piece, Scratch& scratch, Queue& queue) const;
+  bool Consider(const Piece& piece, uint32_t at, Scratch& scratch) const;
   Candidate CandidateFor(const Piece& piece, const Scratch::Symbol& left,
                          const Scratch::Symbol& right) const;
   bool Allowed(const Piece& piece, int32_t id, uint32_t begin, uint32_t end,
