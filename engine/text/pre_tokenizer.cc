@@ -128,7 +128,8 @@ Pieces SplitDigits(const DigitsStep& step, const MarkedText& section, const Piec
     for (size_t at = piece.begin; at < piece.end;) {
       const uint32_t begin = static_cast<uint32_t>(at);
       const CharClass c = classes.Of(NextCodePoint(section.bytes, at));
-      const bool digit = c == CharClass::kNumber || c == CharClass::kNumber17;
+      const bool digit =
+          c == CharClass::kNumber || c == CharClass::kNumberOther || c == CharClass::kNumber17;
       const bool joins = begin != piece.begin && digit == previous && !(digit && step.individual);
       if (joins) {
         out.back().end = static_cast<uint32_t>(at);

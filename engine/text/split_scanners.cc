@@ -37,7 +37,9 @@ struct Cursor {
     kind = classes.Of(code);
   }
   bool letter() const { return !done() && kind >= CharClass::kLu && kind <= CharClass::kLo; }
-  bool number() const { return !done() && kind == CharClass::kNumber; }
+  bool number() const {
+    return !done() && (kind == CharClass::kNumber || kind == CharClass::kNumberOther);
+  }
   bool space() const { return !done() && kind == CharClass::kSpace; }
   bool line_end() const { return !done() && (code == '\r' || code == '\n'); }
   /// [^\s\p{L}\p{N}]

@@ -63,9 +63,10 @@ enum class CharClass : uint8_t {
   kLm,
   kLo,
   kMark,
-  kNumber,
-  kNumber17,  // category N only since Unicode 17.0: a digit for the Digits pre-tokenizer alone
-  kSpace,     // the 25 code points of White_Space
+  kNumber,       // Nd and Nl
+  kNumber17,     // category N only since Unicode 17.0: a digit for the Digits pre-tokenizer alone
+  kSpace,        // the 25 code points of White_Space
+  kNumberOther,  // No: a number, but no word character
 };
 
 /// Every code point's class, in two stages of lookup.
@@ -77,11 +78,6 @@ class CharClasses {
   CharClass Of(char32_t code) const {
     return static_cast<CharClass>(blocks_[block_of_[code >> 8]][code & 0xff]);
   }
-  bool IsLetter(char32_t code) const {
-    const CharClass c = Of(code);
-    return c >= CharClass::kLu && c <= CharClass::kLo;
-  }
-  bool IsNumber(char32_t code) const { return Of(code) == CharClass::kNumber; }
   bool IsSpace(char32_t code) const { return Of(code) == CharClass::kSpace; }
 
  private:
