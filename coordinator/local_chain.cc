@@ -1,4 +1,4 @@
-#include "coordinator/local_stage.h"
+#include "coordinator/local_chain.h"
 
 #include <algorithm>
 #include <future>
@@ -12,25 +12,10 @@
 
 namespace neurogrid {
 
-absl::StatusOr<LocalDevice> OpenLocalDevice(const Config& config, const std::string& id) {
-  LocalDevice local;
-  if (config.device == "none") return local;
-  NG_ASSIGN_OR_RETURN(local.device, MakeDevice(config.device, config.threads));
-  const DeviceReport report = local.device->Report();
-  local.name = report.name;
-  local.report.id = id;
-  local.report.is_cpu = report.kind == "cpu";
-  local.report.with_coordinator = true;
-  local.report.memory_total_bytes = report.memory_total_bytes;
-  local.report.memory_free_bytes = report.memory_free_bytes;
-  local.report.read_bandwidth = report.read_bandwidth;
-  local.report.matmul_rate = report.matmul_rate;
-  return local;
-}
-
 absl::StatusOr<std::shared_ptr<LocalChain>> LocalChain::Load(
-    std::shared_ptr<const Checkpoint> checkpoint, std::shared_ptr<Device> device,
-    Precision precision, const BatchLimits& limits, const OnProgress& progress) {
+    std::shared_ptr<const Checkpoint> checkpoint, const Config& config, Precision precision,
+    const BatchLimits& limits, const OnProgress& progress) {
+  NG_ASSIGN_OR_RETURN(std::shared_ptr<Device> device, MakeDevice(config.device, config.threads));
   StageOptions options;
   options.layers = {0, checkpoint->config().layers_count()};
   options.precision = precision;

@@ -15,7 +15,6 @@
 #include "common/config.h"
 #include "common/status.h"
 #include "coordinator/bench.h"
-#include "coordinator/plan_facts.h"
 #include "coordinator/serving.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/precision.h"
@@ -25,14 +24,6 @@ namespace neurogrid {
 class Device;
 class Stage;
 
-/// Opens the device that the configuration names and reports it as node `id`; null for "none".
-struct LocalDevice {
-  std::shared_ptr<Device> device;
-  ReportedNode report;
-  std::string name;  // of the processor, for people
-};
-absl::StatusOr<LocalDevice> OpenLocalDevice(const Config& config, const std::string& id);
-
 /// All layers on one device, run by a thread of its own: a chain of one.
 class LocalChain final : public Chain {
  public:
@@ -40,8 +31,8 @@ class LocalChain final : public Chain {
   using OnProgress = std::function<void(int64_t done, int64_t total)>;
 
   static absl::StatusOr<std::shared_ptr<LocalChain>> Load(
-      std::shared_ptr<const Checkpoint> checkpoint, std::shared_ptr<Device> device,
-      Precision precision, const BatchLimits& limits, const OnProgress& progress);
+      std::shared_ptr<const Checkpoint> checkpoint, const Config& config, Precision precision,
+      const BatchLimits& limits, const OnProgress& progress);
   ~LocalChain() override;
 
   /// Results go to `on_result`, on the chain's thread, from the first Submit on.
