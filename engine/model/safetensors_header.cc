@@ -73,10 +73,7 @@ absl::StatusOr<std::string> HeaderReader::ReadString() {
     const unsigned char c = static_cast<unsigned char>(text_[position_]);
     if (c < 0x20 || c >= 0x80 || c == '\\') plain = false;
     position_ += c == '\\' ? 2 : 1;
-    if (position_ - start > kSafetensorsNameBytesMax) {
-      // __metadata__ may hold longer texts; names are checked by their reader.
-      if (position_ - start > kConfigBytesMax) return Error("a string is too long");
-    }
+    if (position_ - start > kConfigBytesMax) return Error("a string is too long");
   }
   if (position_ >= text_.size()) return Error("a string does not end");
   const absl::string_view raw = text_.substr(start, position_ - start);

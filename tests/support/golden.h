@@ -1,4 +1,5 @@
-// Small models with reference answers, made for these tests; tests/data/golden/README.md lists them.
+// Small models with reference answers, made for these tests; tests/data/golden/README.md lists
+// them.
 #pragma once
 
 #include <optional>
