@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "engine/text/detokenizer.h"
 #include "tests/text/gguf_file.h"
 #include "tests/text/golden_tokenizer.h"
@@ -150,8 +151,14 @@ TEST_CASE("merges form control tokens from template text alone", "[tokenizer][pr
     CHECK(IdsOf(*direct, "abc", Origin::kInput) == std::vector<int32_t>{3, 2});
   }
   SECTION("even when the same piece came from the template before") {
-    CHECK(Encoded(*by_merges, {{"abb", Origin::kTemplate}, {"abb", Origin::kInput}}) ==
-          std::vector<int32_t>{3, 1, 0, 1, 1});
+    std::string file = SmallJson(R"("a":0,"b":1,"c":2,"ab":3,"!":4)", R"("a b")", added);
+    REQUIRE(absl::StrReplaceAll({{R"("use_regex":false)", R"("use_regex":true)"}}, &file) == 1);
+    const auto words = TokenizerOf(file).value();
+    using enum Origin;
+    CHECK(Encoded(*words, {{"abb!", kTemplate}, {"abb", kInput}}) ==
+          std::vector<int32_t>{3, 1, 4, 0, 1, 1});
+    CHECK(Encoded(*words, {{"abb!", kInput}, {"abb", kTemplate}}) ==
+          std::vector<int32_t>{0, 1, 1, 4, 3, 1});
   }
 }
 
