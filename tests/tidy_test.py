@@ -20,7 +20,7 @@ MAY_INCLUDE = {
     "engine": ["common/", "engine/"],
     "engine/cpu": ["common/", "engine/"],
     "worker": ["common/", "engine/", "worker/", "proto/"],
-    "coordinator": ["common/", "engine/model/", "engine/text/", "engine/batch", "coordinator/", "proto/"],
+    "coordinator": ["common/", "engine/model/", "engine/text/", "engine/batch", "engine/workspace_bytes.h", "coordinator/", "proto/"],
     "tests": [""],
 }
 # The one file that holds a stage inside the coordinator's process.
