@@ -6,15 +6,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
-#include "coordinator/local_chain.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr std::chrono::milliseconds kTick(250);
 constexpr std::chrono::seconds kRetryAfterFailure(1);
-constexpr double kGainWorthMoving = 1.10;          // re-planning on its own costs a load
-constexpr uint64_t kLocalTag = uint64_t{1} << 63;  // epochs stay below
+constexpr double kGainWorthMoving = 1.10;  // re-planning on its own costs a load
 
 std::vector<std::string> Names(const std::vector<ReportedNode>& members) {
   std::vector<std::string> names;
@@ -199,21 +197,18 @@ void Supervisor::BringUp(Plan plan) {
   BatchLimits limits = options_.limits;
   limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
   plan.pages = limits.pages;
-  const bool local = plan.stages.size() == 1 && plan.stages[0].node == kLocalNode;
   {
     const std::lock_guard lock(mutex_);
     phase_ = Phase::kLoading;
     plan_ = plan;
     plan_limits_ = limits;
     waiting_for_.clear();
-    local_ = local;
-    epoch_ = 0;
+    last_epoch_ = std::max(last_epoch_, std::exchange(epoch_, 0));
   }
   serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
                      absl::UnavailableError("worker_lost: the plan changed"),
                      {"the model is loading"});
   options_.on_plan(plan);
-  if (local) return BringUpLocal(limits);
   ClusterPlan assigned;
   assigned.stages = plan.stages;
   assigned.model_name = options_.model_name;
@@ -224,7 +219,7 @@ void Supervisor::BringUp(Plan plan) {
   const absl::StatusOr<uint64_t> epoch = cluster_->Assign(assigned);
   const std::lock_guard lock(mutex_);
   if (epoch.ok()) {
-    epoch_ = *epoch;
+    if (phase_ != Phase::kNone) epoch_ = *epoch;
     return;
   }
   LogError("the plan could not be assigned: ", epoch.status().message());
@@ -232,34 +227,10 @@ void Supervisor::BringUp(Plan plan) {
   retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
 }
 
-void Supervisor::BringUpLocal(const BatchLimits& limits) {
-  cluster_->Drop("the model is served by the coordinator alone");
-  absl::StatusOr<std::shared_ptr<LocalChain>> chain =
-      LocalChain::Load(options_.checkpoint, options_.config, options_.precision, limits,
-                       [this](int64_t done, int64_t total) {
-                         options_.on_progress(std::string(kLocalNode), done, total);
-                       });
-  if (!chain.ok()) {
-    LogError("the model could not be loaded: ", chain.status().message());
-    const std::lock_guard lock(mutex_);
-    phase_ = Phase::kNone;
-    retry_at_ = std::chrono::steady_clock::now() + 10 * kRetryAfterFailure;
-    return;
-  }
-  const uint64_t tag = kLocalTag + ++local_tags_;
-  (*chain)->Begin([this, tag](uint64_t step, absl::StatusOr<std::vector<SampledToken>> sampled) {
-    serving_.StepDone(tag, step, std::move(sampled));
-  });
-  const std::string determinism = (*chain)->determinism_class();
-  SchedulerOptions shape;
-  {
-    const std::lock_guard lock(mutex_);
-    phase_ = Phase::kServing;
-    was_serving_ = true;
-    shape = ShapeOf(plan_, plan_limits_);
-  }
-  serving_.ChainUp(tag, *std::move(chain), std::move(shape), determinism);
-  options_.on_ready();
+/// A plan's number is known only after Assign has returned, and it may come up or end before that.
+bool Supervisor::InForce(uint64_t epoch) const {
+  if (phase_ == Phase::kNone || epoch <= last_epoch_) return false;
+  return epoch_ == 0 || epoch == epoch_;
 }
 
 void Supervisor::OnNodesChanged() { Wake(); }
@@ -273,7 +244,7 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
   SchedulerOptions shape;
   {
     const std::lock_guard lock(mutex_);
-    if (local_ || (epoch_ != 0 && epoch != epoch_)) return;
+    if (!InForce(epoch)) return;
     epoch_ = epoch;
     phase_ = Phase::kServing;
     was_serving_ = true;
@@ -288,7 +259,7 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
                              bool was_active) {
   {
     const std::lock_guard lock(mutex_);
-    if (local_ || (epoch_ != 0 && epoch != epoch_)) return;
+    if (!InForce(epoch)) return;
     phase_ = Phase::kNone;
     if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
   }
@@ -313,17 +284,17 @@ Json Supervisor::Describe() const {
   model.Set("digest", Json(options_.checkpoint->digest()));
   model.Set("layers", Json(options_.checkpoint->config().layers_count()));
   model.Set("quantization", Json(options_.config.quantization));
+  const std::vector<Node> members = cluster_->Nodes();
   const std::lock_guard lock(mutex_);
   cluster.Set("epoch", Json(static_cast<int64_t>(epoch_)));
   cluster.Set("model", std::move(model));
   const auto now = std::chrono::steady_clock::now();
   Json::Array nodes;
-  for (const Node& node : cluster_->Nodes()) {
+  for (const Node& node : members) {
     Json entry = Json(Json::Object());
     entry.Set("id", Json(node.id));
     entry.Set("device", Json(absl::StrCat(node.report.device_kind, " ", node.report.device_name)));
-    const bool serves_alone = local_ && phase_ == Phase::kServing && node.id == kLocalNode;
-    entry.Set("state", Json(serves_alone ? NameOf(NodeState::kServing) : NameOf(node.state)));
+    entry.Set("state", Json(NameOf(node.state)));
     entry.Set("boot_id", Json(absl::StrCat(absl::Hex(node.boot_id, absl::kZeroPad16))));
     Json memory = Json(Json::Object());
     memory.Set("total", Json(node.report.memory_total_bytes));

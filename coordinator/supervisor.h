@@ -61,7 +61,7 @@ class Supervisor final : public ClusterListener {
   absl::StatusOr<Plan> PlanFor(const std::vector<ReportedNode>& members) const;
   bool WorthMoving(const Plan& next) const;
   void BringUp(Plan plan);
-  void BringUpLocal(const BatchLimits& limits);
+  bool InForce(uint64_t epoch) const;
   void WaitForWorkers(const std::string& why);
   SchedulerOptions ShapeOf(const Plan& plan, const BatchLimits& limits) const;
 
@@ -77,12 +77,11 @@ class Supervisor final : public ClusterListener {
   bool was_serving_ = false;  // a chain served before: its loss is a recovery
   Plan plan_;                 // in force when phase_ is not kNone
   BatchLimits plan_limits_;
-  uint64_t epoch_ = 0;                   // of the plan in force; 0: a chain of one in this process
+  uint64_t last_epoch_ = 0;              // no plan up to this one is in force any more
+  uint64_t epoch_ = 0;                   // of the plan in force; 0: not known yet
   std::vector<std::string> considered_;  // members when the plan was last weighed
   std::string waiting_for_;
   std::chrono::steady_clock::time_point retry_at_ = {};
-  uint64_t local_tags_ = 0;
-  bool local_ = false;  // the chain in force is the one in this process
 
   std::unique_ptr<Cluster> cluster_;
   std::thread thread_;

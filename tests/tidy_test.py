@@ -23,8 +23,8 @@ MAY_INCLUDE = {
     "coordinator": ["common/", "engine/model/", "engine/text/", "engine/batch", "engine/workspace_bytes.h", "coordinator/", "proto/"],
     "tests": [""],
 }
-# The files that hold a stage inside the coordinator's process: as a worker of a chain, and alone.
-EXCEPTIONS = {"coordinator/local_stage.cc": ["worker/", "engine/"], "coordinator/local_chain.cc": ["engine/"]}
+# The files that hold a stage inside the coordinator's process: to serve with, and to measure.
+EXCEPTIONS = {"coordinator/local_stage.cc": ["worker/", "engine/"], "coordinator/bench_target.cc": ["engine/"]}
 
 # Third-party headers, and the files that may see them.
 THIRD_PARTY = {
