@@ -17,7 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "coordinator/api.h"
-#include "coordinator/bench_target.h"
+#include "coordinator/own_device.h"
 #include "coordinator/http_server.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/model_text.h"
@@ -281,8 +281,8 @@ absl::Status Serve(const Config& config) {
 
 absl::Status PrintPlan(const Config& config) {
   NG_ASSIGN_OR_RETURN(const Model model, OpenModel(config));
-  NG_ASSIGN_OR_RETURN(const std::vector<ReportedNode> nodes, OwnNodes(config));
-  NG_ASSIGN_OR_RETURN(const std::vector<NodeFacts> facts, FactsOf(nodes, config));
+  NG_ASSIGN_OR_RETURN(const ReportedNode node, OwnNode(config));
+  NG_ASSIGN_OR_RETURN(const std::vector<NodeFacts> facts, FactsOf({node}, config));
   Placement placement;
   placement.options = config.planner;
   placement.nodes = config.nodes;

@@ -24,7 +24,7 @@ MAY_INCLUDE = {
     "tests": [""],
 }
 # The files that hold a stage inside the coordinator's process: to serve with, and to measure.
-EXCEPTIONS = {"coordinator/local_stage.cc": ["worker/", "engine/"], "coordinator/bench_target.cc": ["engine/"]}
+EXCEPTIONS = {"coordinator/local_stage.cc": ["worker/", "engine/"], "coordinator/own_device.cc": ["engine/"]}
 
 # Third-party headers, and the files that may see them.
 THIRD_PARTY = {

@@ -1,4 +1,4 @@
-// A whole model on this machine's device, for the bench verb.
+// This machine's device outside of any cluster: what the verbs plan and bench need of it.
 #pragma once
 
 #include <memory>
@@ -7,9 +7,14 @@
 #include "common/config.h"
 #include "common/status.h"
 #include "coordinator/bench.h"
+#include "coordinator/plan_facts.h"
 #include "engine/model/checkpoint.h"
 
 namespace neurogrid {
+
+/// The configured device, measured, as the only node there is. FailedPrecondition for device
+/// "none".
+absl::StatusOr<ReportedNode> OwnNode(const Config& config);
 
 /// Loads `checkpoint` on the configured device with room for what `options` asks.
 absl::StatusOr<BenchTarget> MakeBenchTarget(std::shared_ptr<const Checkpoint> checkpoint,

@@ -1,4 +1,4 @@
-#include "coordinator/bench_target.h"
+#include "coordinator/own_device.h"
 
 #include <algorithm>
 #include <utility>
@@ -10,6 +10,24 @@
 #include "engine/stage.h"
 
 namespace neurogrid {
+
+absl::StatusOr<ReportedNode> OwnNode(const Config& config) {
+  if (config.device == "none") {
+    return absl::FailedPreconditionError("device is none: there is nothing here to plan for");
+  }
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
+                      MakeDevice(config.device, config.threads));
+  const DeviceReport report = device->Report();
+  ReportedNode node;
+  node.id = "local";
+  node.is_cpu = report.kind == "cpu";
+  node.with_coordinator = true;
+  node.memory_total_bytes = report.memory_total_bytes;
+  node.memory_free_bytes = report.memory_free_bytes;
+  node.read_bandwidth = report.read_bandwidth;
+  node.matmul_rate = report.matmul_rate;
+  return node;
+}
 
 absl::StatusOr<BenchTarget> MakeBenchTarget(std::shared_ptr<const Checkpoint> checkpoint,
                                             const std::string& name, const Config& config,
