@@ -25,7 +25,7 @@ struct RopeParameters {
   double beta_slow = 1.0;
   double attention_factor = 0;  // 0: computed from the factor
   bool truncate = true;
-  std::vector<float> frequency_divisors;  // [head_dim / 2] or empty; GGUF's rope_freqs.weight
+  std::vector<float> frequency_divisors = {};  // [head_dim / 2] or empty; GGUF's rope_freqs.weight
 
   bool operator==(const RopeParameters&) const = default;
 };

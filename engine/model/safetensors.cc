@@ -52,8 +52,8 @@ absl::Status CheckCover(const std::string& path, uint64_t data_bytes,
     const std::string name = absl::CHexEscape(entry.name.substr(0, 200));
     if (entry.begin != expected) {
       return Error(path, absl::StrCat("tensor \"", name, "\" starts at byte ", entry.begin,
-                                      " of the data but ", expected, " is next: a ",
-                                      entry.begin > expected ? "gap" : "overlap"));
+                                      " of the data but ", expected, " is next: ",
+                                      entry.begin > expected ? "a gap" : "an overlap"));
     }
     if (entry.end > data_bytes) {
       return Error(path, absl::StrCat("tensor \"", name, "\" ends at byte ", entry.end,
