@@ -18,11 +18,10 @@ enum class Epilogue { kStore, kAdd, kSiluGated };
 struct PanelJob {
   PackedMatrix::Format format;
   Epilogue epilogue;
-  const uint8_t* panel;       // [steps][64][4 bytes], or [steps][64][2] int8
-  const uint8_t* next_panel;  // what this thread will likely read next; null: unknown
-  const float* w_scales;      // [64]; int8 only
-  const float* bias;          // [outputs]; or null
-  const uint8_t* x;  // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
+  const uint8_t* panel;   // [steps][64][4 bytes], or [steps][64][2] int8
+  const float* w_scales;  // [64]; int8 only
+  const float* bias;      // [outputs]; or null
+  const uint8_t* x;       // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
   int64_t x_stride_bytes;
   const float* x_scales;  // [rows]; int8 only
   int64_t steps;

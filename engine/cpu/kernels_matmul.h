@@ -16,20 +16,10 @@ constexpr int64_t kBlockSteps = 1024;  // 256 KiB of a panel at a time: a quarte
 constexpr int64_t kChainSteps =
     256;  // f32 sums and int32 sums restart here: 512 * 127 * 32767 < 2^31
 
-/// Asks for kBytes of what the next tiles will read, into L2. A panel's first tile waits for memory
-/// and the others for arithmetic: the last one fetches the next panel, so that both are busy all
-/// the time.
-template <int kBytes>
-void Prefetch(const uint8_t* p) {
-#pragma GCC unroll 4
-  for (int i = 0; i < kBytes; i += 64) __builtin_prefetch(p + i, 0, 2);
-}
-
 /// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
-/// kAhead: `ahead` is fetched on the way.
-template <class Steps, int kRows, bool kAhead>
+template <class Steps, int kRows>
 void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps, float* sums,
-             bool continues, [[maybe_unused]] const uint8_t* ahead) {
+             bool continues) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Float sum[kRows][kColumns];
@@ -46,10 +36,6 @@ void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t s
       typename Steps::Weight weight[kColumns];
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + 64 * c);
-      if constexpr (kAhead) {
-        Prefetch<64 * kColumns>(ahead + 64 * first);
-        ahead += kPanelStepBytes;
-      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const typename Steps::Activation activation = Steps::Broadcast(a + r * x_stride);
@@ -68,9 +54,9 @@ void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t s
 }
 
 /// sums [kRows][64] += the exact int32 sums of at most kChainSteps steps.
-template <int kRows, bool kAhead>
+template <int kRows>
 void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps,
-                float* sums, [[maybe_unused]] const uint8_t* ahead) {
+                float* sums) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Int sum[kRows][kColumns];
@@ -85,10 +71,6 @@ void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_
       Simd::Words weight[kColumns];
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) weight[c] = Simd::LoadBytePairs(w + 32 * c);
-      if constexpr (kAhead) {
-        Prefetch<32 * kColumns>(ahead + 32 * first);
-        ahead += kPanelStepBytes / 2;
-      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const Simd::Word2 activation = Simd::BroadcastWords(a + r * x_stride);
@@ -109,50 +91,38 @@ void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_
   }
 }
 
-/// One K block of a panel, and what to fetch during its last tile.
-struct Block {
-  int64_t step;
-  int64_t steps;
-  const uint8_t* ahead;  // null: nothing
-};
-
-/// One tile over one K block.
-template <int kRows, bool kAhead>
-void RunTile(const PanelJob& job, int row, const Block& block, float* sums) {
-  const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * block.step;
+/// One tile over one K block that starts at `step`.
+template <int kRows>
+void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
+  const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * step;
   float* tile = sums + 64 * row;
   if (job.format == PackedMatrix::Format::kBf16) {
-    SumTile<Bf16Steps, kRows, kAhead>(x, job.x_stride_bytes,
-                                      job.panel + kPanelStepBytes * block.step, block.steps, tile,
-                                      block.step > 0, block.ahead);
+    SumTile<Bf16Steps, kRows>(x, job.x_stride_bytes, job.panel + kPanelStepBytes * step, steps,
+                              tile, step > 0);
     return;
   }
   const bool is_int = job.format == PackedMatrix::Format::kInt8;
   const int64_t step_bytes = is_int ? kPanelStepBytes / 2 : kPanelStepBytes;
-  for (int64_t done = 0; done < block.steps; done += kChainSteps) {
-    const int64_t count = block.steps - done < kChainSteps ? block.steps - done : kChainSteps;
-    const uint8_t* panel = job.panel + step_bytes * (block.step + done);
-    const uint8_t* ahead = kAhead ? block.ahead + step_bytes * done : nullptr;
+  for (int64_t done = 0; done < steps; done += kChainSteps) {
+    const int64_t count = steps - done < kChainSteps ? steps - done : kChainSteps;
+    const uint8_t* panel = job.panel + step_bytes * (step + done);
     if (is_int) {
-      SumIntTile<kRows, kAhead>(x + 4 * done, job.x_stride_bytes, panel, count, tile, ahead);
+      SumIntTile<kRows>(x + 4 * done, job.x_stride_bytes, panel, count, tile);
       continue;
     }
     alignas(64) float part[kRows * 64];
-    SumTile<F32Steps, kRows, kAhead>(x + 4 * done, job.x_stride_bytes, panel, count, part, false,
-                                     ahead);
+    SumTile<F32Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, part, false);
     for (int i = 0; i < kRows * 64; ++i) tile[i] += part[i];
   }
 }
 
 template <int kRows>
-void RunTileOf(int rows, const PanelJob& job, int row, const Block& block, float* sums) {
+void RunTileOf(int rows, const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
   if constexpr (kRows > 0) {
-    if (rows != kRows) {
-      RunTileOf<kRows - 1>(rows, job, row, block, sums);
-    } else if (block.ahead != nullptr) {
-      RunTile<kRows, true>(job, row, block, sums);
+    if (rows == kRows) {
+      RunTile<kRows>(job, row, step, steps, sums);
     } else {
-      RunTile<kRows, false>(job, row, block, sums);
+      RunTileOf<kRows - 1>(rows, job, row, step, steps, sums);
     }
   }
 }
@@ -198,21 +168,14 @@ void MultiplyPanel(const PanelJob& job) {
   }
   // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2.
   const int tiles = (job.rows + Simd::kTileRows - 1) / Simd::kTileRows;
-  const int64_t step_bytes =
-      job.format == PackedMatrix::Format::kInt8 ? kPanelStepBytes / 2 : kPanelStepBytes;
   for (int64_t step = 0; step < job.steps; step += kBlockSteps) {
-    Block block = {step, kBlockSteps, nullptr};
-    const bool is_last = job.steps - step <= kBlockSteps;
-    if (is_last) block.steps = job.steps - step;
+    const int64_t steps = job.steps - step < kBlockSteps ? job.steps - step : kBlockSteps;
+    const bool last = step + steps == job.steps;
     for (int tile = 0; tile < tiles; ++tile) {
       const int first = job.rows * tile / tiles;
       const int end = job.rows * (tile + 1) / tiles;
-      // A single tile is bound by memory already, and fetching ahead of it only disturbs.
-      if (tile > 0 && tile == tiles - 1) {
-        block.ahead = is_last ? job.next_panel : job.panel + step_bytes * (step + kBlockSteps);
-      }
-      RunTileOf<Simd::kTileRows>(end - first, job, first, block, sums);
-      if (!is_last) continue;
+      RunTileOf<Simd::kTileRows>(end - first, job, first, step, steps, sums);
+      if (!last) continue;
       for (int row = first; row < end; ++row) FinishRow(job, row, sums + 64 * row);
     }
   }

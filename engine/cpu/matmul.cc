@@ -79,9 +79,6 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.format = w.format();
     job.epilogue = epilogue;
     job.panel = w.panel(panel);
-    // Threads in step take every threads-th chunk.
-    const int64_t next = (chunk + cpu.pool->threads()) / blocks;
-    job.next_panel = next != panel && next < w.panels() ? w.panel(next) : nullptr;
     job.w_scales = w.panel_scales(panel);
     job.bias = bias == nullptr ? nullptr : bias + first_output;
     job.x = prepared.data + first_row * prepared.stride_bytes;
