@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/model/read_rows.h"
+#include "engine/model/stage_memory.h"
 #include "engine/workspace.h"
 
 namespace neurogrid {
@@ -74,7 +75,7 @@ absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64
   DeviceVector vector;
   NG_ASSIGN_OR_RETURN(vector.memory, ops_.Upload(values));
   vector.view = ConstTensor(vector.memory->data(), DType::kF32, Shape({size}));
-  device_bytes_ += vector.memory->bytes();
+  device_bytes_ += VectorBytes(size);
   Advance(entry.tensor.bytes());
   return vector;
 }

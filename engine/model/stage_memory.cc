@@ -58,7 +58,8 @@ int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision) {
 int64_t VectorBytes(int64_t elements) { return Granules(4 * elements); }
 
 int64_t EmbeddingBytes(int64_t rows, int64_t columns, Precision precision) {
-  return Granules(rows * columns * ActivationBytes(precision));
+  return PackedMatrixBytes(rows, columns,
+                           precision == Precision::kF32 ? Precision::kF32 : Precision::kBf16);
 }
 
 ModelFacts FactsOf(const ModelConfig& config, Precision precision) {
@@ -73,8 +74,13 @@ ModelFacts FactsOf(const ModelConfig& config, Precision precision) {
     facts.layers.push_back(AttentionLayer(config, precision));
   }
   facts.embedding_bytes = EmbeddingBytes(config.vocab_size, config.hidden_size, precision);
-  facts.head_bytes = VectorBytes(config.hidden_size) +
-                     PackedMatrixBytes(config.vocab_size, config.hidden_size, precision);
+  facts.head_bytes = VectorBytes(config.hidden_size);
+  if (config.tied_embeddings) {
+    facts.head_bytes += facts.embedding_bytes;
+    facts.shared_bytes = facts.embedding_bytes;
+  } else {
+    facts.head_bytes += PackedMatrixBytes(config.vocab_size, config.hidden_size, precision);
+  }
   facts.head_parameters = int64_t{config.vocab_size} * config.hidden_size;
   facts.activation_bytes_per_row = config.hidden_size * ActivationBytes(precision);
   return facts;
@@ -84,6 +90,7 @@ int64_t StageWeightBytes(const ModelFacts& facts, LayerRange layers) {
   int64_t bytes = 0;
   if (layers.first == 0) bytes += facts.embedding_bytes;
   if (layers.last == facts.layers_count()) bytes += facts.head_bytes;
+  if (layers.count() == facts.layers_count()) bytes -= facts.shared_bytes;
   for (int i = layers.first; i < layers.last; ++i) bytes += facts.layers[i].weight_bytes;
   return bytes;
 }

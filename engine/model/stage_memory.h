@@ -27,8 +27,8 @@ int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision);
 /// A norm's weight or a bias: float32 in every mode.
 int64_t VectorBytes(int64_t elements);
 
-/// The embedding [rows, columns], row-major for lookup: bf16, or float32 in f32 mode. A tied head
-/// is a packed matrix beside it.
+/// The embedding [rows, columns], packed like a matrix so that a tied head is the same memory:
+/// bf16, or float32 in f32 mode, never int8, since its rows are inputs too.
 int64_t EmbeddingBytes(int64_t rows, int64_t columns, Precision precision);
 
 /// What planning needs to know about a model; integers only.
@@ -48,6 +48,7 @@ struct ModelFacts {
   std::vector<Layer> layers;
   int64_t embedding_bytes = 0;  // of the first stage
   int64_t head_bytes = 0;       // final norm and head, of the last stage
+  int64_t shared_bytes = 0;     // of both: a tied head, held once by a stage that is first and last
   int64_t head_parameters = 0;
   int64_t activation_bytes_per_row = 0;  // one row between two stages
 

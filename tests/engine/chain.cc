@@ -94,6 +94,7 @@ std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
                                               const std::vector<std::vector<int32_t>>& prompts,
                                               int count) {
   std::vector<std::vector<int32_t>> tokens(prompts.size());
+  if (count == 0) return tokens;
   std::vector<Slice> next(prompts.size());
   int32_t page = 0;
   const auto take = [&](size_t i, const float* logits) {
