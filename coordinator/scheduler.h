@@ -2,24 +2,24 @@
 // state of every request; stages hold only page bytes. One thread owns it.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/types/span.h"
 #include "common/status.h"
 #include "coordinator/generator.h"
+#include "coordinator/page_allocator.h"
+#include "coordinator/plan_step.h"
+#include "coordinator/sequence.h"
+#include "coordinator/step_budget.h"
+#include "coordinator/waiting_queue.h"
 #include "engine/batch.h"
 
 namespace neurogrid {
-
-/// Monotonic; an input everywhere, so that tests and simulations bring their own.
-using SteadyTime = std::chrono::steady_clock::time_point;
-
-using RequestId = uint64_t;  // counts up from 1, never used twice
 
 struct SchedulerOptions {
   BatchLimits limits;        // of the weakest stage; pages is the pool of the whole chain
@@ -130,6 +130,83 @@ class Scheduler {
   SchedulerStats stats() const;
   /// Requests that have not ended, oldest first.
   std::vector<RequestId> requests() const;
+
+ private:
+  /// Part of a step in flight.
+  struct Slot {
+    Sequence* sequence = nullptr;
+    int64_t first = 0;  // token
+    int rows = 0;
+    int samples = 0;  // scored rows, then the drawn one
+    bool draws = false;
+  };
+  struct Flight {
+    SteadyTime sent;
+    std::vector<Slot> slots;
+    int prefill_rows = 0;
+  };
+  struct World;  // what PlanStep looks at, and whose sequences those are
+
+  // Admission (scheduler.cc).
+  std::optional<Refusal> RefusalOf(const GenerationRequest& request, SteadyTime now) const;
+  absl::Status CheckLength(const GenerationRequest& request) const;
+  void AddChoices(Request& request);
+
+  // Steps (scheduler_step.cc).
+  World Look() const;
+  PageAllocator::Match FindPrefix(const Sequence& sequence) const;
+  SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
+  void Start(Sequence& sequence, bool was_queued, SteadyTime now);
+  void Preempt(Sequence& sequence);
+  absl::Status CheckResult(const Flight& flight, absl::Span<const SampledToken> sampled) const;
+  void Land(Sequence& sequence);
+  void TakeResult(const Slot& slot, absl::Span<const SampledToken> sampled, SteadyTime now,
+                  std::vector<SchedulerEvent>& events);
+  void PublishPages(Sequence& sequence);
+  void ShareOut(Sequence& leader);
+  void EndPrefillOnly(Sequence& leader, SteadyTime now, std::vector<SchedulerEvent>& events);
+  void Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
+              std::vector<SchedulerEvent>& events);
+  void FinishWith(Sequence& sequence, SchedulerEvent& event, FinishReason reason, Json stop_reason,
+                  SteadyTime now);
+
+  // Ends (scheduler.cc).
+  Request* Find(RequestId request) const;
+  void EnterRunning(Sequence& sequence);
+  void LeaveRunning(Sequence& sequence);
+  void ReleasePages(Sequence& sequence);
+  void EndSequence(Sequence& sequence);
+  void Promote(Sequence& ended, Sequence::State was);
+  void EndRequest(Request& request);
+  void FailRequest(Request& request, int choice, absl::Status error, SteadyTime now,
+                   std::vector<SchedulerEvent>& events);
+  void EraseIfDone(RequestId request);
+  GenerationUsage UsageOf(const Request& request, SteadyTime now) const;
+  std::optional<SteadyTime> ExpiryOf(const Request& request) const;
+
+  SchedulerOptions options_;
+  PageAllocator pages_;
+  StepBudget budget_;
+  WaitingQueue queue_;
+  std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back
+  std::vector<Sequence*> running_;                          // by arrival; they hold pages
+  std::vector<Sequence*> preempted_;                        // by arrival
+  std::map<uint64_t, Flight> flights_;
+  double reserve_ = 0.5;  // r of StepView
+  RequestId last_request_ = 0;
+  uint64_t last_step_ = 0;
+  uint64_t last_ready_ = 0;
+  int queued_requests_ = 0;    // that never ran
+  int64_t queued_tokens_ = 0;  // prompt tokens in the queue
+  double start_interval_s_ =
+      0;  // between requests that leave the queue, a running mean; 0: unknown
+  std::optional<SteadyTime> last_start_;
+  std::optional<SteadyTime> next_expiry_;
+  int64_t prefix_queries_ = 0;
+  int64_t prefix_hits_ = 0;
+  int64_t prompt_tokens_ = 0;
+  int64_t generated_tokens_ = 0;
+  int64_t preemptions_ = 0;
 };
 
 }  // namespace neurogrid
