@@ -34,20 +34,6 @@ SchedulerOptions Completed(SchedulerOptions options) {
   return options;
 }
 
-void EraseFrom(std::vector<Sequence*>& sequences, const Sequence& sequence) {
-  const auto at = std::find(sequences.begin(), sequences.end(), &sequence);
-  NG_CHECK(at != sequences.end());
-  sequences.erase(at);
-}
-
-void InsertByArrival(std::vector<Sequence*>& sequences, Sequence& sequence) {
-  const auto before = [](const Sequence* a, const Sequence* b) {
-    return std::pair(a->request->id, a->choice) < std::pair(b->request->id, b->choice);
-  };
-  sequences.insert(std::upper_bound(sequences.begin(), sequences.end(), &sequence, before),
-                   &sequence);
-}
-
 }  // namespace
 
 Scheduler::Scheduler(SchedulerOptions options)
@@ -188,7 +174,6 @@ void Scheduler::Pause(RequestId request, bool paused) {
 void Scheduler::EnterRunning(Sequence& sequence) {
   sequence.state = Sequence::State::kRunning;
   InsertByArrival(running_, sequence);
-  queue_.AddRunning(sequence.request->asked.tenant, 1);
 }
 
 void Scheduler::LeaveRunning(Sequence& sequence) {

@@ -156,7 +156,7 @@ class Scheduler {
   World Look() const;
   PageAllocator::Match FindPrefix(const Sequence& sequence) const;
   SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
-  void Start(Sequence& sequence, bool was_queued, SteadyTime now);
+  void Start(Sequence& sequence, SteadyTime now);
   void Preempt(Sequence& sequence);
   absl::Status CheckResult(const Flight& flight, absl::Span<const SampledToken> sampled) const;
   void Land(Sequence& sequence);

@@ -128,32 +128,31 @@ void Scheduler::Preempt(Sequence& sequence) {
   LeaveRunning(sequence);
   sequence.state = Sequence::State::kPreempted;
   sequence.scheduled = sequence.computed = sequence.published = 0;
-  const auto later = std::find_if(preempted_.begin(), preempted_.end(), [&](const Sequence* other) {
-    return std::pair(other->request->id, other->choice) >
-           std::pair(sequence.request->id, sequence.choice);
-  });
-  preempted_.insert(later, &sequence);
+  InsertByArrival(preempted_, sequence);
   ++sequence.request->usage.preemptions;
   ++preemptions_;
   reserve_ = std::min(reserve_ * kReserveGrowth, kReserveMax);
 }
 
-void Scheduler::Start(Sequence& sequence, bool was_queued, SteadyTime now) {
+void Scheduler::Start(Sequence& sequence, SteadyTime now) {
   Request& request = *sequence.request;
   const PageAllocator::Match match = FindPrefix(sequence);
   sequence.pages = pages_.Take(sequence.hashes, match.pages);
   sequence.scheduled = sequence.computed = int64_t{match.pages} * kPageTokens;
   sequence.published = match.pages;
+  const bool again = sequence.state == Sequence::State::kPreempted;
   EnterRunning(sequence);
-  if (was_queued) {
-    queued_tokens_ -= sequence.prompt_tokens;
-    request.prompt_of(sequence).begun = true;
-    request.usage.cached_tokens += sequence.computed;
-    prompt_tokens_ += sequence.prompt_tokens;
-    if (request.asked.use_cache && !request.asked.echo_logprobs) {
-      prefix_queries_ += sequence.prompt_tokens;
-      prefix_hits_ += sequence.computed;
-    }
+  if (again) {
+    EraseFrom(preempted_, sequence);
+    queue_.AddRunning(request.asked.tenant, 1);
+    return;
+  }
+  queued_tokens_ -= sequence.prompt_tokens;
+  request.usage.cached_tokens += sequence.computed;
+  prompt_tokens_ += sequence.prompt_tokens;
+  if (request.asked.use_cache && !request.asked.echo_logprobs) {
+    prefix_queries_ += sequence.prompt_tokens;
+    prefix_hits_ += sequence.computed;
   }
   if (request.begun) return;
   request.begun = true;
@@ -167,20 +166,17 @@ void Scheduler::Start(Sequence& sequence, bool was_queued, SteadyTime now) {
 }
 
 SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyTime now) {
-  // The newcomers' hits first: no page that was found may be given away for another slice.
+  // As Order found them, before anything changes what it looked at.
+  const auto hits = [&](const Sequence& waiting) {
+    return int64_t{FindPrefix(waiting).pages} * kPageTokens;
+  };
   for (const Slice& slice : plan.slices) {
-    if (!slice.starts) continue;
-    Sequence& sequence = *world.waiting_sequences[slice.index];
-    const bool queued = static_cast<size_t>(slice.index) >= world.preempted;
-    if (queued) {
-      const auto hits = [&](const Sequence& waiting) {
-        return int64_t{FindPrefix(waiting).pages} * kPageTokens;
-      };
-      NG_CHECK(queue_.Take(hits) == &sequence);
-    } else {
-      preempted_.erase(std::find(preempted_.begin(), preempted_.end(), &sequence));
-    }
-    Start(sequence, queued, now);
+    if (!slice.starts || static_cast<size_t>(slice.index) < world.preempted) continue;
+    NG_CHECK(queue_.Take(hits) == world.waiting_sequences[slice.index]);
+  }
+  // The newcomers' pages first: none that was found may be given away for another slice.
+  for (const Slice& slice : plan.slices) {
+    if (slice.starts) Start(*world.waiting_sequences[slice.index], now);
   }
   SchedulerStep step;
   step.id = ++last_step_;
@@ -355,6 +351,7 @@ void Scheduler::ShareOut(Sequence& leader) {
     choice.scored_rows = leader.scored_rows;
     choice.ready = ++last_ready_;
     EnterRunning(choice);
+    queue_.AddRunning(request.asked.tenant, 1);
   }
 }
 

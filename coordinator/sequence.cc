@@ -1,7 +1,10 @@
-// The counts behind the penalties.
+// The counts behind the penalties, and lists of sequences.
 #include "coordinator/sequence.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "common/check.h"
 
 namespace neurogrid {
 
@@ -59,6 +62,20 @@ int Request::followers(const Sequence& leader) const {
   return static_cast<int>(std::count_if(
       choices.begin() + prompt * asked.n, choices.begin() + (prompt + 1) * asked.n,
       [](const auto& choice) { return choice->state == Sequence::State::kFollowing; }));
+}
+
+void EraseFrom(std::vector<Sequence*>& sequences, const Sequence& sequence) {
+  const auto at = std::find(sequences.begin(), sequences.end(), &sequence);
+  NG_CHECK(at != sequences.end());
+  sequences.erase(at);
+}
+
+void InsertByArrival(std::vector<Sequence*>& sequences, Sequence& sequence) {
+  const auto before = [](const Sequence* a, const Sequence* b) {
+    return std::pair(a->request->id, a->choice) < std::pair(b->request->id, b->choice);
+  };
+  sequences.insert(std::upper_bound(sequences.begin(), sequences.end(), &sequence, before),
+                   &sequence);
 }
 
 }  // namespace neurogrid

@@ -109,4 +109,8 @@ struct Request {
   int followers(const Sequence& leader) const;
 };
 
+/// Lists by arrival: requests in order, then choices.
+void InsertByArrival(std::vector<Sequence*>& sequences, Sequence& sequence);
+void EraseFrom(std::vector<Sequence*>& sequences, const Sequence& sequence);
+
 }  // namespace neurogrid

@@ -81,6 +81,7 @@ Sequence* WaitingQueue::TakeFrom(Turns& turns, Hits hits) const {
     best_hits = hits(*line[best].sequence);
   }
   Sequence* const taken = line[best].sequence;
+  ++tenant->running;
   for (size_t i = 0; i < best; ++i) line[i].skips += line[i].sequence->request->paused ? 0 : 1;
   line.erase(line.begin() + static_cast<std::ptrdiff_t>(best));
   tenant->credit = std::max(tenant->credit - (taken->known() - best_hits), -kDebtMax);

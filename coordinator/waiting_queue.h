@@ -31,12 +31,12 @@ class WaitingQueue {
   /// The next to start, in order: at most `count_max`, and no more than make up `tokens_enough`
   /// prompt tokens to compute. Changes nothing.
   std::vector<Sequence*> Order(int count_max, int64_t tokens_enough, Hits hits) const;
-  /// Takes out the first of Order and charges its tenant.
+  /// Takes out the first of Order, charges its tenant and counts it as running.
   Sequence* Take(Hits hits);
 
   /// Tokens given to a tenant.
   void Charge(absl::string_view tenant, int64_t tokens);
-  /// Sequences of a tenant that began to run or, negative, stopped.
+  /// Sequences of a tenant that began to run without the queue or, negative, stopped.
   void AddRunning(absl::string_view tenant, int sequences);
 
   int size() const { return size_; }
