@@ -295,7 +295,7 @@ TEST_CASE("whatever comes and goes, every request gets the tokens it gets alone"
 }
 
 TEST_CASE("every request gets its own tokens over many more seeds", "[.][long]") {
-  RunSeeds(1000, 6000);
+  RunSeeds(1000, 3000);
 }
 
 }  // namespace
