@@ -130,7 +130,7 @@ TEST_CASE("a stage's weights take the bytes that planning counts", "[stage]") {
   CAPTURE(model, NameOf(precision));
   const std::unique_ptr<Checkpoint> checkpoint = Open(model);
   const std::unique_ptr<Device> device = Cpu();
-  const ModelFacts facts = FactsOf(checkpoint->config(), precision);
+  const ModelMemory facts = MemoryOf(checkpoint->config(), precision);
   for (const LayerRange layers : {LayerRange{0, 4}, {0, 2}, {1, 2}, {2, 4}}) {
     CAPTURE(layers.ToString());
     const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, layers, precision);
