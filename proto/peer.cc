@@ -65,9 +65,12 @@ class GrpcPeer : public Peer, public grpc::ClientBidiReactor<wire::StepMessage, 
       const std::lock_guard lock(mutex_);
       if (released_) return;
       queue_.push_back(std::move(message));
-      if (queue_.size() == 1) first = queue_.front().get();
+      if (queue_.size() > 1) return;
+      first = queue_.front().get();
+      AddHold();  // The end of the edge may be noticed before the write below has started.
     }
-    if (first != nullptr) StartWrite(first);
+    StartWrite(first);
+    RemoveHold();
   }
 
   void OnWriteDone(bool good) override {
