@@ -196,10 +196,11 @@ void ClusterState::On(const event::StageReady& event) {
   }
   plan_->state = PlanState::kActivating;
   plan_->activating_since = now_;
+  // First: the last stage opens its edge to the pipeline as soon as it is activated.
+  actions_.push_back(action::OpenPipeline{plan_->epoch});
   for (const StageState& one : plan_->stages) {
     actions_.push_back(action::SendActivate{one.connection, plan_->epoch});
   }
-  actions_.push_back(action::OpenPipeline{plan_->epoch});
 }
 
 void ClusterState::On(const event::StageActive& event) {
