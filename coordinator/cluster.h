@@ -93,8 +93,6 @@ class Cluster {
   absl::Status Submit(uint64_t epoch, uint64_t id, Batch batch) {
     return pipeline_->Submit(epoch, id, std::move(batch));
   }
-  /// Steps that may be under way at once: twice the stages and one.
-  size_t in_flight_max() const { return pipeline_->in_flight_max(); }
 
  private:
   Cluster(Options options, ClusterListener* listener);

@@ -85,11 +85,6 @@ void Pipeline::End(uint64_t epoch) {
   closed = std::move(peer_);
 }
 
-size_t Pipeline::in_flight_max() const {
-  const std::lock_guard lock(mutex_);
-  return std::min(2 * route_.stages + 1, kStepsQueuedMax);
-}
-
 absl::Status Pipeline::Submit(uint64_t epoch, uint64_t id, Batch batch) {
   const std::lock_guard peer_lock(peer_mutex_);
   Step step;
@@ -98,7 +93,7 @@ absl::Status Pipeline::Submit(uint64_t epoch, uint64_t id, Batch batch) {
     if (route_.epoch != epoch || peer_ == nullptr) {
       return absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " is not open"));
     }
-    if (in_flight_.size() >= std::min(2 * route_.stages + 1, kStepsQueuedMax)) {
+    if (in_flight_.size() >= kStepsQueuedMax) {
       return absl::ResourceExhaustedError("too many steps are under way");
     }
     in_flight_.push_back({id, batch.sampled_rows.size(), std::chrono::steady_clock::now()});

@@ -65,10 +65,9 @@ class Pipeline : public StepReceiver {
   /// Steps in flight come to nothing; no result of the epoch is told after the return.
   void End(uint64_t epoch);
 
-  /// FailedPrecondition when `epoch` is not the open one, ResourceExhausted when in_flight_max()
-  /// steps are under way.
+  /// FailedPrecondition when `epoch` is not the open one, ResourceExhausted when
+  /// kStepsQueuedMax steps are under way.
   absl::Status Submit(uint64_t epoch, uint64_t id, Batch batch);
-  size_t in_flight_max() const;
   uint64_t stale() const { return stale_; }
 
   /// Ends the epoch when a step has been under way for too long.

@@ -45,7 +45,7 @@ absl::StatusOr<LoadedStage> LocalModel::Load(const StageRequest& request,
     return absl::InvalidArgumentError(absl::StrCat("assigned layers ", layers.ToString(),
                                                    " but the model has ", config.layers_count()));
   }
-  if (request.options.limits.vocab_size != config.vocab_size) {
+  if (request.options.limits.vocab_size > config.vocab_size) {
     return absl::InvalidArgumentError(absl::StrCat("assigned vocab_size ",
                                                    request.options.limits.vocab_size,
                                                    " but the model has ", config.vocab_size));
