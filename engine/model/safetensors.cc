@@ -72,17 +72,18 @@ absl::Status CheckCover(const std::string& path, uint64_t data_bytes,
 absl::StatusOr<SafetensorsFile> OpenSafetensors(const std::string& path) {
   NG_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
   NG_ASSIGN_OR_RETURN(const absl::string_view header, HeaderOf(file));
-  absl::StatusOr<std::vector<SafetensorsEntry>> entries = ParseSafetensorsHeader(header);
-  if (!entries.ok()) return Error(path, entries.status().message());
+  absl::StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(header);
+  if (!parsed.ok()) return Error(path, parsed.status().message());
+  std::vector<SafetensorsEntry>& entries = parsed->entries;
   const uint64_t data_start = 8 + header.size();
-  NG_RETURN_IF_ERROR(CheckCover(path, file.bytes().size() - data_start, *entries));
+  NG_RETURN_IF_ERROR(CheckCover(path, file.bytes().size() - data_start, entries));
 
   SafetensorsFile result{std::move(file), {}};
-  result.tensors.reserve(entries->size());
+  result.tensors.reserve(entries.size());
   const uint8_t* data = result.file.bytes().data() + data_start;
-  for (SafetensorsEntry& entry : *entries) {
+  for (const SafetensorsEntry& entry : entries) {
     result.tensors.push_back(
-        {std::move(entry.name), ConstTensor(data + entry.begin, entry.dtype, entry.shape)});
+        {std::string(entry.name), ConstTensor(data + entry.begin, entry.dtype, entry.shape)});
   }
   return result;
 }

@@ -26,12 +26,12 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
 /// Bytes of an activation or of a cached key: float32 in f32 mode, else bf16.
 int64_t ActivationBytes(Precision precision) { return precision == Precision::kF32 ? 4 : 2; }
 
-ModelFacts::Layer AttentionLayer(const ModelConfig& config, Precision precision) {
+ModelMemory::Layer AttentionLayer(const ModelConfig& config, Precision precision) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_size;
   const int64_t queries = int64_t{config.query_heads} * config.head_dim;
   const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
-  ModelFacts::Layer layer;
+  ModelMemory::Layer layer;
   layer.weight_bytes = 2 * VectorBytes(hidden) +  // the norms before attention and FFN
                        PackedMatrixBytes(queries + 2 * keys, hidden, precision) +
                        PackedMatrixBytes(hidden, queries, precision) +
@@ -57,53 +57,49 @@ int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision) {
 
 int64_t VectorBytes(int64_t elements) { return Granules(4 * elements); }
 
-int64_t EmbeddingBytes(int64_t rows, int64_t columns, Precision precision) {
-  return PackedMatrixBytes(rows, columns,
-                           precision == Precision::kF32 ? Precision::kF32 : Precision::kBf16);
+int64_t TableBytes(int64_t rows, int64_t columns, Precision precision) {
+  const Precision held = precision == Precision::kF32 ? Precision::kF32 : Precision::kBf16;
+  return PackedMatrixBytes(rows, columns, held);
 }
 
-ModelFacts FactsOf(const ModelConfig& config, Precision precision) {
-  ModelFacts facts;
-  facts.precision = precision;
-  facts.hidden_size = config.hidden_size;
-  facts.vocab_size = config.vocab_size;
-  facts.query_heads = config.query_heads;
-  facts.head_dim = config.head_dim;
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision) {
+  ModelMemory model;
   for (const LayerConfig& layer : config.layers) {
     NG_CHECK(layer.kind == BlockKind::kAttention);
-    facts.layers.push_back(AttentionLayer(config, precision));
+    model.layers.push_back(AttentionLayer(config, precision));
   }
-  facts.embedding_bytes = EmbeddingBytes(config.vocab_size, config.hidden_size, precision);
-  facts.head_bytes = VectorBytes(config.hidden_size);
-  if (config.tied_embeddings) {
-    facts.head_bytes += facts.embedding_bytes;
-    facts.shared_bytes = facts.embedding_bytes;
-  } else {
-    facts.head_bytes += PackedMatrixBytes(config.vocab_size, config.hidden_size, precision);
-  }
-  facts.head_parameters = int64_t{config.vocab_size} * config.hidden_size;
-  facts.activation_bytes_per_row = config.hidden_size * ActivationBytes(precision);
-  return facts;
+  const int64_t table = TableBytes(config.vocab_size, config.hidden_size, precision);
+  const bool tied = config.tied_embeddings;
+  model.embedding_bytes = table;
+  model.head_bytes =
+      VectorBytes(config.hidden_size) +
+      (tied ? table : PackedMatrixBytes(config.vocab_size, config.hidden_size, precision));
+  model.shared_bytes = tied ? table : 0;
+  model.head_parameters = int64_t{config.vocab_size} * config.hidden_size;
+  model.activation_bytes_per_row = config.hidden_size * ActivationBytes(precision);
+  return model;
 }
 
-int64_t StageWeightBytes(const ModelFacts& facts, LayerRange layers) {
+int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers) {
+  const bool first = layers.first == 0;
+  const bool last = layers.last == model.layers_count();
   int64_t bytes = 0;
-  if (layers.first == 0) bytes += facts.embedding_bytes;
-  if (layers.last == facts.layers_count()) bytes += facts.head_bytes;
-  if (layers.count() == facts.layers_count()) bytes -= facts.shared_bytes;
-  for (int i = layers.first; i < layers.last; ++i) bytes += facts.layers[i].weight_bytes;
+  if (first) bytes += model.embedding_bytes;
+  if (last) bytes += model.head_bytes;
+  if (first && last) bytes -= model.shared_bytes;
+  for (int i = layers.first; i < layers.last; ++i) bytes += model.layers[i].weight_bytes;
   return bytes;
 }
 
-int64_t PageBytes(const ModelFacts& facts, LayerRange layers, int page_tokens) {
+int64_t PageBytes(const ModelMemory& model, LayerRange layers, int page_tokens) {
   int64_t bytes = 0;
-  for (int i = layers.first; i < layers.last; ++i) bytes += facts.layers[i].kv_bytes_per_token;
+  for (int i = layers.first; i < layers.last; ++i) bytes += model.layers[i].kv_bytes_per_token;
   return bytes * page_tokens;
 }
 
-int64_t StateBytes(const ModelFacts& facts, LayerRange layers) {
+int64_t StateBytes(const ModelMemory& model, LayerRange layers) {
   int64_t bytes = 0;
-  for (int i = layers.first; i < layers.last; ++i) bytes += facts.layers[i].state_bytes_per_slot;
+  for (int i = layers.first; i < layers.last; ++i) bytes += model.layers[i].state_bytes_per_slot;
   return bytes;
 }
 

@@ -27,12 +27,12 @@ int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision);
 /// A norm's weight or a bias: float32 in every mode.
 int64_t VectorBytes(int64_t elements);
 
-/// The embedding [rows, columns], packed like a matrix so that a tied head is the same memory:
-/// bf16, or float32 in f32 mode, never int8, since its rows are inputs too.
-int64_t EmbeddingBytes(int64_t rows, int64_t columns, Precision precision);
+/// The embedding [rows, columns], which doubles as the head where it is tied: packed, in bf16 also
+/// in int8 mode, float32 in f32 mode.
+int64_t TableBytes(int64_t rows, int64_t columns, Precision precision);
 
-/// What planning needs to know about a model; integers only.
-struct ModelFacts {
+/// A model's parts in bytes; what planning needs to know, integers only.
+struct ModelMemory {
   struct Layer {
     int64_t weight_bytes = 0;
     int64_t kv_bytes_per_token = 0;
@@ -40,15 +40,10 @@ struct ModelFacts {
     int64_t parameters = 0;  // of the matrices: 2 operations each and token
   };
 
-  Precision precision = Precision::kBf16;
-  int hidden_size = 0;
-  int vocab_size = 0;
-  int query_heads = 0;
-  int head_dim = 0;
   std::vector<Layer> layers;
-  int64_t embedding_bytes = 0;  // of the first stage
-  int64_t head_bytes = 0;       // final norm and head, of the last stage
-  int64_t shared_bytes = 0;     // of both: a tied head, held once by a stage that is first and last
+  int64_t embedding_bytes = 0;  // on the first stage
+  int64_t head_bytes = 0;       // final norm and head, on the last stage
+  int64_t shared_bytes = 0;     // of both, where one stage holds them in one copy (tied)
   int64_t head_parameters = 0;
   int64_t activation_bytes_per_row = 0;  // one row between two stages
 
@@ -56,16 +51,16 @@ struct ModelFacts {
 };
 
 /// Pure; `config` has passed its checks.
-ModelFacts FactsOf(const ModelConfig& config, Precision precision);
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision);
 
 /// Weights of the stage that runs `layers`: with the embedding when it is the first, with final
 /// norm and head when it is the last.
-int64_t StageWeightBytes(const ModelFacts& facts, LayerRange layers);
+int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers);
 
 /// One page of `page_tokens` tokens over these layers.
-int64_t PageBytes(const ModelFacts& facts, LayerRange layers, int page_tokens);
+int64_t PageBytes(const ModelMemory& model, LayerRange layers, int page_tokens);
 
 /// One slot of recurrent state over these layers.
-int64_t StateBytes(const ModelFacts& facts, LayerRange layers);
+int64_t StateBytes(const ModelMemory& model, LayerRange layers);
 
 }  // namespace neurogrid

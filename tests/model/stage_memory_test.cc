@@ -20,25 +20,24 @@ TEST_CASE("packed weights count whole panels of 64 rows", "[memory]") {
   CHECK(PackedMatrixBytes(64, 128, Precision::kInt8) == 64 * 128 + 256);
   CHECK(PackedGatedBytes(33, 128, Precision::kBf16) == 128 * 128 * 2);
   CHECK(VectorBytes(1) == 256);
-  CHECK(EmbeddingBytes(65, 100, Precision::kInt8) == 128 * 100 * 2);
+  CHECK(TableBytes(3, 100, Precision::kInt8) == 64 * 100 * 2);
 }
 
 TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
   const auto model = MakeSyntheticCheckpoint("llama-1b").value();
-  const ModelFacts facts = FactsOf(model->config(), Precision::kBf16);
+  const ModelMemory memory = MemoryOf(model->config(), Precision::kBf16);
   int64_t parameters = 0;
-  for (const ModelFacts::Layer& layer : facts.layers) parameters += layer.parameters;
+  for (const ModelMemory::Layer& layer : memory.layers) parameters += layer.parameters;
   CHECK(parameters == 973'078'528);  // 16 * (2048 * 3072 + 2048 * 2048 + 3 * 2048 * 8192)
-  CHECK(facts.head_parameters == 134'217'728);
-  CHECK(facts.layers[0].kv_bytes_per_token * 16 == 32 * 1024);
-  CHECK(facts.layers[0].weight_bytes == 2 * 60'817'408 + 2 * 4 * 2048);
-  CHECK(PageBytes(facts, {0, 16}, 16) == 16 * 32 * 1024);
-  CHECK(StateBytes(facts, {0, 16}) == 0);
-  // Tied: two stages hold the embedding twice, one holds it once.
-  CHECK(StageWeightBytes(facts, {0, 16}) + 65'536 * 2048 * 2 ==
-        StageWeightBytes(facts, {0, 7}) + StageWeightBytes(facts, {7, 16}));
-  CHECK(StageWeightBytes(facts, {3, 5}) == 2 * facts.layers[0].weight_bytes);
-  CHECK(FactsOf(model->config(), Precision::kF32).layers[0].kv_bytes_per_token == 4096);
+  CHECK(memory.head_parameters == 134'217'728);
+  CHECK(memory.layers[0].kv_bytes_per_token * 16 == 32 * 1024);
+  CHECK(memory.layers[0].weight_bytes == 2 * 60'817'408 + 2 * 4 * 2048);
+  CHECK(PageBytes(memory, {0, 16}, 16) == 16 * 32 * 1024);
+  CHECK(StateBytes(memory, {0, 16}) == 0);
+  CHECK(StageWeightBytes(memory, {0, 16}) ==
+        StageWeightBytes(memory, {0, 7}) + StageWeightBytes(memory, {7, 16}) - 2 * 134'217'728);
+  CHECK(StageWeightBytes(memory, {3, 5}) == 2 * memory.layers[0].weight_bytes);
+  CHECK(MemoryOf(model->config(), Precision::kF32).layers[0].kv_bytes_per_token == 4096);
 }
 
 TEST_CASE("precisions have names", "[memory]") {
