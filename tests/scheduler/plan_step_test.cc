@@ -162,7 +162,7 @@ TEST_CASE("nobody is preempted for a later arrival, and never the only one", "[p
   SECTION("and gives way to one that is not") {
     const StepPlan plan = world.Plan();
     CHECK(plan.preempted == std::vector<int>{1});
-    CHECK(plan.slices == Slices{{0, false, 32}});
+    CHECK(plan.slices == Slices{{0, false, 16}});  // the decode held one page
   }
 }
 
