@@ -5,7 +5,8 @@ namespace neurogrid {
 [[noreturn]] void CheckFailed(const char* file, int line, const char* condition);
 }  // namespace neurogrid
 
-#define NG_CHECK(condition)                                                          \
-  do {                                                                               \
-    if (!(condition)) [[unlikely]] ::neurogrid::CheckFailed(__FILE__, __LINE__, #condition); \
+#define NG_CHECK(condition)                                     \
+  do {                                                          \
+    if (!(condition)) [[unlikely]]                              \
+      ::neurogrid::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)

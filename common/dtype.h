@@ -8,7 +8,8 @@
 
 namespace neurogrid {
 
-/// Plain element types, then the block types of GGUF (models.md 3.5; one block is several elements).
+/// Plain element types, then the block types of GGUF (models.md 3.5; one block is several
+/// elements).
 enum class DType : uint8_t {
   kF32,
   kF16,

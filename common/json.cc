@@ -57,7 +57,8 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
     absl::string_view what = error.what();
-    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ...; last read"
+    // "[json.exception.parse_error.101] parse error at line 1, column 2: syntax error ...; last
+    // read"
     if (const size_t colon = what.find(": "); colon != absl::string_view::npos) {
       what.remove_prefix(colon + 2);
     }
@@ -318,8 +319,7 @@ absl::StatusOr<Json> ParseJson(absl::string_view text, const JsonLimits& limits)
   Builder builder(limits);
   const bool whole = nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   if (!whole || !builder.failure().empty()) {
-    return absl::InvalidArgumentError(
-        builder.failure().empty() ? "not JSON" : builder.failure());
+    return absl::InvalidArgumentError(builder.failure().empty() ? "not JSON" : builder.failure());
   }
   return builder.TakeRoot();
 }

@@ -21,16 +21,16 @@ class Json {
   using Object = std::vector<JsonMember>;
 
   Json() : value_(nullptr) {}
-  Json(std::nullptr_t) : value_(nullptr) {}                    // NOLINT
-  Json(bool value) : value_(value) {}                          // NOLINT
-  Json(int value) : value_(static_cast<int64_t>(value)) {}     // NOLINT
-  Json(int64_t value) : value_(value) {}                       // NOLINT
-  Json(double value) : value_(value) {}                        // NOLINT
-  Json(const char* value) : value_(std::string(value)) {}      // NOLINT
+  Json(std::nullptr_t) : value_(nullptr) {}                      // NOLINT
+  Json(bool value) : value_(value) {}                            // NOLINT
+  Json(int value) : value_(static_cast<int64_t>(value)) {}       // NOLINT
+  Json(int64_t value) : value_(value) {}                         // NOLINT
+  Json(double value) : value_(value) {}                          // NOLINT
+  Json(const char* value) : value_(std::string(value)) {}        // NOLINT
   Json(absl::string_view value) : value_(std::string(value)) {}  // NOLINT
-  Json(std::string value) : value_(std::move(value)) {}        // NOLINT
-  Json(Array value) : value_(std::move(value)) {}              // NOLINT
-  Json(Object value) : value_(std::move(value)) {}             // NOLINT
+  Json(std::string value) : value_(std::move(value)) {}          // NOLINT
+  Json(Array value) : value_(std::move(value)) {}                // NOLINT
+  Json(Object value) : value_(std::move(value)) {}               // NOLINT
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
   bool is_bool() const { return std::holds_alternative<bool>(value_); }
@@ -44,7 +44,9 @@ class Json {
   /// Each of these is a programming error on another kind: ask is_...() first.
   bool as_bool() const { return std::get<bool>(value_); }
   int64_t as_integer() const { return std::get<int64_t>(value_); }
-  double as_number() const { return is_integer() ? static_cast<double>(as_integer()) : std::get<double>(value_); }
+  double as_number() const {
+    return is_integer() ? static_cast<double>(as_integer()) : std::get<double>(value_);
+  }
   const std::string& as_string() const { return std::get<std::string>(value_); }
   const Array& as_array() const { return std::get<Array>(value_); }
   Array& as_array() { return std::get<Array>(value_); }

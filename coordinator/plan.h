@@ -10,24 +10,26 @@
 namespace neurogrid {
 
 struct PlannedStage {
-  std::string node;          // node id
+  std::string node;  // node id
   LayerRange layers;
-  int64_t fixed_bytes = 0;   // weights, workspace, states (cluster.md 2.1)
-  int64_t page_bytes = 0;    // one page over these layers
+  int64_t fixed_bytes = 0;  // weights, workspace, states
+  int64_t page_bytes = 0;   // one page over these layers
   int64_t budget_bytes = 0;
-  double busy_ms = 0;        // predicted per round
-  bool measured = false;     // false: from the roofline fallback
+  double busy_ms = 0;     // predicted per round
+  bool measured = false;  // false: from the roofline fallback
 };
 
 struct Plan {
   std::vector<PlannedStage> stages;  // in order of layers; contiguous, covering all of them
   int64_t pages = 0;                 // one pool for the whole chain
   int rows_max = 0;                  // rows of a step every stage is built for
-  int decode_groups = 1;             // M of cluster.md 2.2
+  int decode_groups = 1;  // groups of decoding sequences that follow each other down the chain
   double single_stream_tokens_per_s = 0;
-  double tokens_per_s = 0;           // at the declared concurrency
+  double tokens_per_s = 0;  // at the declared concurrency
   double first_token_ms = 0;
-  std::string explanation;           // the text of cluster.md 2.7
+  std::vector<std::string> survives_loss_of;  // without this node another plan fits
+  std::vector<std::string> not_loss_of;       // without this one nothing does
+  std::string explanation;                    // for people: the table and the reasons
 };
 
 }  // namespace neurogrid

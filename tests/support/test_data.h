@@ -11,9 +11,9 @@ namespace neurogrid {
 /// tests/data/NAME; such files are always there.
 std::string TestData(const std::string& name);
 
-/// A file or folder of the published tokenizers and templates, which stay outside the tree: the folder
-/// named by the environment variable NG_SHARED, else ../shared beside the project. Nothing when absent: the test
-/// then says SKIP("...") and is counted.
+/// A file or folder of the published tokenizers and templates, which stay outside the tree: the
+/// folder named by the environment variable NG_SHARED, else ../shared beside the project. Nothing
+/// when absent: the test then says SKIP("...") and is counted.
 std::optional<std::string> SharedData(const std::string& name);
 
 /// The whole file; the test fails when it cannot be read. Files named *.xz are unpacked.

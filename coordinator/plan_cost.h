@@ -1,0 +1,54 @@
+// What a stage costs in time and memory: the formulas that the planner searches over.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/config.h"
+#include "coordinator/planner.h"
+
+namespace neurogrid {
+
+/// Bytes of a stage over `layers`, everything but its pages.
+int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers);
+/// Bytes of one page over `layers`.
+int64_t StagePageBytes(const ModelFacts& model, LayerRange layers);
+
+/// Times of one node, in nanoseconds, from its bandwidth and matmul rate by the roofline:
+///
+///   decode step, b rows, mean context c   sum over layers of
+///                                         max(weights / bandwidth, 2 * parameters * b / rate)
+///                                         + b * c * kv / bandwidth
+///   prompt of p tokens in chunks of q     sum over chunks and layers of
+///                                         max(weights / bandwidth, 2 * parameters * q / rate)
+///                                         + 4 * q * (done + q / 2) * attention_width / rate
+///
+/// Ranges are priced by prefix sums.
+class NodeCost {
+ public:
+  NodeCost(const ModelFacts& model, const NodeFacts& node, const WorkloadConfig& workload);
+
+  /// [layers + 1]: a decode step of `rows` sequences over the layers before each.
+  std::vector<int64_t> StepPrefixNs(int64_t rows) const;
+  /// What every step costs beside its layers.
+  int64_t overhead_ns() const { return node_.step_overhead_ns; }
+  /// Final norm and head for `rows` rows.
+  int64_t HeadNs(int64_t rows) const;
+  /// A whole prompt over `layers`, the head for its last row included on the last stage.
+  int64_t PromptNs(LayerRange layers) const;
+  /// Its first chunk, without the head.
+  int64_t FirstChunkNs(LayerRange layers) const;
+
+ private:
+  int64_t ChunkNs(const LayerFacts& layer, int64_t rows, int64_t done) const;
+
+  const ModelFacts* model_;
+  NodeFacts node_;
+  double context_ = 0;
+  int64_t chunks_ = 1;
+  std::vector<int64_t> prompt_ns_;       // [layers + 1]
+  std::vector<int64_t> first_chunk_ns_;  // [layers + 1]
+};
+
+}  // namespace neurogrid

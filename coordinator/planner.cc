@@ -1,0 +1,339 @@
+#include "coordinator/planner.h"
+
+#include <algorithm>
+#include <optional>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "coordinator/plan_cost.h"
+#include "coordinator/plan_search.h"
+#include "coordinator/plan_text.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr size_t kNodesMax = 8;  // searched exactly; of more, the fastest
+
+enum class Profile { kLatency, kThroughput, kBalanced };
+
+Profile ProfileOf(const WorkloadConfig& workload) {
+  if (workload.profile == "latency") return Profile::kLatency;
+  return workload.profile == "throughput" ? Profile::kThroughput : Profile::kBalanced;
+}
+
+/// One planning problem: the search, and what counts as better.
+class Choice {
+ public:
+  Choice(const PlanSearch& search, const ModelFacts& model, const WorkloadConfig& workload,
+         const PlannerConfig& options)
+      : search_(search), workload_(workload), options_(options), profile_(ProfileOf(workload)) {
+    const int64_t tokens = workload.prompt_tokens + workload.output_tokens;
+    pages_needed_ = workload.concurrency * ((tokens + model.page_tokens - 1) / model.page_tokens);
+    stages_max_ = std::min<int>(search.nodes_count(), static_cast<int>(model.layers.size()));
+    for (int stages = 1; stages <= stages_max_; ++stages) {
+      const std::optional<Candidate> candidate = search_.LeastLatency(stages, pages_needed_);
+      if (candidate.has_value())
+        least_latency_ns_ = std::min(least_latency_ns_, candidate->latency_ns);
+    }
+  }
+
+  /// Choice by elimination: the fewest stages whose objective is within the gain a further node
+  /// must bring; of those within 1 % of the best, the most pages; then smaller latency, fewer
+  /// groups.
+  std::optional<Candidate> Best() const {
+    std::vector<std::optional<Candidate>> by_stages;
+    double best = 0;
+    for (int stages = 1; stages <= stages_max_; ++stages) {
+      by_stages.push_back(BestOf(stages, pages_needed_));
+      if (by_stages.back().has_value()) best = std::max(best, Score(*by_stages.back()));
+    }
+    for (int stages = 1; stages <= stages_max_; ++stages) {
+      const std::optional<Candidate>& candidate = by_stages[stages - 1];
+      if (!candidate.has_value()) continue;
+      const double gain = best / Score(*candidate) - 1;
+      if (gain * 100 < options_.min_gain_percent) return WithMostPages(*candidate, stages);
+    }
+    return std::nullopt;
+  }
+
+ private:
+  /// Greater is better; the reciprocal of a time in either profile.
+  double Score(const Candidate& candidate) const {
+    return 1e9 / static_cast<double>(profile_ == Profile::kLatency ? candidate.latency_ns
+                                                                   : candidate.round_ns);
+  }
+
+  bool Allowed(const Candidate& candidate) const {
+    return profile_ != Profile::kBalanced ||
+           static_cast<double>(candidate.latency_ns) <=
+               options_.max_single_stream_slowdown * static_cast<double>(least_latency_ns_);
+  }
+
+  bool Better(const Candidate& a, const Candidate& b) const {
+    if (Score(a) != Score(b)) return Score(a) > Score(b);
+    if (a.latency_ns != b.latency_ns) return a.latency_ns < b.latency_ns;
+    return a.groups < b.groups;
+  }
+
+  std::set<int> GroupsToTry(int stages) const {
+    if (profile_ == Profile::kLatency) return {1};
+    std::set<int> groups = {1, 2, stages, stages + 1, 2 * stages};
+    std::erase_if(groups, [&](int g) { return g > workload_.concurrency; });
+    return groups;
+  }
+
+  std::optional<Candidate> BestOf(int stages, int groups, int64_t pages) const {
+    std::optional<Candidate> best;
+    if (profile_ != Profile::kLatency) {
+      best = search_.GreatestThroughput(stages, groups, pages);
+      if (best.has_value() && !Allowed(*best)) best.reset();
+    }
+    std::optional<Candidate> fast = search_.LeastLatency(stages, pages);
+    if (!fast.has_value()) return best;
+    Candidate priced = search_.Price(std::move(fast->stages), groups);
+    if (Allowed(priced) && (!best.has_value() || Better(priced, *best))) best = std::move(priced);
+    return best;
+  }
+
+  std::optional<Candidate> BestOf(int stages, int64_t pages) const {
+    std::optional<Candidate> best;
+    for (const int groups : GroupsToTry(stages)) {
+      std::optional<Candidate> candidate = BestOf(stages, groups, pages);
+      if (candidate.has_value() && (!best.has_value() || Better(*candidate, *best))) {
+        best = std::move(candidate);
+      }
+    }
+    return best;
+  }
+
+  /// Spreads the cache: layouts within 1 % of the best may hold many times its pages.
+  Candidate WithMostPages(Candidate chosen, int stages) const {
+    const double floor = Score(chosen) * 0.99;
+    Candidate widest = chosen;
+    for (const int groups : GroupsToTry(stages)) {
+      int64_t low = widest.pages;
+      int64_t high = std::max<int64_t>(low, 1);
+      const auto at = [&](int64_t pages) -> std::optional<Candidate> {
+        std::optional<Candidate> candidate = BestOf(stages, groups, pages);
+        if (candidate.has_value() && Score(*candidate) < floor) candidate.reset();
+        return candidate;
+      };
+      while (at(high * 2).has_value()) high *= 2;
+      high *= 2;
+      while (high - low > std::max<int64_t>(1, high / 4096)) {
+        const int64_t middle = low + (high - low) / 2;
+        std::optional<Candidate> candidate = at(middle);
+        if (!candidate.has_value()) {
+          high = middle;
+          continue;
+        }
+        low = std::max(middle, candidate->pages);
+        if (candidate->pages > widest.pages ||
+            (candidate->pages == widest.pages && Better(*candidate, widest))) {
+          widest = *std::move(candidate);
+        }
+      }
+    }
+    return widest;
+  }
+
+  const PlanSearch& search_;
+  const WorkloadConfig& workload_;
+  const PlannerConfig& options_;
+  Profile profile_;
+  int64_t pages_needed_ = 0;
+  int stages_max_ = 0;
+  int64_t least_latency_ns_ = INT64_MAX;
+};
+
+absl::Status CheckPins(const ModelFacts& model, absl::Span<const NodeFacts> nodes,
+                       const Placement& placement) {
+  const int layers = static_cast<int>(model.layers.size());
+  std::vector<std::pair<LayerRange, const NodeConfig*>> pins;
+  for (const auto& [name, node] : placement.nodes) {
+    const bool present = std::any_of(nodes.begin(), nodes.end(),
+                                     [&](const NodeFacts& facts) { return facts.id == name; });
+    if (!present && (node.layers.has_value() || node.use == "always")) {
+      std::vector<std::string> ids;
+      for (const NodeFacts& facts : nodes) ids.push_back(facts.id);
+      return absl::FailedPreconditionError(
+          absl::StrCat(node.place, ": node ", name, " is pinned but has not joined; here are: ",
+                       ids.empty() ? "none" : absl::StrJoin(ids, ", ")));
+    }
+    if (!node.layers.has_value()) continue;
+    const LayerRange range = {node.layers->first, node.layers->second};
+    if (range.last > layers) {
+      return absl::InvalidArgumentError(absl::StrCat(node.place, ": nodes.", name, ".layers is ",
+                                                     range.ToString(), " but the model has layers ",
+                                                     LayerRange{0, layers}.ToString()));
+    }
+    for (const auto& [other, entry] : pins) {
+      if (other.first < range.last && range.first < other.last) {
+        return absl::InvalidArgumentError(absl::StrCat(node.place, ": layers ", range.ToString(),
+                                                       " overlap ", other.ToString(), " of ",
+                                                       entry->place));
+      }
+    }
+    pins.push_back({range, &node});
+  }
+  if (!placement.options.lock) return absl::OkStatus();
+  std::sort(pins.begin(), pins.end(),
+            [](const auto& a, const auto& b) { return a.first.first < b.first.first; });
+  int covered = 0;
+  for (const auto& [range, node] : pins) {
+    if (range.first != covered) break;
+    covered = range.last;
+  }
+  if (covered == layers) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("planner.lock is set but no node is pinned to layer ", covered));
+}
+
+struct Usable {
+  std::vector<NodeFacts> nodes;
+  std::vector<NodeRule> rules;
+  bool proven = true;  // false: there were more nodes than are searched
+};
+
+Usable UsableNodes(absl::Span<const NodeFacts> nodes, const Placement& placement) {
+  std::vector<std::pair<NodeFacts, NodeRule>> all;
+  for (const NodeFacts& node : nodes) {
+    NodeRule rule;
+    NodeFacts facts = node;
+    if (const auto found = placement.nodes.find(node.id); found != placement.nodes.end()) {
+      const NodeConfig& config = found->second;
+      if (config.use == "never" || config.use == "spare") continue;
+      rule.always = config.use == "always";
+      if (config.layers.has_value()) {
+        rule.pinned = LayerRange{config.layers->first, config.layers->second};
+      }
+      if (config.memory_limit_gb.has_value()) {
+        facts.budget_bytes =
+            std::min(facts.budget_bytes, static_cast<int64_t>(*config.memory_limit_gb * 1e9));
+      }
+    }
+    all.emplace_back(std::move(facts), rule);
+  }
+  Usable usable;
+  if (all.size() > kNodesMax) {
+    usable.proven = false;
+    std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+      const bool a_fixed = a.second.always || a.second.pinned.has_value();
+      const bool b_fixed = b.second.always || b.second.pinned.has_value();
+      if (a_fixed != b_fixed) return a_fixed;
+      return a.first.read_bandwidth > b.first.read_bandwidth;
+    });
+    all.resize(kNodesMax);
+  }
+  for (auto& [facts, rule] : all) {
+    usable.nodes.push_back(std::move(facts));
+    usable.rules.push_back(rule);
+  }
+  return usable;
+}
+
+std::optional<Candidate> Search(const ModelFacts& model, const Usable& usable,
+                                const LinkFacts& link, const WorkloadConfig& workload,
+                                const PlannerConfig& options) {
+  const PlanSearch search(model, usable.nodes, usable.rules, link, workload);
+  return Choice(search, model, workload, options).Best();
+}
+
+/// Tries what would help: the smaller precisions, and one more node of the least budget.
+Remedies FindRemedies(const ModelFacts& model, const Usable& usable, const LinkFacts& link,
+                      const WorkloadConfig& workload, const PlannerConfig& options) {
+  Remedies remedies;
+  for (const ModelFacts& smaller : model.smaller) {
+    const std::optional<Candidate> fits = Search(smaller, usable, link, workload, options);
+    if (!fits.has_value()) continue;
+    remedies.smaller.push_back(
+        {smaller.precision, WeightBytes(smaller), fits->pages * model.page_tokens});
+  }
+  if (usable.nodes.size() >= kNodesMax) return remedies;
+  for (int layers = 1; layers < static_cast<int>(model.layers.size()); ++layers) {
+    Usable more = usable;
+    NodeFacts node = usable.nodes.front();
+    node.id = "one more";
+    const LayerRange middle = {1, 1 + layers};
+    node.budget_bytes = StageFixedBytes(model, middle) +
+                        PagesNeeded(model, workload) * StagePageBytes(model, middle);
+    more.nodes.push_back(node);
+    more.rules.push_back({});
+    const PlanSearch search(model, more.nodes, more.rules, link, workload);
+    for (int stages = 1; stages <= search.nodes_count(); ++stages) {
+      if (!search.LeastLatency(stages, PagesNeeded(model, workload)).has_value()) continue;
+      remedies.node_bytes = node.budget_bytes;
+      remedies.node_layers = layers;
+      return remedies;
+    }
+  }
+  return remedies;
+}
+
+/// Plans again without each node of the plan.
+void AddSurvivability(const ModelFacts& model, const Usable& usable, const LinkFacts& link,
+                      const WorkloadConfig& workload, const PlannerConfig& options, Plan& plan) {
+  for (const PlannedStage& stage : plan.stages) {
+    Usable rest;
+    for (size_t i = 0; i < usable.nodes.size(); ++i) {
+      if (usable.nodes[i].id == stage.node) continue;
+      rest.nodes.push_back(usable.nodes[i]);
+      rest.rules.push_back({});  // pins are wishes for the whole cluster, not for its remains
+    }
+    WorkloadConfig one = workload;
+    one.concurrency = 1;
+    const bool survives =
+        !rest.nodes.empty() && Search(model, rest, link, one, options).has_value();
+    (survives ? plan.survives_loss_of : plan.not_loss_of).push_back(stage.node);
+  }
+  absl::StrAppend(&plan.explanation, "survives: ",
+                  plan.survives_loss_of.empty()
+                      ? "the loss of no node"
+                      : absl::StrCat("the loss of ", absl::StrJoin(plan.survives_loss_of, " or ")),
+                  "\n");
+}
+
+}  // namespace
+
+absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFacts> nodes,
+                                const LinkFacts& link, const WorkloadConfig& workload,
+                                const Placement& placement) {
+  NG_RETURN_IF_ERROR(CheckPins(model, nodes, placement));
+  const Usable usable = UsableNodes(nodes, placement);
+  if (usable.nodes.empty()) {
+    return absl::FailedPreconditionError(
+        "no node may be used: no worker has joined and the "
+        "coordinator has no device of its own");
+  }
+  const PlannerConfig& options = placement.options;
+  const std::optional<Candidate> chosen = Search(model, usable, link, workload, options);
+  if (!chosen.has_value()) {
+    return absl::FailedPreconditionError(DescribeShortage(
+        model, usable.nodes, workload, FindRemedies(model, usable, link, workload, options)));
+  }
+  Plan plan;
+  plan.pages = chosen->pages;
+  plan.decode_groups = chosen->groups;
+  plan.rows_max = model.chunk_tokens;
+  plan.single_stream_tokens_per_s = 1e9 / static_cast<double>(chosen->latency_ns);
+  plan.tokens_per_s =
+      static_cast<double>(workload.concurrency) * 1e9 / static_cast<double>(chosen->round_ns);
+  plan.first_token_ms = static_cast<double>(chosen->first_token_ns) / 1e6;
+  for (size_t s = 0; s < chosen->stages.size(); ++s) {
+    const Candidate::Stage& stage = chosen->stages[s];
+    const NodeFacts& node = usable.nodes[stage.node];
+    plan.stages.push_back({node.id, stage.layers, StageFixedBytes(model, stage.layers),
+                           StagePageBytes(model, stage.layers), node.budget_bytes,
+                           static_cast<double>(chosen->busy_ns[s]) / 1e6, node.measured});
+  }
+  plan.explanation = DescribePlan(model, usable.nodes, workload, *chosen);
+  if (!usable.proven) {
+    absl::StrAppend(&plan.explanation, "not proven optimal: only the ", kNodesMax,
+                    " fastest nodes were searched\n");
+  }
+  AddSurvivability(model, usable, link, workload, options, plan);
+  return plan;
+}
+
+}  // namespace neurogrid
