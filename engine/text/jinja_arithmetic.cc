@@ -158,7 +158,7 @@ absl::StatusOr<Value> Repeat(Runtime& runtime, const Value& sequence, int64_t ti
   const double count = static_cast<double>(std::max<int64_t>(times, 0));
   if (sequence.is_string()) {
     NG_RETURN_IF_ERROR(runtime.Reserve(count * static_cast<double>(sequence.bytes().size())));
-    NG_RETURN_IF_ERROR(runtime.Charge(sequence.bytes().empty() ? 1 : times / 8));
+    NG_RETURN_IF_ERROR(runtime.Charge(sequence.bytes().empty() ? 1 : times / 64));
     Text text;
     if (!sequence.bytes().empty()) {
       for (int64_t i = 0; i < times; ++i) text.Append(sequence.text());

@@ -43,6 +43,7 @@ class Runtime {
   absl::Status Charge(int64_t steps = 1);
   /// Work on so many bytes.
   absl::Status ChargeBytes(size_t bytes) { return Charge(static_cast<int64_t>(bytes / 256) + 1); }
+  /// Counts a round of a loop, whose item was charged for already.
   absl::Status ChargeRound();
   /// An error when so many more bytes would pass the memory limit. Call before building what may be huge.
   absl::Status Reserve(double bytes);
