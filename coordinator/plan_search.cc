@@ -110,82 +110,95 @@ bool PlanSearch::MayFollow(uint32_t used, int node) const {
   return true;
 }
 
-/// Dynamic programming over (set of used nodes, last node, layers done): the least time round the
-/// ring with every stage within its memory and under the bound on its busy time.
-std::optional<std::vector<Candidate::Stage>> PlanSearch::ShortestRing(const Bound& bound,
-                                                                      const Prices& prices) const {
-  const int nodes = nodes_count();
-  const size_t sets = size_t{1} << nodes;
-  const int ends = layers_ + 1;
+/// The table of the dynamic programme: for every (set of used nodes, last node, layers done) the
+/// least time round the ring so far and where it came from.
+class PlanSearch::RingTable {
+ public:
+  RingTable(int nodes, int layers)
+      : nodes_(nodes), ends_(layers + 1), states_((size_t{1} << nodes) * nodes * ends_) {}
+
   struct State {
     int64_t ring = kNever;
     int8_t before = -1;  // node of the stage before
     int16_t first = 0;   // first layer of this stage
   };
-  std::vector<State> states(sets * nodes * ends);
-  const auto at = [&](uint32_t set, int node, int end) -> State& {
-    return states[(set * nodes + node) * ends + end];
-  };
-  const auto extend = [&](uint32_t used, int before, int first, int64_t ring) {
-    for (int node = 0; node < nodes; ++node) {
-      if (!MayFollow(used, node)) continue;
-      const int64_t reach = ring + (before < 0 ? OutNs(node, bound.rows) : HopNs(bound.rows));
-      for (int last = first + 1; last <= layers_; ++last) {
-        const LayerRange layers = {first, last};
-        const int64_t bytes =
-            StageFixedBytes(model_, layers) + bound.pages * StagePageBytes(model_, layers);
-        if (bytes > nodes_[node].budget_bytes) break;
-        if (!MayTake(node, layers)) continue;
-        if (bound.busy_ns_max < kNever &&
-            BusyNs(prices, node, layers, bound.groups) > bound.busy_ns_max) {
-          break;
-        }
-        State& state = at(used | (1u << node), node, last);
-        const int64_t sum = reach + StepNs(prices, node, layers);
-        if (sum < state.ring)
-          state = {sum, static_cast<int8_t>(before), static_cast<int16_t>(first)};
-      }
-    }
-  };
-  extend(0, -1, 0, 0);
-  uint32_t always = 0;
-  for (int node = 0; node < nodes; ++node) {
-    if (rules_[node].always || rules_[node].pinned.has_value()) always |= 1u << node;
+  State& At(uint32_t set, int node, int end) {
+    return states_[(set * nodes_ + node) * ends_ + end];
   }
+
+  std::vector<Candidate::Stage> ChainTo(uint32_t set, int node, int end) {
+    std::vector<Candidate::Stage> stages;
+    while (node >= 0) {
+      const State& step = At(set, node, end);
+      stages.push_back({node, {step.first, end}});
+      set &= ~(1u << node);
+      end = step.first;
+      node = step.before;
+    }
+    std::reverse(stages.begin(), stages.end());
+    return stages;
+  }
+
+ private:
+  size_t nodes_;
+  size_t ends_;
+  std::vector<State> states_;
+};
+
+void PlanSearch::Extend(RingTable& table, const Bound& bound, const Prices& prices, uint32_t used,
+                        int before, int first) const {
+  const int64_t ring = before < 0 ? 0 : table.At(used, before, first).ring;
+  if (ring >= kNever) return;
+  for (int node = 0; node < nodes_count(); ++node) {
+    if (!MayFollow(used, node)) continue;
+    const int64_t reach = ring + (before < 0 ? OutNs(node, bound.rows) : HopNs(bound.rows));
+    for (int last = first + 1; last <= layers_; ++last) {
+      const LayerRange layers = {first, last};
+      const int64_t bytes =
+          StageFixedBytes(model_, layers) + bound.pages * StagePageBytes(model_, layers);
+      if (bytes > nodes_[node].budget_bytes) break;
+      if (!MayTake(node, layers)) continue;
+      if (bound.busy_ns_max < kNever &&
+          BusyNs(prices, node, layers, bound.groups) > bound.busy_ns_max) {
+        break;
+      }
+      RingTable::State& state = table.At(used | (1u << node), node, last);
+      const int64_t sum = reach + StepNs(prices, node, layers);
+      if (sum < state.ring) state = {sum, static_cast<int8_t>(before), static_cast<int16_t>(first)};
+    }
+  }
+}
+
+/// The least time round the ring with every stage within its memory and under the bound on its busy
+/// time; of equals, the chain whose nodes come first in the list.
+std::optional<std::vector<Candidate::Stage>> PlanSearch::ShortestRing(const Bound& bound,
+                                                                      const Prices& prices) const {
+  const int nodes = nodes_count();
+  RingTable table(nodes, layers_);
+  uint32_t required = 0;
+  for (int node = 0; node < nodes; ++node) {
+    if (rules_[node].always || rules_[node].pinned.has_value()) required |= 1u << node;
+  }
+  const auto by_node = [](const Candidate::Stage& a, const Candidate::Stage& b) {
+    return a.node != b.node ? a.node < b.node : a.layers.last < b.layers.last;
+  };
   std::optional<std::vector<Candidate::Stage>> best;
   int64_t best_ring = kNever;
-  for (uint32_t set = 1; set < sets; ++set) {  // subsets come before their supersets
+  Extend(table, bound, prices, 0, -1, 0);
+  for (uint32_t set = 1; set < (1u << nodes); ++set) {  // subsets come before their supersets
     const int count = std::popcount(set);
-    if (count > bound.stages) continue;
+    for (int node = 0; node < nodes && count < bound.stages; ++node) {
+      for (int end = 1; end < layers_; ++end) Extend(table, bound, prices, set, node, end);
+    }
+    if (count != bound.stages || (set & required) != required) continue;
     for (int node = 0; node < nodes; ++node) {
-      if (count < bound.stages) {
-        for (int end = 1; end < layers_; ++end) {
-          const State& state = at(set, node, end);
-          if (state.ring < kNever) extend(set, node, end, state.ring);
-        }
-        continue;
-      }
-      const State& state = at(set, node, layers_);
-      if (state.ring >= kNever || (set & always) != always) continue;
-      const int64_t ring = state.ring + ReturnNs(node, bound.rows);
-      if (ring > best_ring) continue;
-      std::vector<Candidate::Stage> stages;
-      uint32_t left = set;
-      for (int at_node = node, end = layers_; at_node >= 0;) {
-        const State& step = at(left, at_node, end);
-        stages.push_back({at_node, {step.first, end}});
-        left &= ~(1u << at_node);
-        end = step.first;
-        at_node = step.before;
-      }
-      std::reverse(stages.begin(), stages.end());
-      const auto by_node = [](const Candidate::Stage& a, const Candidate::Stage& b) {
-        return a.node != b.node ? a.node < b.node : a.layers.last < b.layers.last;
-      };
-      if (ring < best_ring || std::lexicographical_compare(stages.begin(), stages.end(),
+      const int64_t ring = table.At(set, node, layers_).ring + ReturnNs(node, bound.rows);
+      if (ring >= kNever || ring > best_ring) continue;
+      std::vector<Candidate::Stage> chain = table.ChainTo(set, node, layers_);
+      if (ring < best_ring || std::lexicographical_compare(chain.begin(), chain.end(),
                                                            best->begin(), best->end(), by_node)) {
         best_ring = ring;
-        best = std::move(stages);
+        best = std::move(chain);
       }
     }
   }

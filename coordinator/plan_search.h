@@ -64,7 +64,11 @@ class PlanSearch {
     std::vector<int64_t> head_ns;               // [node]
   };
 
+  class RingTable;
+
   Prices PricesOf(int64_t rows) const;
+  void Extend(RingTable& table, const Bound& bound, const Prices& prices, uint32_t used, int before,
+              int first) const;
   std::optional<std::vector<Candidate::Stage>> ShortestRing(const Bound& bound,
                                                             const Prices& prices) const;
   bool MayFollow(uint32_t used, int node) const;

@@ -13,25 +13,26 @@ inline constexpr int kPageTokens = 16;
 /// How to draw one token. A pure function of this and the logits row: stages keep no request state.
 /// Field meanings and order of application: the comment of Sampler.
 struct SamplingRow {
-  uint64_t seed = 0;      // key of the choice
-  int32_t position = 0;   // of the token to be drawn: the counter
+  uint64_t seed = 0;     // key of the choice
+  int32_t position = 0;  // of the token to be drawn: the counter
   float temperature = 1;
   float top_p = 1;
   float min_p = 0;
-  int32_t top_k = 0;      // <= 0: off
+  int32_t top_k = 0;  // <= 0: off
   float repetition_penalty = 1;
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  int32_t top_logprobs = -1;  // -1: no logprobs; 0..20: that many alternatives beside the token's own
-  int32_t target = -1;        // >= 0: draw nothing, report the logprob of this id
+  int32_t top_logprobs =
+      -1;               // -1: no logprobs; 0..20: that many alternatives beside the token's own
+  int32_t target = -1;  // >= 0: draw nothing, report the logprob of this id
   struct Count {
     int32_t id = 0;
-    int32_t generated = 0;  // times in the output
-    bool in_window = false; // in prompt or output, within repeat_last_n
+    int32_t generated = 0;   // times in the output
+    bool in_window = false;  // in prompt or output, within repeat_last_n
   };
-  std::vector<Count> counts;                        // empty without penalties
-  std::vector<std::pair<int32_t, float>> bias;      // id, added to the logit; <= -100 bans
-  std::vector<int32_t> banned;                      // ids masked: end ids under min_tokens, ...
+  std::vector<Count> counts;                    // empty without penalties
+  std::vector<std::pair<int32_t, float>> bias;  // id, added to the logit; <= -100 bans
+  std::vector<int32_t> banned;                  // ids masked: end ids under min_tokens, ...
 };
 
 /// Rows of several sequences: prefill chunks and single decodes alike.
@@ -40,10 +41,10 @@ struct Batch {
   std::vector<int32_t> positions;         // [rows]            consecutive within a sequence
   std::vector<int32_t> sequence_offsets;  // [sequences + 1]   sequence s owns rows [s], [s + 1)
   std::vector<int32_t> pages;             // [pages]           page ids, the same on every stage
-  std::vector<int32_t> page_offsets;      // [sequences + 1]   pages of sequence s, from position 0 on
-  std::vector<int32_t> state_slots;       // [sequences]       slot of the recurrent state; -1: none
-  std::vector<int32_t> sampled_rows;      // [samples]         ascending row numbers
-  std::vector<SamplingRow> sampling;      // [samples]
+  std::vector<int32_t> page_offsets;  // [sequences + 1]   pages of sequence s, from position 0 on
+  std::vector<int32_t> state_slots;   // [sequences]       slot of the recurrent state; -1: none
+  std::vector<int32_t> sampled_rows;  // [samples]         ascending row numbers
+  std::vector<SamplingRow> sampling;  // [samples]
 
   int rows() const { return static_cast<int>(tokens.size()); }
   int sequences() const {
@@ -70,9 +71,9 @@ struct TokenLogprob {
 
 struct SampledToken {
   int32_t token = 0;
-  float logprob = 0;               // log-softmax of the raw logits; 0 unless asked for
-  std::vector<TokenLogprob> top;   // descending, ties by lowest id
-  bool failed = false;             // NaN logits or nothing left to draw: the request ends with an error
+  float logprob = 0;              // log-softmax of the raw logits; 0 unless asked for
+  std::vector<TokenLogprob> top;  // descending, ties by lowest id
+  bool failed = false;  // NaN logits or nothing left to draw: the request ends with an error
 };
 
 }  // namespace neurogrid

@@ -6,8 +6,8 @@
 
 namespace neurogrid {
 
-/// InvalidArgument naming the field, its value and the bound: every array length, offset, page, slot,
-/// position, id and sampled row is checked.
+/// InvalidArgument naming the field, its value and the bound: every array length, offset, page,
+/// slot, position, id and sampled row is checked.
 absl::Status CheckBatch(const Batch& batch, const BatchLimits& limits);
 
 }  // namespace neurogrid

@@ -12,20 +12,28 @@ namespace neurogrid {
 class Ops;
 
 struct DeviceReport {
-  std::string kind;               // "cpu", "cuda:0"
-  std::string name;               // "AMD EPYC 9354", ...
-  std::string instruction_set;    // "avx512bf16", "avx2", "sm_90", ...
+  std::string kind;             // "cpu", "cuda:0"
+  std::string name;             // "AMD EPYC 9354", ...
+  std::string instruction_set;  // "avx512bf16", "avx2", "sm_90", ...
   int64_t memory_total_bytes = 0;
   int64_t memory_free_bytes = 0;
   int cores = 0;
-  double read_bandwidth = 0;      // bytes per second, measured 200 ms at start
-  double matmul_rate = 0;         // multiply-adds count 2: operations per second, bf16, measured
+  double read_bandwidth = 0;  // bytes per second, measured 200 ms at start
+  double matmul_rate = 0;     // multiply-adds count 2: operations per second, bf16, measured
+};
+
+/// What the machine can do at most, as measured.
+struct DeviceSpeed {
+  double read_bandwidth = 0;  // bytes per second
+  double matmul_rate = 0;     // operations per second, bf16
 };
 
 class Device {
  public:
   virtual ~Device() = default;
   virtual Ops& ops() = 0;
+  /// Measures now, about 250 ms; zeros when there is no memory to measure with.
+  virtual DeviceSpeed MeasureSpeed() = 0;
   /// Measures speed on first call.
   virtual DeviceReport Report() = 0;
 };

@@ -12,11 +12,9 @@
 #include "engine/device.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/layer_range.h"
+#include "engine/model/precision.h"
 
 namespace neurogrid {
-
-/// How weights are held and computed on (design.md 5).
-enum class Precision { kF32, kBf16, kInt8 };
 
 struct StageOptions {
   LayerRange layers;
@@ -42,11 +40,12 @@ class Stage {
   virtual ~Stage() = default;
 
   struct Output {
-    ConstTensor activations;             // [rows, hidden]; valid until the next Run; empty on the last stage
-    std::vector<SampledToken> sampled;   // [samples] on the last stage
+    ConstTensor activations;  // [rows, hidden]; valid until the next Run; empty on the last stage
+    std::vector<SampledToken> sampled;  // [samples] on the last stage
   };
   /// `activations` is [rows, hidden] in activation_dtype() from the stage before; ignored by the
-  /// first stage. The batch must have passed CheckBatch. Allocates nothing for activations or weights.
+  /// first stage. The batch must have passed CheckBatch. Allocates nothing for activations or
+  /// weights.
   virtual absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) = 0;
 
   virtual DType activation_dtype() const = 0;  // F32 in f32 mode, else BF16

@@ -15,7 +15,7 @@ target_compile_options(ng_options INTERFACE
   # False alarms of GCC 12: in std::string, and in std::variant when a Json is moved.
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
   -ffp-contract=off -fstack-protector-strong -fstack-clash-protection)
-target_compile_definitions(ng_options INTERFACE _GLIBCXX_ASSERTIONS)
+target_compile_definitions(ng_options INTERFACE _GLIBCXX_ASSERTIONS NG_VERSION="${PROJECT_VERSION}")
 if(NG_SANITIZE)
   add_compile_options(-fsanitize=${NG_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${NG_SANITIZE})
@@ -24,20 +24,14 @@ elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   add_link_options(-Wl,-z,relro,-z,now)
 endif()
 
-# ng_library(NAME LINK LIBS... PRIVATE LIBS... EXCLUDE FILES...): a static library over the .cc files of
-# this folder, those excluded that belong to another target.
+# ng_library(NAME LINK LIBS... PRIVATE LIBS... EXCEPT FILES...): a static library over the .cc files
+# of this folder, those excepted that belong to another target.
 function(ng_library name)
-  cmake_parse_arguments(ARG "" "" "LINK;PRIVATE;EXCLUDE" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "LINK;PRIVATE;EXCEPT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
-  list(FILTER sources EXCLUDE REGEX "/main\\.cc$")
-  foreach(file IN LISTS ARG_EXCLUDE)
+  foreach(file IN ITEMS main.cc ${ARG_EXCEPT})
     list(REMOVE_ITEM sources ${CMAKE_CURRENT_SOURCE_DIR}/${file})
   endforeach()
-  if(NOT sources)
-    add_library(${name} INTERFACE)
-    target_link_libraries(${name} INTERFACE ng_options ${ARG_LINK})
-    return()
-  endif()
   add_library(${name} STATIC ${sources})
   target_link_libraries(${name} PUBLIC ng_options ${ARG_LINK} PRIVATE ${ARG_PRIVATE})
 endfunction()

@@ -16,7 +16,8 @@
 
 namespace neurogrid {
 
-/// A metadata value. Integers of every width are int64 (u64 above int64 is refused), floats are double.
+/// A metadata value. Integers of every width are int64 (u64 above int64 is refused), floats are
+/// double. An empty array is a vector of its declared item kind.
 struct GgufValue {
   std::variant<bool, int64_t, double, std::string, std::vector<bool>, std::vector<int64_t>,
                std::vector<double>, std::vector<std::string>>
@@ -25,6 +26,8 @@ struct GgufValue {
 
 class Gguf {
  public:
+  /// Reads the header; every count, length, range and name is checked against common/limits.h and
+  /// the file before anything is allocated for it. Errors name file, key or tensor, and value.
   static absl::StatusOr<std::unique_ptr<Gguf>> Open(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
@@ -44,8 +47,16 @@ class Gguf {
     ConstTensor tensor;  // shape outermost first: the reverse of the file's dims
   };
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
+  /// Null when absent.
+  const TensorInfo* FindTensor(absl::string_view name) const;
+  const absl::flat_hash_map<std::string, GgufValue>& metadata() const { return metadata_; }
+  const MappedFile& file() const { return file_; }
 
  private:
+  template <typename T>
+  absl::StatusOr<const T*> Get(absl::string_view key, absl::string_view expected) const;
+
+  friend class GgufParser;
   explicit Gguf(MappedFile file) : file_(std::move(file)) {}
   MappedFile file_;
   absl::flat_hash_map<std::string, GgufValue> metadata_;

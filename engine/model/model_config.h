@@ -1,4 +1,5 @@
-// A model as plain numbers: what config.json or GGUF keys say, with the family's defaults filled in.
+// A model as plain numbers: what config.json or GGUF keys say, with the family's defaults filled
+// in.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +25,17 @@ struct RopeParameters {
   double beta_slow = 1.0;
   double attention_factor = 0;  // 0: computed from the factor
   bool truncate = true;
-  std::vector<float> frequency_divisors;  // [head_dim / 2] or empty; GGUF's rope_freqs.weight
+  std::vector<float> frequency_divisors = {};  // [head_dim / 2] or empty; GGUF's rope_freqs.weight
+
+  bool operator==(const RopeParameters&) const = default;
 };
 
 struct LayerConfig {
   BlockKind kind = BlockKind::kAttention;
   int window = 0;  // keys visible to a query, itself included; 0: all
   int rope = 0;    // index into ModelConfig::ropes
+
+  bool operator==(const LayerConfig&) const = default;
 };
 
 /// Sampling defaults of generation_config.json; absent: the API's defaults.
@@ -39,6 +44,8 @@ struct GenerationDefaults {
   std::optional<double> top_p;
   std::optional<int> top_k;
   std::optional<double> repetition_penalty;
+
+  bool operator==(const GenerationDefaults&) const = default;
 };
 
 struct ModelConfig {
@@ -59,14 +66,18 @@ struct ModelConfig {
   float final_softcap = 0;      // 0: none
   float embedding_scale = 1;
   Activation activation = Activation::kSilu;
-  bool tied_embeddings = false;
+  bool tied_embeddings = false;  // the head is the embedding; no lm_head.weight
+  bool qkv_bias = false;
+  bool output_bias = false;  // of the attention's output projection
+  bool mlp_bias = false;
   std::vector<LayerConfig> layers;
   std::vector<RopeParameters> ropes;
-  std::vector<int32_t> eos_ids;  // union of generation_config, config and GGUF keys
+  std::vector<int32_t> eos_ids;  // ascending; union of generation_config, config and GGUF keys
   std::optional<int32_t> bos_id;
   GenerationDefaults generation;
 
   int layers_count() const { return static_cast<int>(layers.size()); }
+  bool operator==(const ModelConfig&) const = default;
 };
 
 }  // namespace neurogrid

@@ -19,7 +19,7 @@ struct ChatTemplateSources {
     std::string name;  // "default", "tool_use", ...
     std::string source;
   };
-  std::vector<Named> templates;  // empty: this model has no chat template
+  std::vector<Named> templates;                // empty: this model has no chat template
   Json special_tokens = Json(Json::Object());  // bos_token, eos_token, ...; only those that are set
 };
 absl::StatusOr<ChatTemplateSources> ChatTemplateSourcesOfDirectory(const std::string& directory);
@@ -32,13 +32,14 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
 
   struct Input {
-    Json messages;               // array of objects, order and unknown keys kept; the caller has dropped null keys (6.4)
-    Json tools;                  // array or null
-    Json documents;              // array or null
+    Json messages;   // array of objects, order and unknown keys kept; the caller has dropped null
+                     // keys (6.4)
+    Json tools;      // array or null
+    Json documents;  // array or null
     Json kwargs = Json(Json::Object());  // chat_template_kwargs
     bool add_generation_prompt = true;
     bool continue_final_message = false;
-    absl::Time now;              // strftime_now, in UTC
+    absl::Time now;  // strftime_now, in UTC
   };
   /// InvalidArgument with the text of raise_exception, or naming the limit that was passed.
   virtual absl::StatusOr<PromptText> Render(const Input& input) const = 0;
@@ -50,5 +51,8 @@ class ChatTemplate {
   /// Probed at load: rendered prompts depend on the date.
   virtual bool reads_clock() const = 0;
 };
+
+/// Whether an error of Render is the template's own word (raise_exception) and not a fault of it.
+bool IsRaisedByTemplate(const absl::Status& status);
 
 }  // namespace neurogrid

@@ -1,4 +1,5 @@
-// Generated tokens to text as they arrive: whole code points, stop strings held back (models.md 5.4).
+// Generated tokens to text as they arrive: whole code points, stop strings held back
+// (models.md 5.4).
 #pragma once
 
 #include <string>
@@ -8,8 +9,8 @@
 
 namespace neurogrid {
 
-/// Bytes in, whole code points out. At most 3 bytes wait; each maximal invalid subpart of a sequence
-/// becomes one U+FFFD (Unicode 16, 3.9, table 3-8).
+/// Bytes in, whole code points out. At most 3 bytes wait; each maximal invalid subpart of a
+/// sequence becomes one U+FFFD (Unicode 16, 3.9, table 3-8).
 class Utf8Stream {
  public:
   /// Text that is complete after `bytes`.
@@ -27,8 +28,8 @@ class StopMatcher {
  public:
   explicit StopMatcher(std::vector<std::string> stops, bool include_stop_text);
   struct Result {
-    std::string text;   // released: before the match, or before what may become one
-    int matched = -1;   // index of the stop string that ended the text; -1: none yet
+    std::string text;  // released: before the match, or before what may become one
+    int matched = -1;  // index of the stop string that ended the text; -1: none yet
   };
   /// After a match nothing more is released.
   Result Push(absl::string_view text);

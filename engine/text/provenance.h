@@ -1,4 +1,5 @@
-// Prompt text that knows where each byte comes from, so that user text never becomes a control token.
+// Prompt text that knows where each byte comes from, so that user text never becomes a control
+// token.
 #pragma once
 
 #include <cstdint>

@@ -23,9 +23,9 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   struct EncodeOptions {
-    bool add_special = false;    // BOS and EOS as the post-processor says
-    bool parse_special = true;   // control tokens in template text become their ids
-    int64_t tokens_max = -1;     // stop with ResourceExhausted one token past it; -1: no limit
+    bool add_special = false;   // BOS and EOS as the post-processor says
+    bool parse_special = true;  // control tokens in template text become their ids
+    int64_t tokens_max = -1;    // stop with ResourceExhausted one token past it; -1: no limit
   };
   /// InvalidArgument for text that is not UTF-8.
   virtual absl::StatusOr<std::vector<int32_t>> Encode(const PromptText& text,

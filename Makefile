@@ -1,0 +1,36 @@
+# The front door: every target is one or two commands that can be typed by hand too.
+JOBS ?= $(shell nproc)
+CACHE := $(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/neurogrid
+VENV := $(CACHE)/venv
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
+.PHONY: help deps build run test test-long bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+deps:
+	@deploy/install-deps
+
+build: deps ## programs in build/bin/
+	@cmake --preset release >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
+	@rm -f build-configure.log
+	@cmake --build --preset release -j $(JOBS) --target neurogrid-coordinator neurogrid-worker
+
+run: build ## serves SmolLM2-135M-Instruct by a coordinator and two workers on this machine
+	@deploy/run-local
+
+test: deps ## builds everything and runs every test
+	@deploy/run-tests
+
+test-long: deps ## the same with long sweeps and the sanitizer builds of the servers
+	@deploy/run-tests --long
+
+bench: build ## speed of the default model and of a synthetic 1B model
+	@build/bin/neurogrid-coordinator bench --model "$$(deploy/fetch-default-model)"
+	@build/bin/neurogrid-coordinator bench --synthetic llama-1b
+
+clean: ## removes what was built
+	@rm -rf build build-asan build-tsan build-debug

@@ -1,0 +1,128 @@
+#include "coordinator/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <vector>
+
+namespace neurogrid {
+namespace {
+
+/// The configuration's flags of one verb. Values are kept as text until the file has been read.
+struct ConfigFlags {
+  std::string file;
+  std::vector<std::string> values;
+  std::vector<CLI::Option*> options;
+
+  void AddTo(CLI::App& verb) {
+    verb.add_option("--config", file, "YAML file; see deploy/cluster.yaml")->option_text("FILE");
+    const absl::Span<const ConfigKey> keys = ConfigKeys();
+    values.resize(keys.size());
+    for (size_t i = 0; i < keys.size(); ++i) {
+      const std::string flag = "--" + keys[i].flag();
+      if (keys[i].is_switch) {
+        options.push_back(verb.add_flag(flag + "{true}", values[i], keys[i].help));
+      } else {
+        options.push_back(verb.add_option(flag, values[i], keys[i].help)->option_text("VALUE"));
+      }
+    }
+  }
+
+  absl::Status Read(Config& config) const {
+    if (!file.empty()) NG_RETURN_IF_ERROR(ReadConfigFile(file, config));
+    const absl::Span<const ConfigKey> keys = ConfigKeys();
+    for (size_t i = 0; i < keys.size(); ++i) {
+      if (options[i]->count() == 0) continue;
+      if (keys[i].name == "api_keys") {
+        return absl::InvalidArgumentError(
+            "--api-keys would show the keys to every user of this machine; use --api-keys-file");
+      }
+      NG_RETURN_IF_ERROR(SetConfigKey(config, keys[i].name, values[i], "--" + keys[i].flag()));
+    }
+    return FinishConfig(config);
+  }
+};
+
+struct Verbs {
+  CLI::App app{
+      "NeuroGrid coordinator: serves one model from many machines behind one OpenAI-compatible "
+      "endpoint"};
+  ConfigFlags serve_flags, plan_flags, token_flags, bench_flags;
+  CLI::App* serve = app.add_subcommand("serve", "serve the model (the default)");
+  CLI::App* plan =
+      app.add_subcommand("plan", "print who would run which layers, and why; starts nothing");
+  CLI::App* token =
+      app.add_subcommand("token", "print a join token for one worker as the last line");
+  CLI::App* bench = app.add_subcommand(
+      "bench", "measure prompt processing, decoding and batches on this machine");
+
+  explicit Verbs(CommandLine& line) {
+    app.set_version_flag("--version", "neurogrid-coordinator " NG_VERSION);
+    app.require_subcommand(1);
+    app.failure_message(CLI::FailureMessage::simple);
+    serve_flags.AddTo(*serve);
+    plan_flags.AddTo(*plan);
+    token_flags.AddTo(*token);
+    bench_flags.AddTo(*bench);
+    token->add_option("--hours", line.token_hours, "how long the token is good")
+        ->check(CLI::Range(1, 24 * 30))
+        ->capture_default_str();
+    BenchOptions& b = line.bench;
+    bench->add_option("--synthetic", b.synthetic,
+                      "shape instead of a model: llama-1b, smollm2-135m or a config.json");
+    bench->add_option("--prompt", b.prompt_tokens, "tokens of the prompt")
+        ->check(CLI::Range(1, 8192))
+        ->capture_default_str();
+    bench->add_option("--decode", b.decode_tokens, "tokens to decode")
+        ->check(CLI::Range(1, 8192))
+        ->capture_default_str();
+    bench->add_option("--batches", b.batches, "concurrent sequences, a list")
+        ->capture_default_str();
+    bench->add_option("--rounds", b.rounds, "repetitions; the median counts")
+        ->check(CLI::Range(1, 100))
+        ->capture_default_str();
+    bench->add_flag("--json", b.json, "one JSON object a line instead of the table");
+  }
+};
+
+bool IsVerb(const std::string& word) {
+  return word == "serve" || word == "plan" || word == "token" || word == "bench";
+}
+
+}  // namespace
+
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
+  CommandLine line;
+  Verbs verbs(line);
+  std::vector<std::string> words(argv + 1, argv + argc);
+  const bool about =
+      !words.empty() && (words[0] == "--help" || words[0] == "-h" || words[0] == "--version");
+  if (!about && (words.empty() || !IsVerb(words[0]))) words.insert(words.begin(), "serve");
+  std::reverse(words.begin(), words.end());  // CLI11 takes them from the back
+  try {
+    verbs.app.parse(std::move(words));
+  } catch (const CLI::Success& success) {
+    verbs.app.exit(success, std::cout, std::cerr);
+    line.verb = CommandLine::Verb::kDone;
+    return line;
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(std::string(error.what()) + "; see --help");
+  }
+  const struct {
+    CLI::App* app;
+    const ConfigFlags& flags;
+    CommandLine::Verb verb;
+  } table[] = {{verbs.serve, verbs.serve_flags, CommandLine::Verb::kServe},
+               {verbs.plan, verbs.plan_flags, CommandLine::Verb::kPlan},
+               {verbs.token, verbs.token_flags, CommandLine::Verb::kToken},
+               {verbs.bench, verbs.bench_flags, CommandLine::Verb::kBench}};
+  for (const auto& row : table) {
+    if (!row.app->parsed()) continue;
+    line.verb = row.verb;
+    NG_RETURN_IF_ERROR(row.flags.Read(line.config));
+  }
+  return line;
+}
+
+}  // namespace neurogrid

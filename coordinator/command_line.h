@@ -1,0 +1,31 @@
+// neurogrid-coordinator's command line: verb, configuration, options of the verb.
+#pragma once
+
+#include <string>
+
+#include "common/config.h"
+#include "common/status.h"
+
+namespace neurogrid {
+
+struct BenchOptions {
+  std::string synthetic;  // built-in name or config.json; empty: the model of the configuration
+  int prompt_tokens = 512;
+  int decode_tokens = 64;
+  std::string batches = "1,8,32";
+  int rounds = 3;
+  bool json = false;
+};
+
+struct CommandLine {
+  enum class Verb { kServe, kPlan, kToken, kBench, kDone };  // kDone: help or version was printed
+  Verb verb = Verb::kServe;
+  Config config;
+  BenchOptions bench;
+  int token_hours = 24;
+};
+
+/// Reads flags and the file that --config names; flags win. Prints help and version itself.
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv);
+
+}  // namespace neurogrid

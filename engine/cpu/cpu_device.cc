@@ -1,0 +1,52 @@
+#include "engine/cpu/cpu_device.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/host_memory.h"
+#include "engine/cpu/machine_speed.h"
+
+namespace neurogrid {
+
+DeviceSpeed CpuDevice::MeasureSpeed() {
+  const absl::StatusOr<MachineSpeed> speed = MeasureMachineSpeed(ops_.context());
+  if (!speed.ok()) {
+    LogWarning("the speed of this machine is unknown: ", speed.status().message());
+    return {};
+  }
+  return {speed->read_bandwidth, speed->matmul_rate};
+}
+
+DeviceReport CpuDevice::Report() {
+  if (!report_) {
+    DeviceReport report;
+    report.kind = "cpu";
+    report.name = CpuName();
+    report.instruction_set = std::string(NameOf(ops_.context().instructions));
+    report.cores = pool_.threads();
+    const DeviceSpeed speed = MeasureSpeed();
+    report.read_bandwidth = speed.read_bandwidth;
+    report.matmul_rate = speed.matmul_rate;
+    report_ = std::move(report);
+  }
+  const HostMemory memory = ReadHostMemory();
+  report_->memory_total_bytes = memory.total_bytes;
+  report_->memory_free_bytes = memory.free_bytes;
+  return *report_;
+}
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads) {
+  if (kind != "cpu" && kind != "auto") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device \"", kind, "\" is not known; known are auto and cpu"));
+  }
+  constexpr int kThreadsMax = 1024;
+  if (threads > kThreadsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(threads, " threads are asked for; at most ", kThreadsMax, " are taken"));
+  }
+  NG_ASSIGN_OR_RETURN(const InstructionSet instructions, DetectInstructionSet());
+  return std::make_unique<CpuDevice>(threads > 0 ? threads : UsableCores(), instructions);
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,37 @@
+#include "engine/cpu/cpu_matrix.h"
+
+namespace neurogrid {
+namespace {
+
+PackedMatrix::Format FormatOf(MatrixFormat format) {
+  switch (format) {
+    case MatrixFormat::kF32:
+      return PackedMatrix::Format::kF32;
+    case MatrixFormat::kBf16:
+      return PackedMatrix::Format::kBf16;
+    case MatrixFormat::kInt8:
+      return PackedMatrix::Format::kInt8;
+  }
+  NG_CHECK(false);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::Pack(ThreadPool& pool, const MatrixSpec& spec,
+                                                        Ops::RowSource rows) {
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::Pack(pool, FormatOf(spec.format),
+                                                              spec.outputs, spec.inputs, rows));
+  return std::unique_ptr<Matrix>(new CpuMatrix(spec, false, std::move(packed)));
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(ThreadPool& pool,
+                                                             const MatrixSpec& spec,
+                                                             Ops::RowSource gate,
+                                                             Ops::RowSource up) {
+  NG_ASSIGN_OR_RETURN(
+      PackedMatrix packed,
+      PackedMatrix::PackGated(pool, FormatOf(spec.format), spec.outputs, spec.inputs, gate, up));
+  return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,62 @@
+// Ops on the processor: the reference, and a product path of its own.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/cpu/attention.h"
+#include "engine/cpu/cpu_context.h"
+#include "engine/cpu/matmul.h"
+#include "engine/ops.h"
+#include "engine/sampler.h"
+
+namespace neurogrid {
+
+class CpuOps : public Ops {
+ public:
+  /// `pool` outlives the ops.
+  CpuOps(ThreadPool& pool, InstructionSet instructions) : cpu_{&pool, instructions} {}
+
+  const CpuContext& context() const { return cpu_; }
+
+  /// AVX2 and AVX-512 kernels give the same bits, so the instruction set is not part of the name.
+  absl::string_view kernel_set() const override { return "cpu-1"; }
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) override;
+  absl::Status Reserve(const OpsLimits& limits) override;
+
+ private:
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPack(const MatrixSpec& spec, RowSource rows) override;
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec, RowSource gate,
+                                                      RowSource up) override;
+  absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
+                                                           int head_dim,
+                                                           int positions_max) override;
+  void DoCopyFromHost(Tensor y, ConstTensor x) override;
+  void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
+               float scale) override;
+  void DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
+                 bool rounds_before_weight) override;
+  void DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                      bool rounds_before_weight) override;
+  void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) override;
+  void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) override;
+  void DoMatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) override;
+  void DoAdd(Tensor y, ConstTensor x) override;
+  void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
+                        const KvLayerView& kv, const Batch& batch) override;
+  void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                   const AttentionSpec& spec) override;
+  void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) override;
+  std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                     int vocab_size) override;
+
+  CpuContext cpu_;
+  OpsLimits reserved_;
+  MatMulScratch matmul_scratch_;
+  AttentionScratch attention_scratch_;
+  std::vector<float> row_scratch_;  // [threads][inputs_max]
+  std::vector<Sampler> samplers_;   // [threads]
+};
+
+}  // namespace neurogrid

@@ -1,0 +1,119 @@
+// The single-threaded kernels, compiled once for each instruction set: what matmul.cc, attention.cc
+// and their neighbours split over threads. Every entry gives the same bits in every set.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/cpu/cpu_features.h"
+#include "engine/cpu/packed_matrix.h"
+
+namespace neurogrid {
+
+inline constexpr int kPanelRowsMax =
+    192;  // rows of one PanelJob: 48 KiB of sums, beside a panel in L2
+
+enum class Epilogue { kStore, kAdd, kSiluGated };
+
+/// One panel of weights times some rows of activations.
+struct PanelJob {
+  PackedMatrix::Format format;
+  Epilogue epilogue;
+  const uint8_t* panel;   // [steps][64][4 bytes], or [steps][64][2] int8
+  const float* w_scales;  // [64]; int8 only
+  const float* bias;      // [outputs]; or null. Of the gate when gated
+  const float* up_bias;   // [outputs]; or null. Gated only
+  const uint8_t* x;       // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
+  int64_t x_stride_bytes;
+  const float* x_scales;  // [rows]; int8 only
+  int64_t steps;
+  int rows;    // at most kPanelRowsMax
+  uint8_t* y;  // [rows][outputs]
+  int64_t y_stride_bytes;
+  bool y_is_bf16;
+  int outputs;  // values to write a row: at most 64, or 32 when gated
+};
+
+inline constexpr int kSplitTokens = 256;      // of one attention split
+inline constexpr int kAttentionRowsMax = 24;  // (query, head) rows that share each load of K and V
+
+/// Queries at consecutive positions times heads of one kv head, over one sequence's pages.
+/// Row r is query r / heads, head r % heads.
+struct AttentionJob {
+  bool is_bf16;      // pages, q and out; else f32
+  const uint8_t* q;  // [queries] rows of [heads][head_dim]
+  int64_t q_stride_bytes;
+  uint8_t* out;  // as q
+  int64_t out_stride_bytes;
+  int queries;
+  int heads;
+  int head_dim;
+  int first_position;  // of query 0
+  float scale;
+  float softcap;              // 0: none
+  int window;                 // 0: none
+  const uint8_t* pages_data;  // of this kv head's key tile in page 0
+  int64_t page_stride_bytes;
+  int64_t tile_bytes;    // the value tile follows the key tile
+  const int32_t* pages;  // of the sequence, from position 0
+
+  int rows() const { return queries * heads; }
+  int padded_dim() const { return (head_dim + 15) / 16 * 16; }
+  int last_position() const { return first_position + queries - 1; }
+  int first_key(int position) const {
+    return window > 0 && position >= window ? position - window + 1 : 0;
+  }
+  int first_split() const { return first_key(first_position) / kSplitTokens; }
+  int last_split() const { return last_position() / kSplitTokens + 1; }  // half-open
+};
+
+/// Floats of a softmax state: maximum and sum of each row (32 slots each), then outputs
+/// [rows][padded_dim].
+constexpr int64_t AttentionStateFloats(int rows, int padded_dim) {
+  return 64 + int64_t{rows} * padded_dim;
+}
+
+/// Floats of scores, probabilities, queries and one split's state.
+constexpr int64_t AttentionWorkFloats(int padded_dim) {
+  return 2 * kAttentionRowsMax * kSplitTokens + kAttentionRowsMax * padded_dim +
+         AttentionStateFloats(kAttentionRowsMax, padded_dim);
+}
+
+struct Kernels {
+  void (*multiply_panel)(const PanelJob& job);
+
+  /// q[i] = round(x[i] * 32767 / max|x|) and returns max|x| / 32767; a NaN, and zeros, when x is
+  /// not finite. q has room for a multiple of 16, which is filled with zeros.
+  float (*quantize_row)(const uint16_t* x, int64_t count, int16_t* q);
+
+  /// state = the splits [first, last) merged in order. `work`: AttentionWorkFloats.
+  void (*attend)(const AttentionJob& job, int first_split, int last_split, float* state,
+                 float* work);
+  /// state = state merged with `next`, whose keys come after.
+  void (*merge_attention)(const AttentionJob& job, float* state, const float* next);
+  void (*finish_attention)(const AttentionJob& job, const float* state);
+
+  /// y = w * x / sqrt(mean(x^2) + epsilon), see elementwise.h.
+  void (*rms_norm_bf16)(uint16_t* y, const uint16_t* x, const float* w, int64_t count,
+                        float epsilon, bool rounds_before_weight);
+  void (*rms_norm_f32)(float* y, const float* x, const float* w, int64_t count, float epsilon);
+
+  /// Rotates a head of 2 * half elements in place.
+  void (*rotate_bf16)(uint16_t* x, const float* cosines, const float* sines, int half);
+  void (*rotate_f32)(float* x, const float* cosines, const float* sines, int half);
+
+  double (*sum_of_exponentials)(const float* values, int64_t count, float maximum, float scale);
+
+  /// Reads `bytes`, a multiple of 256, as fast as memory gives them; the result only keeps the
+  /// reads.
+  float (*sum_memory)(const uint8_t* data, int64_t bytes);
+  /// `rounds` rounds of independent bf16 dot products in registers, peak_operations in each.
+  float (*chain_dots)(int64_t rounds);
+  int64_t peak_operations;
+};
+
+const Kernels& KernelsFor(InstructionSet set);
+
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+
+}  // namespace neurogrid

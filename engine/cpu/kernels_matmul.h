@@ -1,0 +1,188 @@
+// A panel of 64 outputs times rows of activations, written once over Simd.
+//
+// A tile of rows keeps its sums in registers while it walks the panel; the panel stays in L2 while
+// all tiles pass over it. Each output is one chain over k, cut only at fixed places: nothing
+// depends on the number of rows, so neither do the bits.
+#pragma once
+
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_math.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int kPanelStepBytes = 4 * PackedMatrix::kPanelOutputs;  // 4 vectors of 64 bytes
+constexpr int64_t kBlockSteps = 1024;  // 256 KiB of a panel at a time: a quarter of L2
+constexpr int64_t kChainSteps =
+    256;  // f32 sums and int32 sums restart here: 512 * 127 * 32767 < 2^31
+
+/// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
+template <class Steps, int kRows>
+void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps, float* sums,
+             bool continues) {
+  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  for (int first = 0; first < 4; first += kColumns) {
+    Simd::Float sum[kRows][kColumns];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        sum[r][c] = continues ? Simd::Load(sums + 64 * r + 16 * (first + c)) : Simd::Zero();
+      }
+    }
+    const uint8_t* w = panel + 64 * first;
+    const uint8_t* const x_end = x + 4 * steps;
+    for (const uint8_t* a = x; a != x_end; a += 4, w += kPanelStepBytes) {
+      typename Steps::Weight weight[kColumns];
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + 64 * c);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const typename Steps::Activation activation = Steps::Broadcast(a + r * x_stride);
+#pragma GCC unroll 4
+        for (int c = 0; c < kColumns; ++c) {
+          sum[r][c] = Steps::Dot(sum[r][c], weight[c], activation);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
+    }
+  }
+}
+
+/// sums [kRows][64] += the exact int32 sums of at most kChainSteps steps.
+template <int kRows>
+void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps,
+                float* sums) {
+  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  for (int first = 0; first < 4; first += kColumns) {
+    Simd::Int sum[kRows][kColumns];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::ZeroInt();
+    }
+    const uint8_t* w = panel + 32 * first;
+    const uint8_t* const x_end = x + 4 * steps;
+    for (const uint8_t* a = x; a != x_end; a += 4, w += kPanelStepBytes / 2) {
+      Simd::Words weight[kColumns];
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) weight[c] = Simd::LoadBytePairs(w + 32 * c);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const Simd::Word2 activation = Simd::BroadcastWords(a + r * x_stride);
+#pragma GCC unroll 4
+        for (int c = 0; c < kColumns; ++c) {
+          sum[r][c] = Simd::DotInt(sum[r][c], weight[c], activation);
+        }
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        float* out = sums + 64 * r + 16 * (first + c);
+        Simd::Store(out, Simd::Add(Simd::Load(out), Simd::ToFloat(sum[r][c])));
+      }
+    }
+  }
+}
+
+/// One tile over one K block that starts at `step`.
+template <int kRows>
+void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
+  const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * step;
+  float* tile = sums + 64 * row;
+  if (job.format == PackedMatrix::Format::kBf16) {
+    SumTile<Bf16Steps, kRows>(x, job.x_stride_bytes, job.panel + kPanelStepBytes * step, steps,
+                              tile, step > 0);
+    return;
+  }
+  const bool is_int = job.format == PackedMatrix::Format::kInt8;
+  const int64_t step_bytes = is_int ? kPanelStepBytes / 2 : kPanelStepBytes;
+  for (int64_t done = 0; done < steps; done += kChainSteps) {
+    const int64_t count = steps - done < kChainSteps ? steps - done : kChainSteps;
+    const uint8_t* panel = job.panel + step_bytes * (step + done);
+    if (is_int) {
+      SumIntTile<kRows>(x + 4 * done, job.x_stride_bytes, panel, count, tile);
+      continue;
+    }
+    alignas(64) float part[kRows * 64];
+    SumTile<F32Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, part, false);
+    for (int i = 0; i < kRows * 64; ++i) tile[i] += part[i];
+  }
+}
+
+template <int kRows>
+void RunTileOf(int rows, const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      RunTile<kRows>(job, row, step, steps, sums);
+    } else {
+      RunTileOf<kRows - 1>(rows, job, row, step, steps, sums);
+    }
+  }
+}
+
+/// Turns a row of sums into output values: scales, bias, gate, residual, rounding.
+inline void FinishRow(const PanelJob& job, int row, float* v) {
+  if (job.w_scales != nullptr) {
+    const Simd::Float x_scale = Simd::Set(job.x_scales[row]);
+    for (int i = 0; i < 64; i += 16) {
+      const Simd::Float scaled = Simd::Mul(Simd::Load(v + i), Simd::Load(job.w_scales + i));
+      Simd::Store(v + i, Simd::Mul(scaled, x_scale));
+    }
+  }
+  if (job.bias != nullptr) {
+    for (int i = 0; i < job.outputs; ++i) v[i] += job.bias[i];
+  }
+  if (job.up_bias != nullptr) {
+    for (int i = 0; i < job.outputs; ++i) v[32 + i] += job.up_bias[i];
+  }
+  if (job.epilogue == Epilogue::kSiluGated) {
+    for (int i = 0; i < 32; i += 16) {
+      Simd::Store(v + i, Simd::Mul(Silu(Simd::Load(v + i)), Simd::Load(v + 32 + i)));
+    }
+  }
+  const int64_t size = job.y_is_bf16 ? 2 : 4;
+  uint8_t* y = job.y + row * job.y_stride_bytes;
+  const bool adds = job.epilogue == Epilogue::kAdd;
+  for (int i = 0; i < job.outputs; i += 16) {
+    alignas(64) uint8_t partial[64] = {};
+    const int count = job.outputs - i < 16 ? job.outputs - i : 16;
+    uint8_t* out = count == 16 ? y + size * i : partial;
+    Simd::Float value = Simd::Load(v + i);
+    if (adds) {
+      if (count < 16) std::memcpy(partial, y + size * i, static_cast<size_t>(size * count));
+      value = Simd::Add(value, LoadAs(out, job.y_is_bf16));
+    }
+    StoreAs(out, job.y_is_bf16, value);
+    if (count < 16) std::memcpy(y + size * i, partial, static_cast<size_t>(size * count));
+  }
+}
+
+void MultiplyPanel(const PanelJob& job) {
+  alignas(64) float sums[kPanelRowsMax * 64];
+  if (job.format != PackedMatrix::Format::kBf16) {
+    std::memset(sums, 0, sizeof(float) * 64 * static_cast<size_t>(job.rows));
+  }
+  // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2.
+  const int tiles = (job.rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  for (int64_t step = 0; step < job.steps; step += kBlockSteps) {
+    const int64_t steps = job.steps - step < kBlockSteps ? job.steps - step : kBlockSteps;
+    const bool last = step + steps == job.steps;
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int first = job.rows * tile / tiles;
+      const int end = job.rows * (tile + 1) / tiles;
+      RunTileOf<Simd::kTileRows>(end - first, job, first, step, steps, sums);
+      if (!last) continue;
+      for (int row = first; row < end; ++row) FinishRow(job, row, sums + 64 * row);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace neurogrid

@@ -1,0 +1,167 @@
+// Kernels over one row: norm, quantisation of activations, rotation, sums for the sampler.
+#pragma once
+
+#include <cmath>
+
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_math.h"
+
+namespace neurogrid {
+namespace {
+
+inline float WidenBf16(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof(value));
+  return value;
+}
+
+/// Up to 16 values from p, zeros after them.
+inline Simd::Float LoadSome(const uint8_t* p, bool is_bf16, int64_t count) {
+  if (count >= 16) return LoadAs(p, is_bf16);
+  alignas(64) uint8_t values[64] = {};
+  std::memcpy(values, p, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
+  return LoadAs(values, is_bf16);
+}
+
+inline void StoreSome(uint8_t* p, bool is_bf16, Simd::Float x, int64_t count) {
+  if (count >= 16) {
+    StoreAs(p, is_bf16, x);
+    return;
+  }
+  alignas(64) uint8_t values[64];
+  StoreAs(values, is_bf16, x);
+  std::memcpy(p, values, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
+}
+
+template <bool kBf16>
+void RmsNormRow(uint8_t* y, const uint8_t* x, const float* w, int64_t count, float epsilon,
+                bool rounds_before_weight) {
+  constexpr int64_t kSize = kBf16 ? 2 : 4;
+  Simd::Float squares = Simd::Zero();
+  for (int64_t i = 0; i < count; i += 16) {
+    const Simd::Float v = LoadSome(x + i * kSize, kBf16, count - i);
+    squares = Simd::Fma(v, v, squares);
+  }
+  const float mean = SumOfLanes(squares) / static_cast<float>(count);
+  const Simd::Float factor = Simd::Set(1.0f / std::sqrt(mean + epsilon));
+  for (int64_t i = 0; i < count; i += 16) {
+    Simd::Float v = Simd::Mul(LoadSome(x + i * kSize, kBf16, count - i), factor);
+    if (kBf16 && rounds_before_weight) {
+      uint16_t rounded[16];
+      Simd::StoreBf16(rounded, v);
+      v = Simd::LoadBf16(rounded);
+    }
+    const Simd::Float weight = LoadSome(reinterpret_cast<const uint8_t*>(w + i), false, count - i);
+    StoreSome(y + i * kSize, kBf16, Simd::Mul(v, weight), count - i);
+  }
+}
+
+void RmsNormBf16(uint16_t* y, const uint16_t* x, const float* w, int64_t count, float epsilon,
+                 bool rounds_before_weight) {
+  RmsNormRow<true>(reinterpret_cast<uint8_t*>(y), reinterpret_cast<const uint8_t*>(x), w, count,
+                   epsilon, rounds_before_weight);
+}
+
+void RmsNormF32(float* y, const float* x, const float* w, int64_t count, float epsilon) {
+  RmsNormRow<false>(reinterpret_cast<uint8_t*>(y), reinterpret_cast<const uint8_t*>(x), w, count,
+                    epsilon, false);
+}
+
+float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
+  // Among magnitudes, the order of the bits is the order of the values, infinity and NaN on top.
+  uint16_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t magnitude = x[i] & 0x7fff;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const bool finite = largest < 0x7f80;
+  // Denormals count as zeros, as everywhere.
+  const float inverse = finite && largest >= 0x80 ? 32767.0f / WidenBf16(largest) : 0;
+  const Simd::Float bound = Simd::Set(32767.0f);
+  const Simd::Float minus_bound = Simd::Set(-32767.0f);
+  for (int64_t i = 0; i < count; i += 16) {
+    Simd::Float v = LoadSome(reinterpret_cast<const uint8_t*>(x + i), true, count - i);
+    v = finite ? Simd::Mul(v, Simd::Set(inverse)) : Simd::Zero();
+    Simd::StoreInt16(q + i, Simd::Min(bound, Simd::Max(minus_bound, v)));
+  }
+  return finite ? WidenBf16(largest) / 32767.0f : __builtin_nanf("");
+}
+
+void RotateBf16(uint16_t* x, const float* cosines, const float* sines, int half) {
+  uint8_t* first = reinterpret_cast<uint8_t*>(x);
+  uint8_t* second = reinterpret_cast<uint8_t*>(x + half);
+  for (int j = 0; j < half; j += 16) {
+    const int count = half - j < 16 ? half - j : 16;
+    const Simd::Float a = LoadSome(first + 2 * j, true, count);
+    const Simd::Float b = LoadSome(second + 2 * j, true, count);
+    const Simd::Float c = LoadSome(reinterpret_cast<const uint8_t*>(cosines + j), false, count);
+    const Simd::Float s = LoadSome(reinterpret_cast<const uint8_t*>(sines + j), false, count);
+    StoreSome(first + 2 * j, true, Simd::Sub(Simd::Mul(a, c), Simd::Mul(b, s)), count);
+    StoreSome(second + 2 * j, true, Simd::Add(Simd::Mul(b, c), Simd::Mul(a, s)), count);
+  }
+}
+
+void RotateF32(float* x, const float* cosines, const float* sines, int half) {
+  for (int j = 0; j < half; ++j) {
+    const float a = x[j];
+    const float b = x[j + half];
+    x[j] = a * cosines[j] - b * sines[j];
+    x[j + half] = b * cosines[j] + a * sines[j];
+  }
+}
+
+double SumExponentials(const float* values, int64_t count, float maximum, float scale) {
+  const Simd::Float shift = Simd::Set(maximum);
+  const Simd::Float factor = Simd::Set(scale);
+  double lanes[16] = {};
+  // 4,096 values at a time in f32: 256 additions a lane keep 16 bits exact even in the worst case.
+  for (int64_t block = 0; block < count; block += 4096) {
+    const int64_t end = count - block < 4096 ? count : block + 4096;
+    Simd::Float sum = Simd::Zero();
+    for (int64_t i = block; i < end; i += 16) {
+      const Simd::Float v = LoadSome(reinterpret_cast<const uint8_t*>(values + i), false, end - i);
+      const Simd::Float e = Exp(Simd::Mul(Simd::Sub(v, shift), factor));
+      const int lanes_left = end - i < 16 ? static_cast<int>(end - i) : 16;
+      sum = Simd::Add(sum, lanes_left < 16 ? Simd::KeepLanes(e, 0, lanes_left, Simd::Zero()) : e);
+    }
+    float part[16];
+    Simd::Store(part, sum);
+    for (int i = 0; i < 16; ++i) lanes[i] += static_cast<double>(part[i]);
+  }
+  double total = 0;
+  for (const double lane : lanes) total += lane;
+  return total;
+}
+
+float SumMemory(const uint8_t* data, int64_t bytes) {
+  Simd::Float sums[4] = {Simd::Zero(), Simd::Zero(), Simd::Zero(), Simd::Zero()};
+  for (int64_t i = 0; i < bytes; i += 256) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      sums[c] = Simd::Add(sums[c], Simd::Load(reinterpret_cast<const float*>(data + i) + 16 * c));
+    }
+  }
+  return SumOfLanes(Simd::Add(Simd::Add(sums[0], sums[1]), Simd::Add(sums[2], sums[3])));
+}
+
+constexpr int kPeakChains = 3 * Simd::kTileRows / 2;
+constexpr int64_t kPeakOperations = int64_t{kPeakChains} * 16 * 4;  // 16 lanes of two multiply-adds
+
+float ChainDots(int64_t rounds) {
+  constexpr uint16_t kOnes[32] = {0x3f80, 0x3f80};
+  const Simd::Pairs weight = Simd::LoadPairs(kOnes);
+  const Simd::Pair activation = Simd::BroadcastPair(kOnes + 16);
+  Simd::Float sums[kPeakChains];
+  for (Simd::Float& sum : sums) sum = Simd::Zero();
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 16
+    for (int c = 0; c < kPeakChains; ++c) sums[c] = Simd::Dot(sums[c], weight, activation);
+  }
+  Simd::Float total = Simd::Zero();
+  for (const Simd::Float& sum : sums) total = Simd::Add(total, sum);
+  return SumOfLanes(total);
+}
+
+}  // namespace
+}  // namespace neurogrid

@@ -1,0 +1,138 @@
+#include "engine/cpu/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "common/check.h"
+#include "engine/cpu/kernels.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int64_t kLanes = 16;
+
+/// Elements of a row in scratch: whole vectors, so kernels may write past an odd end.
+int64_t PaddedInputs(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * kLanes; }
+
+/// Activations in the form the kernel reads.
+struct PreparedRows {
+  const uint8_t* data = nullptr;
+  int64_t stride_bytes = 0;
+  const float* scales = nullptr;
+};
+
+PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
+                     const MatMulScratch& scratch) {
+  const int64_t rows = x.shape[0];
+  const int64_t inputs = w.inputs();
+  const uint8_t* source = x.as<uint8_t>();
+  if (w.format() == PackedMatrix::Format::kF32) return {source, inputs * 4, nullptr};
+  const bool is_int = w.format() == PackedMatrix::Format::kInt8;
+  if (!is_int && inputs % 2 == 0) return {source, inputs * 2, nullptr};
+  const int64_t padded = PaddedInputs(inputs);
+  int16_t* values = static_cast<int16_t*>(scratch.values(rows, inputs));
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  // Some 10 us of work a chunk.
+  const int64_t rows_per_chunk = 16;
+  cpu.pool->ParallelFor((rows + rows_per_chunk - 1) / rows_per_chunk, [&](int64_t chunk, int) {
+    const int64_t end = std::min(rows, (chunk + 1) * rows_per_chunk);
+    for (int64_t row = chunk * rows_per_chunk; row < end; ++row) {
+      const uint16_t* from = x.as<uint16_t>() + row * inputs;
+      int16_t* to = values + row * padded;
+      if (is_int) {
+        scratch.scales()[row] = kernels.quantize_row(from, inputs, to);
+      } else {
+        std::memcpy(to, from, static_cast<size_t>(inputs) * 2);
+        to[inputs] = 0;
+      }
+    }
+  });
+  return {reinterpret_cast<const uint8_t*>(values), padded * 2,
+          is_int ? scratch.scales() : nullptr};
+}
+
+/// How rows are cut into jobs: few enough rows for the sums' space, equal to within a row.
+int64_t RowBlocks(int64_t rows) { return (rows + kPanelRowsMax - 1) / kPanelRowsMax; }
+
+void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
+              const PackedMatrix& w, const float* bias, const MatMulScratch& scratch) {
+  const bool is_f32 = w.format() == PackedMatrix::Format::kF32;
+  NG_CHECK(x.shape.rank() == 2 && x.shape[1] == w.inputs());
+  NG_CHECK(y.shape == Shape({x.shape[0], w.outputs()}));
+  NG_CHECK(x.dtype == (is_f32 ? DType::kF32 : DType::kBF16));
+  NG_CHECK(y.dtype == DType::kF32 || (y.dtype == DType::kBF16 && !is_f32));
+  const int64_t rows = x.shape[0];
+  if (rows == 0) return;
+  const PreparedRows prepared = Prepare(cpu, x, w, scratch);
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  const int64_t blocks = RowBlocks(rows);
+  const int64_t y_size = y.dtype == DType::kBF16 ? 2 : 4;
+  const int64_t panel_values =
+      w.gated() ? PackedMatrix::kPanelOutputs / 2 : PackedMatrix::kPanelOutputs;
+  // Neighbouring chunks share a panel, so its second reader finds it in a cache.
+  cpu.pool->ParallelFor(w.panels() * blocks, [&](int64_t chunk, int) {
+    const int64_t panel = chunk / blocks;
+    const int64_t block = chunk % blocks;
+    const int64_t first_row = rows * block / blocks;
+    const int64_t first_output = panel * panel_values;
+    PanelJob job;
+    job.format = w.format();
+    job.epilogue = epilogue;
+    job.panel = w.panel(panel);
+    job.w_scales = w.panel_scales(panel);
+    job.bias = bias == nullptr ? nullptr : bias + first_output;
+    job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();
+    job.x = prepared.data + first_row * prepared.stride_bytes;
+    job.x_stride_bytes = prepared.stride_bytes;
+    job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
+    job.steps = is_f32 ? w.inputs() : (w.inputs() + 1) / 2;
+    job.rows = static_cast<int>(rows * (block + 1) / blocks - first_row);
+    job.y = y.as<uint8_t>() + (first_row * w.outputs() + first_output) * y_size;
+    job.y_stride_bytes = w.outputs() * y_size;
+    job.y_is_bf16 = y.dtype == DType::kBF16;
+    job.outputs = static_cast<int>(std::min(panel_values, w.outputs() - first_output));
+    kernels.multiply_panel(job);
+  });
+}
+
+}  // namespace
+
+int64_t MatMulScratch::BytesFor(int64_t rows_max, int64_t inputs_max) {
+  return rows_max * (PaddedInputs(inputs_max) * int64_t{sizeof(int16_t)} + int64_t{sizeof(float)});
+}
+
+absl::StatusOr<MatMulScratch> MatMulScratch::Allocate(int64_t rows_max, int64_t inputs_max) {
+  MatMulScratch scratch;
+  scratch.rows_max_ = rows_max;
+  scratch.inputs_max_ = inputs_max;
+  const int64_t values = rows_max * PaddedInputs(inputs_max) * int64_t{sizeof(int16_t)};
+  NG_ASSIGN_OR_RETURN(scratch.values_, Buffer::Allocate(static_cast<size_t>(values)));
+  NG_ASSIGN_OR_RETURN(scratch.scales_,
+                      Buffer::Allocate(static_cast<size_t>(rows_max) * sizeof(float)));
+  return scratch;
+}
+
+void* MatMulScratch::values(int64_t rows, int64_t inputs) const {
+  NG_CHECK(rows <= rows_max_ && inputs <= inputs_max_);
+  return values_.data();
+}
+
+void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
+            const float* bias, const MatMulScratch& scratch) {
+  NG_CHECK(!w.gated());
+  Multiply(cpu, Epilogue::kStore, y, x, w, bias, scratch);
+}
+
+void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
+               const float* bias, const MatMulScratch& scratch) {
+  NG_CHECK(!w.gated());
+  Multiply(cpu, Epilogue::kAdd, y, x, w, bias, scratch);
+}
+
+void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
+                     const float* bias, const MatMulScratch& scratch) {
+  NG_CHECK(gate_up.gated());
+  Multiply(cpu, Epilogue::kSiluGated, y, x, gate_up, bias, scratch);
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,55 @@
+// Matrix products of activations with packed weights.
+#pragma once
+
+#include <cstdint>
+
+#include "common/buffer.h"
+#include "common/status.h"
+#include "common/tensor.h"
+#include "engine/cpu/cpu_context.h"
+#include "engine/cpu/packed_matrix.h"
+
+namespace neurogrid {
+
+/// Space for activations in another form than the caller's: int16 for int8 weights, an even row
+/// length when the weights have an odd number of inputs.
+class MatMulScratch {
+ public:
+  MatMulScratch() = default;
+  static absl::StatusOr<MatMulScratch> Allocate(int64_t rows_max, int64_t inputs_max);
+  static int64_t BytesFor(int64_t rows_max, int64_t inputs_max);
+  int64_t bytes() const { return static_cast<int64_t>(values_.bytes() + scales_.bytes()); }
+
+  void* values(int64_t rows, int64_t inputs) const;
+  float* scales() const { return scales_.as<float>(); }
+
+ private:
+  Buffer values_;
+  Buffer scales_;
+  int64_t rows_max_ = 0;
+  int64_t inputs_max_ = 0;
+};
+
+/// y[r, n] = sum over k of x[r, k] * w[n, k]  (+ bias[n])
+///
+///   y     [rows, outputs]  f32 or bf16; f32 when the weights are f32
+///   x     [rows, inputs]   f32 for f32 weights, else bf16
+///   bias  [outputs]        f32, or null
+///
+/// Sums in f32 in one order of k for each weight, so row r of y depends on row r of x alone, in the
+/// same bits for any number of rows, threads and instruction set. y is rounded once, at the end.
+/// int8 weights: row r of x becomes int16 with the scale max|x[r]| / 32767 and products are exact
+/// in blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
+void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
+            const float* bias, const MatMulScratch& scratch);
+
+/// y += x W^T (+ bias): y is read, added to in f32 and rounded once. Shapes as MatMul.
+void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
+               const float* bias, const MatMulScratch& scratch);
+
+/// y[r, n] = SiLU(gate[n] . x[r] + bias[n]) * (up[n] . x[r] + bias[outputs + n]) for a gated
+/// matrix, rounded once. `bias` [2 * outputs], or null. Shapes as MatMul.
+void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
+                     const float* bias, const MatMulScratch& scratch);
+
+}  // namespace neurogrid

@@ -1,0 +1,56 @@
+// Threads that split a loop. A parameter of every kernel call; nothing here is global.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace neurogrid {
+
+/// A fixed set of threads that take the chunks of one job at a time.
+///
+/// Threads take chunks from a shared counter, so one that the system holds up delays a job by its
+/// own chunk at most, and a late one not at all. Waiting threads spin for about 25 us, then sleep.
+/// Every chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot
+/// product instruction does so too, and arithmetic must not depend on which thread took a chunk.
+class ThreadPool {
+ public:
+  using Job = absl::FunctionRef<void(int64_t chunk, int worker)>;
+
+  /// `threads` >= 1 counts the caller of ParallelFor, so 1 starts no thread.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const { return static_cast<int>(helpers_.size()) + 1; }
+
+  /// Runs job(chunk, worker) once for each chunk in [0, chunks), in any order, and returns when all
+  /// are done. `worker` is below threads() and no two calls running at once share it; the caller is
+  /// 0. One caller at a time; a job neither throws nor calls ParallelFor. At most 2^32 - 1 chunks.
+  void ParallelFor(int64_t chunks, Job job);
+
+ private:
+  void HelperLoop(int worker);
+  void RunChunks(int worker);
+  bool TakeChunk(int64_t& chunk);
+
+  static constexpr int kLine = 128;  // Two cache lines: the prefetcher fetches them in pairs.
+
+  // Written by the caller while no chunk is out, read by whoever holds a chunk.
+  alignas(kLine) const Job* job_ = nullptr;
+  int64_t chunks_ = 0;
+  alignas(kLine) std::atomic<uint32_t> untaken_ = 0;     // chunks nobody took yet
+  alignas(kLine) std::atomic<uint32_t> unfinished_ = 0;  // chunks not yet done
+  alignas(kLine) std::atomic<uint32_t> generation_ = 0;  // jobs published; helpers wait on it
+  std::atomic<bool> stopping_ = false;
+  std::vector<std::thread> helpers_;
+};
+
+/// Cores this process may run on, at least 1.
+int UsableCores();
+
+}  // namespace neurogrid

@@ -1,0 +1,164 @@
+// Sixteen lanes in AVX2 with FMA: two registers for each of AVX-512's, and the same bits.
+// The bf16 dot product instruction computes fma(w0, x0, fma(w1, x1, sum)) with denormals flushed,
+// which two FMAs repeat when FTZ and DAZ are set, as ThreadPool does. Only kernels_avx2.cc includes
+// this file.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace neurogrid {
+namespace {
+
+struct Simd {
+  static constexpr int kTileRows =
+      4;  // 8 accumulators, 4 halves of weights, 2 of activations: 14 of 16
+  template <int kRows>
+  static constexpr int kTileColumns = kRows == 1 ? 2 : 1;
+
+  struct Float {
+    __m256 a, b;
+  };
+  struct Int {
+    __m256i a, b;
+  };
+  struct Pairs {
+    Float first, second;
+  };
+  struct Pair {
+    __m256 first, second;
+  };
+  using Words = Int;
+  using Word2 = __m256i;
+
+  static Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+  static Float Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+  static Float Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+  static void Store(float* p, Float x) {
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+  }
+  static Float Add(Float x, Float y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+  static Float Sub(Float x, Float y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+  static Float Mul(Float x, Float y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+  static Float Div(Float x, Float y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+  static Float Max(Float x, Float y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+  static Float Min(Float x, Float y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+  static Float Fma(Float x, Float y, Float z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+  }
+  static Float Round(Float x) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.a, kNearest), _mm256_round_ps(x.b, kNearest)};
+  }
+  static __m256 PowerOf2(__m256 n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+  }
+  static Float ScaleByPowerOf2(Float x, Float n) {
+    return {_mm256_mul_ps(x.a, PowerOf2(n.a)), _mm256_mul_ps(x.b, PowerOf2(n.b))};
+  }
+  static Float UnlessLess(Float x, Float y, Float z, Float other) {
+    return {_mm256_blendv_ps(x.a, other.a, _mm256_cmp_ps(y.a, z.a, _CMP_LT_OQ)),
+            _mm256_blendv_ps(x.b, other.b, _mm256_cmp_ps(y.b, z.b, _CMP_LT_OQ))};
+  }
+  /// All ones in lanes [first, last) of lanes [base, base + 8).
+  static __m256i LaneMask(int base, int first, int last) {
+    const __m256i lane =
+        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(base));
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane),
+                               _mm256_cmpgt_epi32(_mm256_set1_epi32(last), lane));
+  }
+  static Float KeepLanes(Float x, int first, int last, Float other) {
+    return {_mm256_blendv_ps(other.a, x.a, _mm256_castsi256_ps(LaneMask(0, first, last))),
+            _mm256_blendv_ps(other.b, x.b, _mm256_castsi256_ps(LaneMask(8, first, last)))};
+  }
+
+  static __m256 WidenBf16(const uint16_t* p) {
+    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
+  }
+  static Float LoadBf16(const uint16_t* p) { return {WidenBf16(p), WidenBf16(p + 8)}; }
+  /// bf16 bits in the low halves of 32-bit lanes.
+  static __m256i RoundToBf16(__m256 x) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_srli_epi32(
+        _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd), 16);
+    const __m256i quiet = _mm256_or_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x40));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i exponent = _mm256_and_si256(bits, _mm256_set1_epi32(0x7f800000));
+    const __m256i is_denormal = _mm256_cmpeq_epi32(exponent, _mm256_setzero_si256());
+    const __m256i sign = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(0x8000));
+    return _mm256_blendv_epi8(_mm256_blendv_epi8(rounded, quiet, is_nan), sign, is_denormal);
+  }
+  /// 16 int32 that fit in 16 bits, signed or not, to 16 words in order.
+  static void StoreLowWords(void* p, __m256i packed) {
+    _mm256_storeu_si256(static_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+  }
+  static void StoreBf16(uint16_t* p, Float x) {
+    StoreLowWords(p, _mm256_packus_epi32(RoundToBf16(x.a), RoundToBf16(x.b)));
+  }
+
+  static __m256 Firsts(__m256i w) { return _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)); }
+  static __m256 Seconds(__m256i w) {
+    return _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32(-65536)));
+  }
+  static Pairs Split(__m256i low, __m256i high) {
+    return {{Firsts(low), Firsts(high)}, {Seconds(low), Seconds(high)}};
+  }
+  static Pairs LoadPairs(const void* p) {
+    const __m256i* q = static_cast<const __m256i*>(p);
+    return Split(_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1));
+  }
+  static Pairs LoadFirstPairs(const void* p, int lanes) {
+    const int* q = static_cast<const int*>(p);
+    return Split(_mm256_maskload_epi32(q, LaneMask(0, 0, lanes)),
+                 _mm256_maskload_epi32(q + 8, LaneMask(8, 0, lanes)));
+  }
+  static Pairs FirstOfPairs(const Pairs& w) { return {w.first, Zero()}; }
+  static Pair BroadcastPair(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    const __m256i both = _mm256_set1_epi32(bits);
+    return {Firsts(both), Seconds(both)};
+  }
+  static Float Dot(Float sum, const Pairs& w, Pair x) {
+    return {_mm256_fmadd_ps(w.first.a, x.first, _mm256_fmadd_ps(w.second.a, x.second, sum.a)),
+            _mm256_fmadd_ps(w.first.b, x.first, _mm256_fmadd_ps(w.second.b, x.second, sum.b))};
+  }
+
+  static Float LoadFirst(const float* p, int lanes) {
+    return {_mm256_maskload_ps(p, LaneMask(0, 0, lanes)),
+            _mm256_maskload_ps(p + 8, LaneMask(8, 0, lanes))};
+  }
+  static Float Broadcast(const void* p) {
+    float value;
+    std::memcpy(&value, p, sizeof(value));
+    return Set(value);
+  }
+
+  static Int ZeroInt() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Words LoadBytePairs(const void* p) {
+    const __m128i* q = static_cast<const __m128i*>(p);
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128(q)), _mm256_cvtepi8_epi16(_mm_loadu_si128(q + 1))};
+  }
+  static Word2 BroadcastWords(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    return _mm256_set1_epi32(bits);
+  }
+  static Int DotInt(Int sum, Words w, Word2 x) {
+    return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(w.a, x)),
+            _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, x))};
+  }
+  static Float ToFloat(Int x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+  static void StoreInt16(int16_t* p, Float x) {
+    StoreLowWords(p, _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)));
+  }
+};
+
+}  // namespace
+}  // namespace neurogrid

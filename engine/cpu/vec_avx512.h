@@ -1,0 +1,123 @@
+// Sixteen lanes in AVX-512 with its BF16 and VNNI parts. Included by simd.h alone.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace neurogrid {
+namespace {
+
+/// The operations kernels are written in; vec_avx2.h has the same ones, bit for bit.
+struct Simd {
+  static constexpr int kTileRows =
+      6;  // 6 x 4 accumulators, 4 weights, 1 activation: 29 of 32 registers
+  template <int kRows>
+  static constexpr int kTileColumns = 4;
+
+  using Float = __m512;   // 16 floats
+  using Int = __m512i;    // 16 int32
+  using Pairs = __m512i;  // 16 pairs of bf16
+  using Pair = __m512bh;  // one pair of bf16 in every lane
+  using Words = __m512i;  // 16 pairs of int16
+  using Word2 = __m512i;  // one pair of int16 in every lane
+
+  static Float Zero() { return _mm512_setzero_ps(); }
+  static Float Set(float x) { return _mm512_set1_ps(x); }
+  static Float Load(const float* p) { return _mm512_loadu_ps(p); }
+  static void Store(float* p, Float x) { _mm512_storeu_ps(p, x); }
+  static Float Add(Float a, Float b) { return _mm512_add_ps(a, b); }
+  static Float Sub(Float a, Float b) { return _mm512_sub_ps(a, b); }
+  static Float Mul(Float a, Float b) { return _mm512_mul_ps(a, b); }
+  static Float Div(Float a, Float b) { return _mm512_div_ps(a, b); }
+  /// b where either is a NaN.
+  static Float Max(Float a, Float b) { return _mm512_max_ps(a, b); }
+  static Float Min(Float a, Float b) { return _mm512_min_ps(a, b); }
+  /// a * b + c, rounded once.
+  static Float Fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
+  static Float Round(Float x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  /// x * 2^n for whole n in [-126, 127].
+  static Float ScaleByPowerOf2(Float x, Float n) { return _mm512_scalef_ps(x, n); }
+  /// x, or `other` where a < b.
+  static Float UnlessLess(Float x, Float a, Float b, Float other) {
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), other);
+  }
+  /// x in lanes [first, last), `other` elsewhere.
+  static Float KeepLanes(Float x, int first, int last, Float other) {
+    const uint32_t below_last = last >= 16 ? 0xffffu : last <= 0 ? 0u : (1u << last) - 1u;
+    const uint32_t below_first = first <= 0 ? 0u : first >= 16 ? 0xffffu : (1u << first) - 1u;
+    const __mmask16 keep = static_cast<__mmask16>(below_last & ~below_first);
+    return _mm512_mask_mov_ps(other, keep, x);
+  }
+
+  static Float LoadBf16(const uint16_t* p) {
+    const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+  }
+  /// Rounds to nearest, ties to even; denormals become zero.
+  static void StoreBf16(uint16_t* p, Float x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+  }
+
+  static Pairs LoadPairs(const void* p) { return _mm512_loadu_si512(p); }
+  /// The first `lanes` pairs, zeros after them; reads no byte beyond.
+  static Pairs LoadFirstPairs(const void* p, int lanes) {
+    return _mm512_maskz_loadu_epi32(static_cast<__mmask16>((1u << lanes) - 1u), p);
+  }
+  /// Zero in the second element of every pair.
+  static Pairs FirstOfPairs(Pairs w) { return _mm512_and_si512(w, _mm512_set1_epi32(0xffff)); }
+  static Pair BroadcastPair(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    __m512i x = _mm512_set1_epi32(bits);
+    asm("" : "+v"(x));  // One broadcast for four products, not a memory operand in each.
+    return reinterpret_cast<Pair>(x);
+  }
+  /// fma(w0, x0, fma(w1, x1, sum)), denormals flushed.
+  static Float Dot(Float sum, Pairs w, Pair x) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), x);
+  }
+
+  static Float LoadFirst(const float* p, int lanes) {
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1u), p);
+  }
+  static Float Broadcast(const void* p) {
+    float value;
+    std::memcpy(&value, p, sizeof(value));
+    __m512 x = _mm512_set1_ps(value);
+    asm("" : "+v"(x));
+    return x;
+  }
+
+  static Int ZeroInt() { return _mm512_setzero_si512(); }
+  /// 32 int8 as 16 pairs of int16.
+  static Words LoadBytePairs(const void* p) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  static Word2 BroadcastWords(const void* p) {
+    int32_t bits;
+    std::memcpy(&bits, p, sizeof(bits));
+    __m512i x = _mm512_set1_epi32(bits);
+    asm("" : "+v"(x));
+    return x;
+  }
+  /// sum + w0 * x0 + w1 * x1. In assembly: with the intrinsic GCC 12 cannot keep 24 accumulators in
+  /// registers and loses half the speed.
+  static Int DotInt(Int sum, Words w, Word2 x) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+  }
+  static Float ToFloat(Int x) { return _mm512_cvtepi32_ps(x); }
+  /// Rounds to nearest even and stores 16 int16; |x| must be below 32768.
+  static void StoreInt16(int16_t* p, Float x) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+};
+
+}  // namespace
+}  // namespace neurogrid

@@ -1,0 +1,28 @@
+#include "engine/model/precision.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+
+namespace neurogrid {
+
+absl::string_view NameOf(Precision precision) {
+  switch (precision) {
+    case Precision::kF32:
+      return "f32";
+    case Precision::kBf16:
+      return "bf16";
+    case Precision::kInt8:
+      return "int8";
+  }
+  NG_CHECK(false);
+}
+
+absl::StatusOr<Precision> ParsePrecision(absl::string_view name) {
+  for (const Precision precision : {Precision::kF32, Precision::kBf16, Precision::kInt8}) {
+    if (name == NameOf(precision)) return precision;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("precision \"", name, "\" is not known; known are f32, bf16, int8"));
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,17 @@
+// How weights are held and computed on (design.md 5).
+#pragma once
+
+#include "absl/strings/string_view.h"
+#include "common/status.h"
+
+namespace neurogrid {
+
+enum class Precision { kF32, kBf16, kInt8 };
+
+/// "f32", "bf16" or "int8".
+absl::string_view NameOf(Precision precision);
+
+/// InvalidArgument naming the word and the known ones.
+absl::StatusOr<Precision> ParsePrecision(absl::string_view name);
+
+}  // namespace neurogrid

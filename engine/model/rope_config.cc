@@ -1,0 +1,130 @@
+// RoPE parameters of config.json: where they stand, which type, which numbers.
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/config_fields.h"
+#include "engine/model/config_json.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr double kThetaMax = 1e15;
+constexpr double kFactorMax = 1e6;
+constexpr double kOriginalPositionsMax = 1e9;
+
+/// Every key that a rope dictionary may hold; another one changes the maths in a way not
+/// understood.
+constexpr absl::string_view kRopeKeys[] = {"rope_type",
+                                           "type",
+                                           "rope_theta",
+                                           "factor",
+                                           "low_freq_factor",
+                                           "high_freq_factor",
+                                           "beta_fast",
+                                           "beta_slow",
+                                           "truncate",
+                                           "attention_factor",
+                                           "finetuned",
+                                           "original_max_position_embeddings",
+                                           "partial_rotary_factor"};
+
+bool IsKeyedByLayerType(const Json& dictionary) {
+  return std::any_of(dictionary.as_object().begin(), dictionary.as_object().end(),
+                     [](const JsonMember& member) {
+                       return member.key == "full_attention" || member.key == "sliding_attention";
+                     });
+}
+
+/// The dictionary that holds: rope_scaling unless null, else rope_parameters; inside it the entry
+/// of the layer type where it is keyed so. An empty object when nothing is said.
+absl::StatusOr<const Json*> FindDictionary(const Json& root, const std::string& file,
+                                           absl::string_view layer_type, std::string* where) {
+  static const Json nothing{Json::Object()};
+  for (const absl::string_view key : {"rope_scaling", "rope_parameters"}) {
+    const Json* found = root.Find(key);
+    if (found == nullptr || found->is_null()) continue;
+    *where = absl::StrCat(file, ": ", key);
+    if (found->is_object() && IsKeyedByLayerType(*found)) {
+      found = found->Find(layer_type);
+      absl::StrAppend(where, ".", layer_type);
+    }
+    if (found != nullptr && found->is_object()) return found;
+    return absl::InvalidArgumentError(
+        absl::StrCat(*where, found == nullptr ? " is missing" : " must be an object"));
+  }
+  *where = file;
+  return &nothing;
+}
+
+absl::Status CheckKeys(const Json& dictionary, const std::string& where) {
+  for (const JsonMember& member : dictionary.as_object()) {
+    if (std::find(std::begin(kRopeKeys), std::end(kRopeKeys), member.key) == std::end(kRopeKeys)) {
+      return absl::UnimplementedError(absl::StrCat(where, ": ", member.key, " is not known"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void ReadLlama3(ConfigFields& fields, RopeParameters* rope) {
+  rope->scaling = RopeParameters::Scaling::kLlama3;
+  rope->factor = fields.Number("factor", 1, kFactorMax, std::nullopt);
+  rope->low_freq_factor = fields.Number("low_freq_factor", 1e-6, kFactorMax, std::nullopt);
+  rope->high_freq_factor = fields.Number("high_freq_factor", 1e-6, kFactorMax, std::nullopt);
+  rope->original_max_positions =
+      fields.Number("original_max_position_embeddings", 1, kOriginalPositionsMax, std::nullopt);
+  if (fields.status().ok() && rope->high_freq_factor <= rope->low_freq_factor) {
+    fields.Fail(absl::StrCat("high_freq_factor ", rope->high_freq_factor,
+                             " must be greater than low_freq_factor ", rope->low_freq_factor));
+  }
+}
+
+void ReadYarn(ConfigFields& fields, int max_positions, RopeParameters* rope) {
+  rope->scaling = RopeParameters::Scaling::kYarn;
+  rope->factor = fields.Number("factor", 1, kFactorMax, std::nullopt);
+  rope->original_max_positions =
+      fields.Number("original_max_position_embeddings", 1, kOriginalPositionsMax, max_positions);
+  rope->beta_fast = fields.Number("beta_fast", 1e-6, kFactorMax, 32.0);
+  rope->beta_slow = fields.Number("beta_slow", 1e-6, kFactorMax, 1.0);
+  rope->attention_factor = fields.Number("attention_factor", 1e-6, kFactorMax, 0.0);
+  rope->truncate = fields.Bool("truncate", true);
+}
+
+}  // namespace
+
+absl::StatusOr<RopeParameters> ParseRope(const Json& root, const std::string& file,
+                                         absl::string_view layer_type, double default_theta,
+                                         int max_positions, std::vector<std::string>* warnings) {
+  std::string where;
+  NG_ASSIGN_OR_RETURN(const Json* dictionary, FindDictionary(root, file, layer_type, &where));
+  NG_RETURN_IF_ERROR(CheckKeys(*dictionary, where));
+  ConfigFields top(root, file);
+  ConfigFields fields(*dictionary, where);
+  RopeParameters rope;
+  const double top_theta = top.Number("rope_theta", 1.0 + 1e-6, kThetaMax, default_theta);
+  rope.theta = fields.Number("rope_theta", 1.0 + 1e-6, kThetaMax, top_theta);
+  const std::string type = fields.String("rope_type", fields.String("type", "default"));
+  if (type == "linear") {
+    rope.scaling = RopeParameters::Scaling::kLinear;
+    rope.factor = fields.Number("factor", 1e-6, kFactorMax, std::nullopt);
+  } else if (type == "llama3") {
+    ReadLlama3(fields, &rope);
+  } else if (type == "yarn") {
+    ReadYarn(fields, max_positions, &rope);
+  } else if (type == "dynamic") {
+    // Equals the plain rope up to max_position_embeddings, and no request goes further.
+    warnings->push_back(absl::StrCat(where, ": dynamic scaling has no effect within the ",
+                                     max_positions, " positions that are served"));
+  } else if (type != "default" && fields.status().ok()) {
+    return absl::UnimplementedError(
+        absl::StrCat(where, ": rope type \"", type,
+                     "\" is not known; known are default, linear, llama3, yarn, dynamic"));
+  }
+  if (fields.Number("partial_rotary_factor", 0, 1, 1.0) != 1.0) {
+    fields.Fail("partial_rotary_factor below 1 is not supported");
+  }
+  NG_RETURN_IF_ERROR(top.status());
+  NG_RETURN_IF_ERROR(fields.status());
+  return rope;
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,138 @@
+// The contracts of ops.h, checked once for every backend.
+#include "engine/ops.h"
+
+namespace neurogrid {
+namespace {
+
+bool IsActivation(ConstTensor x) {
+  return x.shape.rank() == 2 && (x.dtype == DType::kF32 || x.dtype == DType::kBF16);
+}
+
+/// MatMul's y, x and w; `inputs` and `outputs` as the matrix says.
+void CheckMatMul(ConstTensor y, ConstTensor x, const Matrix& w) {
+  NG_CHECK(IsActivation(y) && IsActivation(x));
+  NG_CHECK(x.shape[1] == w.inputs());
+  NG_CHECK(y.shape == Shape({x.shape[0], w.outputs()}));
+  NG_CHECK((w.format() == MatrixFormat::kF32) == (x.dtype == DType::kF32));
+  NG_CHECK(y.dtype == DType::kF32 || y.dtype == x.dtype);
+}
+
+void CheckKv(ConstTensor qkv, int query_heads, const KvLayerView& kv, const Batch& batch) {
+  NG_CHECK(IsActivation(qkv) && qkv.dtype == kv.dtype);
+  NG_CHECK(kv.kv_heads > 0 && query_heads % kv.kv_heads == 0);
+  NG_CHECK(qkv.shape == Shape({batch.rows(), (query_heads + 2 * kv.kv_heads) * kv.head_dim}));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::Pack(const MatrixSpec& spec, RowSource rows) {
+  NG_CHECK(spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(spec.bias.empty() || spec.bias.size() == static_cast<size_t>(spec.outputs));
+  return DoPack(spec, rows);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGated(const MatrixSpec& spec, RowSource gate,
+                                                       RowSource up) {
+  NG_CHECK(spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(spec.bias.empty() || spec.bias.size() == 2 * static_cast<size_t>(spec.outputs));
+  return DoPackGated(spec, gate, up);
+}
+
+absl::StatusOr<std::unique_ptr<Rotation>> Ops::MakeRotation(const RopeParameters& parameters,
+                                                            int head_dim, int positions_max) {
+  NG_CHECK(head_dim > 0 && head_dim % 2 == 0 && positions_max > 0);
+  return DoMakeRotation(parameters, head_dim, positions_max);
+}
+
+void Ops::CopyFromHost(Tensor y, ConstTensor x) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
+  if (x.shape.elements() == 0) return;
+  DoCopyFromHost(y, x);
+}
+
+void Ops::Embed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens, float scale) {
+  NG_CHECK(IsActivation(y) && !table.gated());
+  NG_CHECK(y.shape == Shape({static_cast<int64_t>(tokens.size()), table.inputs()}));
+  if (tokens.empty()) return;
+  DoEmbed(y, table, tokens, scale);
+}
+
+void Ops::RmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
+                  bool rounds_before_weight) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
+  NG_CHECK(w.dtype == DType::kF32 && w.shape == Shape({x.shape[1]}));
+  if (x.shape.elements() == 0) return;
+  DoRmsNorm(y, x, w, epsilon, rounds_before_weight);
+}
+
+void Ops::RmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                       bool rounds_before_weight) {
+  NG_CHECK(IsActivation(qkv) && w.dtype == DType::kF32 && w.shape.rank() == 1);
+  NG_CHECK(first_head >= 0 && heads >= 0);
+  NG_CHECK((first_head + heads) * w.shape[0] <= qkv.shape[1]);
+  if (qkv.shape.elements() == 0 || heads == 0) return;
+  DoRmsNormHeads(qkv, first_head, heads, w, epsilon, rounds_before_weight);
+}
+
+void Ops::MatMul(Tensor y, ConstTensor x, const Matrix& w) {
+  CheckMatMul(y, x, w);
+  NG_CHECK(!w.gated());
+  if (y.shape.elements() == 0) return;
+  DoMatMul(y, x, w);
+}
+
+void Ops::MatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
+  CheckMatMul(y, x, w);
+  NG_CHECK(!w.gated());
+  if (y.shape.elements() == 0) return;
+  DoMatMulAdd(y, x, w);
+}
+
+void Ops::MatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) {
+  CheckMatMul(y, x, gate_up);
+  NG_CHECK(gate_up.gated());
+  if (y.shape.elements() == 0) return;
+  DoMatMulSiluGated(y, x, gate_up);
+}
+
+void Ops::Add(Tensor y, ConstTensor x) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
+  if (x.shape.elements() == 0) return;
+  DoAdd(y, x);
+}
+
+void Ops::RopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
+                         const KvLayerView& kv, const Batch& batch) {
+  CheckKv(qkv, query_heads, kv, batch);
+  NG_CHECK(rotation.head_dim() == kv.head_dim);
+  if (batch.rows() == 0) return;
+  DoRopeAndWriteKv(qkv, query_heads, rotation, kv, batch);
+}
+
+void Ops::Attention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                    const AttentionSpec& spec) {
+  CheckKv(qkv, spec.query_heads, kv, batch);
+  NG_CHECK(out.dtype == qkv.dtype);
+  NG_CHECK(out.shape == Shape({batch.rows(), spec.query_heads * kv.head_dim}));
+  if (batch.rows() == 0) return;
+  DoAttention(out, qkv, kv, batch, spec);
+}
+
+void Ops::GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype);
+  NG_CHECK(y.shape == Shape({static_cast<int64_t>(rows.size()), x.shape[1]}));
+  for (const int32_t row : rows) NG_CHECK(row >= 0 && row < x.shape[0]);
+  if (rows.empty()) return;
+  DoGatherRows(y, x, rows);
+}
+
+std::vector<SampledToken> Ops::Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                      int vocab_size) {
+  NG_CHECK(logits.dtype == DType::kF32 && logits.shape.rank() == 2);
+  NG_CHECK(logits.shape[0] == static_cast<int64_t>(sampling.size()));
+  NG_CHECK(vocab_size > 0 && vocab_size <= logits.shape[1]);
+  if (sampling.empty()) return {};
+  return DoSample(logits, sampling, vocab_size);
+}
+
+}  // namespace neurogrid

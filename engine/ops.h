@@ -1,0 +1,229 @@
+// The operations a transformer is made of, each with one contract for every backend.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "common/status.h"
+#include "common/tensor.h"
+#include "engine/batch.h"
+#include "engine/model/model_config.h"
+
+namespace neurogrid {
+
+/// Memory of the device, zeroed when given.
+class DeviceBuffer {
+ public:
+  virtual ~DeviceBuffer() = default;
+  virtual void* data() const = 0;
+  virtual int64_t bytes() const = 0;
+};
+
+enum class MatrixFormat { kF32, kBf16, kInt8 };
+
+struct MatrixSpec {
+  MatrixFormat format = MatrixFormat::kBf16;
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  std::vector<float> bias = {};  // [outputs], or empty: none
+};
+
+/// A weight [outputs, inputs] in the layout its backend multiplies best with, with its bias if it
+/// has one. Only the Ops that made it can read it.
+class Matrix {
+ public:
+  virtual ~Matrix() = default;
+  int64_t outputs() const { return outputs_; }
+  int64_t inputs() const { return inputs_; }
+  bool gated() const { return gated_; }  // made by PackGated
+  MatrixFormat format() const { return format_; }
+  virtual int64_t bytes() const = 0;
+
+ protected:
+  Matrix(const MatrixSpec& spec, bool gated)
+      : outputs_(spec.outputs), inputs_(spec.inputs), gated_(gated), format_(spec.format) {}
+
+ private:
+  int64_t outputs_;
+  int64_t inputs_;
+  bool gated_;
+  MatrixFormat format_;
+};
+
+/// Cosines and sines of a frequency table (models.md 2.4), for positions below a bound.
+class Rotation {
+ public:
+  virtual ~Rotation() = default;
+  int head_dim() const { return head_dim_; }
+  int positions_max() const { return positions_max_; }
+
+ protected:
+  Rotation(int head_dim, int positions_max) : head_dim_(head_dim), positions_max_(positions_max) {}
+
+ private:
+  int head_dim_;
+  int positions_max_;
+};
+
+/// One layer's keys and values: page i is at data + i * page_bytes, laid out as its backend likes.
+struct KvLayerView {
+  int kv_heads = 0;
+  int head_dim = 0;
+  DType dtype = DType::kBF16;
+  int pages = 0;
+  int64_t page_bytes = 0;
+  void* data = nullptr;
+};
+
+/// How the heads of one layer attend.
+struct AttentionSpec {
+  int query_heads =
+      0;  // a multiple of the kv heads; head h reads kv head h * kv_heads / query_heads
+  float scale = 0;
+  float softcap = 0;  // c > 0: scores become c * tanh(score / c)
+  int window = 0;     // keys visible to a query, itself included; 0: all before it
+};
+
+/// The largest operands that a stage will ever pass: what a backend's own scratch is sized for.
+struct OpsLimits {
+  int rows_max = 0;
+  int64_t inputs_max = 0;  // of any matrix
+  int query_heads = 0;
+  int head_dim = 0;
+  int positions_max = 0;
+  int vocab_size = 0;
+
+  bool operator==(const OpsLimits&) const = default;
+};
+
+/// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and
+/// row r of every result depends on row r of its operands alone (attention: and on the keys and
+/// values of its sequence), in the same bits for any number of rows.
+///
+/// One thread at a time: an Ops may own threads and scratch.
+class Ops {
+ public:
+  /// Fills out[count][inputs] in f32 with rows [first, first + count). May be called from several
+  /// threads at once.
+  using RowSource = absl::FunctionRef<absl::Status(int64_t first, int64_t count, float* out)>;
+
+  virtual ~Ops() = default;
+
+  /// The kernels behind the ops: equal names give equal bits.
+  virtual absl::string_view kernel_set() const = 0;
+
+  // Preparation: may allocate and fail.
+
+  /// ResourceExhausted without memory.
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
+  virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) = 0;
+
+  /// ResourceExhausted without memory, or the first error of `rows`. kInt8: one scale for each
+  /// output, max|w| / 127.
+  absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, RowSource rows);
+  /// A gate and an up projection in one, for MatMulSiluGated. spec.outputs counts each one's;
+  /// spec.bias [2 * outputs] holds the gate's, then the up's.
+  absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const MatrixSpec& spec, RowSource gate,
+                                                    RowSource up);
+  /// InvalidArgument when the parameters make no frequencies.
+  absl::StatusOr<std::unique_ptr<Rotation>> MakeRotation(const RopeParameters& parameters,
+                                                         int head_dim, int positions_max);
+  /// Grows the backend's own scratch, so that the steps below allocate nothing within `limits`.
+  virtual absl::Status Reserve(const OpsLimits& limits) = 0;
+
+  // Steps of a forward pass.
+
+  /// y = x, from memory of the host: activations of the stage before.
+  ///   y, x  [rows, columns]  the same dtype
+  void CopyFromHost(Tensor y, ConstTensor x);
+
+  /// y[r] = scale * table[tokens[r]]
+  ///   y       [rows, inputs of table]  f32 or bf16
+  ///   tokens  [rows]                   ids below the outputs of table
+  void Embed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens, float scale);
+
+  /// y[r, c] = w[c] * x[r, c] / sqrt(mean over c of x[r, c]^2 + epsilon)
+  ///   y, x  [rows, columns]  the same dtype; y may be x
+  ///   w     [columns]        f32, an offset of (1 + w) norms already added
+  /// `rounds_before_weight`: the quotient is rounded to the dtype before the weight
+  /// (models.md 1.4). Zhang and Sennrich 2019, Root Mean Square Layer Normalization, eq. 4.
+  void RmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon, bool rounds_before_weight);
+
+  /// RmsNorm in place over head_dim columns of each head in [first_head, first_head + heads).
+  ///   qkv  [rows, all heads * head_dim]
+  ///   w    [head_dim]  f32
+  void RmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                    bool rounds_before_weight);
+
+  /// y[r, n] = sum over k of x[r, k] * w[n, k] + bias[n]
+  ///   y  [rows, outputs]  f32, or the dtype of x; rounded once
+  ///   x  [rows, inputs]   f32 for f32 weights, else bf16
+  void MatMul(Tensor y, ConstTensor x, const Matrix& w);
+
+  /// y += x W^T + bias, rounded once. Shapes as MatMul.
+  void MatMulAdd(Tensor y, ConstTensor x, const Matrix& w);
+
+  /// y[r, n] = SiLU(gate[n] . x[r]) * (up[n] . x[r]), rounded once, for a gated matrix; biases are
+  /// added before SiLU and before the product. Shapes as MatMul.
+  void MatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up);
+
+  /// y += x, rounded once.   y, x  [rows, columns]  the same dtype
+  void Add(Tensor y, ConstTensor x);
+
+  /// Rotates the queries of each row in place, and writes its rotated keys and its values to the
+  /// page of its position. The keys inside qkv are unspecified afterwards.
+  ///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; the cache's
+  ///   dtype
+  /// Su et al. 2021, RoFormer; pairs are j and j + head_dim / 2.
+  void RopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation, const KvLayerView& kv,
+                      const Batch& batch);
+
+  /// out[r, h] = sum over visible j of softmax_j(scale * <q[r, h], k[j]>) v[j]
+  ///   out  [rows, query_heads * head_dim]
+  ///   qkv  as RopeAndWriteKv left it
+  void Attention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                 const AttentionSpec& spec);
+
+  /// y[i] = x[rows[i]]
+  ///   y  [count, columns], x  [any, columns]  the same dtype
+  void GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows);
+
+  /// Draws one token from each row: the contract of Sampler (engine/sampler.h).
+  ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are
+  ///   padding.
+  std::vector<SampledToken> Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                   int vocab_size);
+
+ private:
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPack(const MatrixSpec& spec,
+                                                         RowSource rows) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec,
+                                                              RowSource gate, RowSource up) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
+                                                                   int head_dim,
+                                                                   int positions_max) = 0;
+  virtual void DoCopyFromHost(Tensor y, ConstTensor x) = 0;
+  virtual void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
+                       float scale) = 0;
+  virtual void DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
+                         bool rounds_before_weight) = 0;
+  virtual void DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                              bool rounds_before_weight) = 0;
+  virtual void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) = 0;
+  virtual void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) = 0;
+  virtual void DoMatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) = 0;
+  virtual void DoAdd(Tensor y, ConstTensor x) = 0;
+  virtual void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
+                                const KvLayerView& kv, const Batch& batch) = 0;
+  virtual void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                           const AttentionSpec& spec) = 0;
+  virtual void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) = 0;
+  virtual std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                             int vocab_size) = 0;
+};
+
+}  // namespace neurogrid

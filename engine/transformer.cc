@@ -1,0 +1,180 @@
+#include "engine/transformer.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/workspace_bytes.h"
+
+namespace neurogrid {
+namespace {
+
+absl::Status CheckOptions(const ModelConfig& config, const StageOptions& options) {
+  const LayerRange& layers = options.layers;
+  if (layers.first < 0 || layers.last > config.layers_count() || layers.count() <= 0) {
+    return absl::InvalidArgumentError(absl::StrCat("layers ", layers.ToString(),
+                                                   " are not a part of the model's [0,",
+                                                   config.layers_count(), ")"));
+  }
+  const BatchLimits& limits = options.limits;
+  const auto check = [](const char* name, int value, int low, int high) {
+    if (value >= low && value <= high) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("stage limit ", name, " is ", value, ", outside [", low, ", ", high, "]"));
+  };
+  constexpr int kRowsMax = 1 << 20;
+  NG_RETURN_IF_ERROR(check("rows_max", limits.rows_max, 1, kRowsMax));
+  NG_RETURN_IF_ERROR(check("sequences_max", limits.sequences_max, 1, limits.rows_max));
+  NG_RETURN_IF_ERROR(check("samples_max", limits.samples_max, 1, limits.rows_max));
+  NG_RETURN_IF_ERROR(check("pages", limits.pages, 1, 1 << 30));
+  NG_RETURN_IF_ERROR(check("slots", limits.slots, 0, kRowsMax));
+  NG_RETURN_IF_ERROR(check("positions_max", limits.positions_max, 1, 1 << 30));
+  return check("vocab_size", limits.vocab_size, 1, config.vocab_size);
+}
+
+absl::Status CheckSupported(const ModelConfig& config) {
+  if (config.activation != Activation::kSilu) {
+    return absl::UnimplementedError("this build has no gated feed-forward with GELU");
+  }
+  if (config.final_softcap != 0) {
+    return absl::UnimplementedError("this build has no softcap on the logits");
+  }
+  for (size_t layer = 0; layer < config.layers.size(); ++layer) {
+    if (config.layers[layer].kind == BlockKind::kAttention) continue;
+    return absl::UnimplementedError(
+        absl::StrCat("layer ", layer, " is a short convolution, which this build does not have"));
+  }
+  return absl::OkStatus();
+}
+
+OpsLimits OpsLimitsOf(const ModelConfig& config, const BatchLimits& limits) {
+  const int64_t attended = int64_t{config.query_heads} * config.head_dim;
+  return {.rows_max = limits.rows_max,
+          .inputs_max = std::max<int64_t>({config.hidden_size, config.ffn_size, attended}),
+          .query_heads = config.query_heads,
+          .head_dim = config.head_dim,
+          .positions_max = limits.positions_max,
+          .vocab_size = limits.vocab_size};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig& config,
+                                                               const WeightStore& weights, Ops& ops,
+                                                               const StageOptions& options,
+                                                               const Stage::Progress& progress) {
+  NG_RETURN_IF_ERROR(CheckOptions(config, options));
+  NG_RETURN_IF_ERROR(CheckSupported(config));
+  NG_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(config.architecture));
+  WeightLoader loader(config, architecture->tensors, weights, ops, options, progress);
+  std::unique_ptr<Transformer> transformer(new Transformer(config, ops, options));
+  NG_RETURN_IF_ERROR(transformer->LoadAll(loader, architecture->tensors));
+  return transformer;
+}
+
+absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names) {
+  const BatchLimits& limits = options_.limits;
+  for (const RopeParameters& rope : config_.ropes) {
+    NG_ASSIGN_OR_RETURN(std::unique_ptr<Rotation> rotation,
+                        ops_.MakeRotation(rope, config_.head_dim, limits.positions_max));
+    rotations_.push_back(std::move(rotation));
+  }
+  NG_ASSIGN_OR_RETURN(
+      cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits.pages));
+  NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
+  NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, limits)));
+  for (int layer = options_.layers.first; layer < options_.layers.last; ++layer) {
+    NG_ASSIGN_OR_RETURN(Layer loaded, LoadLayer(loader, names, layer));
+    layers_.push_back(std::move(loaded));
+  }
+  NG_RETURN_IF_ERROR(LoadEnds(loader, names));
+  memory_ = {.weight_bytes = loader.device_bytes(),
+             .workspace_bytes = StageWorkspaceBytes(config_, options_),
+             .page_bytes = cache_.page_bytes(),
+             .state_bytes = 0};
+  return absl::OkStatus();
+}
+
+absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& names) {
+  const bool tied = config_.tied_embeddings;
+  if (first_stage() || (last_stage() && tied)) {
+    NG_ASSIGN_OR_RETURN(embedding_, loader.Table(std::string(names.embedding), config_.vocab_size,
+                                                 config_.hidden_size));
+  }
+  if (!last_stage()) return absl::OkStatus();
+  NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm), config_.hidden_size,
+                                                 config_.norm_offset));
+  if (!tied) {
+    NG_ASSIGN_OR_RETURN(own_head_, loader.Linear({{std::string(names.head), config_.vocab_size}},
+                                                 config_.hidden_size));
+  }
+  head_ = tied ? embedding_.get() : own_head_.get();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Layer> Transformer::LoadLayer(WeightLoader& loader, const TensorNames& names,
+                                             int number) const {
+  const auto& rotation =
+      rotations_[static_cast<size_t>(config_.layers[static_cast<size_t>(number)].rope)];
+  const int64_t hidden = config_.hidden_size;
+  const float offset = config_.norm_offset;
+  const auto part = [number](absl::string_view name) { return LayerPart(number, name); };
+  Layer layer;
+  NG_ASSIGN_OR_RETURN(layer.block_norm, loader.Vector(part(names.attention_norm), hidden, offset));
+  NG_ASSIGN_OR_RETURN(layer.block, AttentionBlock::Load(loader, config_, names, number,
+                                                        rotation.get(), cache_.layer(number)));
+  NG_ASSIGN_OR_RETURN(layer.post_block_norm,
+                      loader.VectorIfPresent(part(names.post_attention_norm), hidden, offset));
+  NG_ASSIGN_OR_RETURN(layer.ffn_norm, loader.Vector(part(names.ffn_norm), hidden, offset));
+  NG_ASSIGN_OR_RETURN(layer.gate_up,
+                      loader.Gated(part(names.gate), part(names.up), config_.ffn_size, hidden));
+  NG_ASSIGN_OR_RETURN(layer.down, loader.Linear({{part(names.down), hidden}}, config_.ffn_size));
+  NG_ASSIGN_OR_RETURN(layer.post_ffn_norm,
+                      loader.VectorIfPresent(part(names.post_ffn_norm), hidden, offset));
+  return layer;
+}
+
+void Transformer::Norm(Tensor y, ConstTensor x, const DeviceVector& weight) {
+  ops_.RmsNorm(y, x, weight.view, config_.norm_epsilon, config_.norm_rounds_before_weight);
+}
+
+/// hidden += x W^T, behind a norm of its own where the family has one.
+void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matrix& weight,
+                                const DeviceVector& post_norm) {
+  if (!post_norm) return ops_.MatMulAdd(a.hidden, x, weight);
+  ops_.MatMul(a.branch, x, weight);
+  Norm(a.branch, a.branch, post_norm);
+  ops_.Add(a.hidden, a.branch);
+}
+
+ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
+  const Activations a = activations_ = workspace_.For(batch.rows());
+  if (first_stage()) {
+    ops_.Embed(a.hidden, *embedding_, batch.tokens, config_.embedding_scale);
+  } else {
+    ops_.CopyFromHost(a.hidden, activations);
+  }
+  for (const Layer& layer : layers_) {
+    Norm(a.normed, a.hidden, layer.block_norm);
+    std::visit(
+        [&](const auto& block) {
+          block.Forward(ops_, batch, a);
+          AddProjection(a, a.attended, block.output(), layer.post_block_norm);
+        },
+        layer.block);
+    Norm(a.normed, a.hidden, layer.ffn_norm);
+    ops_.MatMulSiluGated(a.gated, a.normed, *layer.gate_up);
+    AddProjection(a, a.gated, *layer.down, layer.post_ffn_norm);
+  }
+  return a.hidden;
+}
+
+Tensor Transformer::Logits(absl::Span<const int32_t> rows) {
+  NG_CHECK(last_stage());
+  const Outputs out = workspace_.OutputsFor(static_cast<int>(rows.size()));
+  ops_.GatherRows(out.rows, activations_.hidden, rows);
+  Norm(out.rows, out.rows, final_norm_);
+  ops_.MatMul(out.logits, out.rows, *head_);
+  return out.logits;
+}
+
+}  // namespace neurogrid

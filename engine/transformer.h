@@ -1,0 +1,83 @@
+// The layers of one stage, written once over Ops for every backend and family.
+#pragma once
+
+#include <memory>
+#include <variant>
+#include <vector>
+
+#include "common/status.h"
+#include "engine/attention_block.h"
+#include "engine/batch.h"
+#include "engine/kv_cache.h"
+#include "engine/model/architecture.h"
+#include "engine/ops.h"
+#include "engine/stage.h"
+#include "engine/weight_loader.h"
+#include "engine/workspace.h"
+
+namespace neurogrid {
+
+/// One layer: a mixing block and a gated feed-forward, each behind a norm (models.md 2.2). What a
+/// family does not have is null, and its step does not run.
+struct Layer {
+  using Block = std::variant<AttentionBlock>;
+
+  DeviceVector block_norm;
+  Block block;
+  DeviceVector post_block_norm;
+  DeviceVector ffn_norm;
+  std::unique_ptr<Matrix> gate_up;
+  std::unique_ptr<Matrix> down;
+  DeviceVector post_ffn_norm;
+};
+
+class Transformer {
+ public:
+  /// Loads the layers of `options.layers`, the embedding on the first stage, final norm and head on
+  /// the last. `weights` is not read afterwards; `ops` outlives the result. InvalidArgument for
+  /// ranges and limits that the model does not have, Unimplemented for what its blocks cannot do.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config,
+                                                           const WeightStore& weights, Ops& ops,
+                                                           const StageOptions& options,
+                                                           const Stage::Progress& progress);
+
+  /// The residual stream after the last layer, [rows, hidden]; valid until the next call.
+  /// `activations` is that of the stage before; the first stage embeds batch.tokens instead.
+  ConstTensor Forward(const Batch& batch, ConstTensor activations);
+
+  /// Logits of rows of the last Forward, [rows.size(), vocab] f32, in memory that the caller may
+  /// overwrite. Last stage only; at most samples_max rows.
+  Tensor Logits(absl::Span<const int32_t> rows);
+
+  bool first_stage() const { return IsFirstStage(options_.layers); }
+  bool last_stage() const { return IsLastStage(config_, options_.layers); }
+  const ModelConfig& config() const { return config_; }
+  const StageMemory& memory() const { return memory_; }
+
+ private:
+  Transformer(const ModelConfig& config, Ops& ops, const StageOptions& options)
+      : config_(config), options_(options), ops_(ops) {}
+
+  absl::Status LoadAll(WeightLoader& loader, const TensorNames& names);
+  absl::Status LoadEnds(WeightLoader& loader, const TensorNames& names);
+  absl::StatusOr<Layer> LoadLayer(WeightLoader& loader, const TensorNames& names, int number) const;
+  void Norm(Tensor y, ConstTensor x, const DeviceVector& weight);
+  void AddProjection(const Activations& a, ConstTensor x, const Matrix& weight,
+                     const DeviceVector& post_norm);
+
+  ModelConfig config_;
+  StageOptions options_;
+  Ops& ops_;
+  std::vector<std::unique_ptr<Rotation>> rotations_;  // as config_.ropes
+  KvCache cache_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<Matrix> embedding_;  // first stage, and a last stage with a tied head
+  DeviceVector final_norm_;
+  std::unique_ptr<Matrix> own_head_;  // last stage of an untied model
+  const Matrix* head_ = nullptr;
+  Workspace workspace_;
+  Activations activations_;  // of the step in progress
+  StageMemory memory_;
+};
+
+}  // namespace neurogrid

@@ -1,0 +1,195 @@
+"""Clusters of one to three processes: equal answers, losses, drains, and starts that must fail."""
+
+import signal
+import subprocess
+import threading
+import time
+
+import openai
+import pytest
+from conftest import COORDINATOR, WORKER, default_model, free_port, run
+
+PROMPTS = ["Write a sentence about the sea.", "What is 2 + 2?", "List some animals. " * 40]
+
+
+def answers(cluster):
+    """Tokens, log-probabilities and seeded draws: what must not depend on the cluster's shape."""
+    client, model, found = cluster.client(), cluster.model_id, []
+    for prompt in PROMPTS:
+        for options in (dict(temperature=0), dict(temperature=1, seed=11)):
+            answer = client.chat.completions.create(
+                model=model, messages=[{"role": "user", "content": prompt}], max_tokens=24, logprobs=True,
+                top_logprobs=2, extra_body={"return_token_ids": True}, **options)
+            choice = answer.choices[0]
+            found.append((choice.message.content, choice.model_extra["token_ids"],
+                          [entry.logprob for entry in choice.logprobs.content]))
+    return found
+
+
+def test_one_two_and_three_workers_give_the_bits_of_one_process(start):
+    alone = start().wait_ready()
+    expected = answers(alone)
+    assert answers(alone) == expected, "a warm prefix cache changed an answer"
+    alone.stop()
+    for workers in (1, 2, 3):
+        use = ", ".join(f"worker-{n + 1}: {{use: always}}" for n in range(workers))
+        cluster = start(workers=workers, flags=["--nodes", "{%s}" % use]).wait_ready()
+        assert len(cluster.get("/v1/cluster")[1]["plan"]["stages"]) == workers
+        assert answers(cluster) == expected, f"{workers} workers"
+        cluster.stop()
+
+
+def pages(cluster):
+    plan, queue = (cluster.get("/v1/cluster")[1][key] for key in ("plan", "queue"))
+    return plan["pages_free"], queue["running"], queue["waiting"]
+
+
+def wait_for(what, condition, limit_s=60):
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"never came: {what}")
+
+
+def test_32_streams_of_which_half_disconnect(shared):
+    client, model = shared.client(), shared.model_id
+    base = pages(shared)
+
+    def options(n):
+        return dict(model=model, messages=[{"role": "user", "content": f"Count from {n} upwards. " * (1 + n % 7)}],
+                    max_tokens=8 + n % 13, temperature=1, seed=n)
+
+    expected = {n: client.chat.completions.create(**options(n)).choices[0].message.content for n in range(32)}
+    got, failures = {}, []
+
+    def read(n):
+        try:
+            text, stream = "", shared.client().chat.completions.create(stream=True, **options(n))
+            for count, chunk in enumerate(stream):
+                text += "".join(choice.delta.content or "" for choice in chunk.choices)
+                if n % 2 and count > n % 5:
+                    stream.close()
+                    return
+            got[n] = text
+        except Exception as error:  # noqa: BLE001: every failure is reported below
+            failures.append((n, repr(error)))
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert {n: got[n] for n in range(0, 32, 2)} == {n: expected[n] for n in range(0, 32, 2)}
+    wait_for("pages and sequences return to their base count", lambda: pages(shared) == base)
+
+
+def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(start):
+    cluster = start(workers=2, flags=["--nodes", "{worker-1: {layers: [0, 15]}}"]).wait_ready()
+    expected = answers(cluster)
+    stream = cluster.client().chat.completions.create(
+        model=cluster.model_id, messages=[{"role": "user", "content": "Tell a very long story."}], stream=True,
+        max_tokens=2000, extra_body={"ignore_eos": True})
+    next(stream)
+    cluster.kill("worker-2")
+    with pytest.raises(openai.APIError) as lost:
+        for _ in stream:
+            pass
+    assert "worker" in str(lost.value)
+    assert isinstance(lost.value, openai.APIError) and not isinstance(lost.value, openai.APIConnectionError)
+    cluster.wait_ready()
+    assert answers(cluster) == expected
+    cluster.add_worker("worker-3")
+    wait_for("the new worker joins", lambda: any(node["id"] == "worker-3" for node in cluster.get("/v1/cluster")[1]["nodes"]))
+    assert answers(cluster) == expected
+
+
+def test_a_frozen_worker_is_replaced(start):
+    cluster = start(workers=2).wait_ready()
+    victim = cluster.get("/v1/cluster")[1]["plan"]["stages"][0]["node"]
+    cluster.kill(victim, signal.SIGSTOP)
+    wait_for("the frozen worker is lost", lambda: all(
+        node["id"] != victim or node["state"] == "lost" for node in cluster.get("/v1/cluster")[1]["nodes"]))
+    cluster.wait_ready()
+    assert len(answers(cluster)) == 6
+
+
+def test_sigterm_drains_and_exits_zero(start):
+    cluster = start().wait_ready()
+    stream = cluster.client().chat.completions.create(
+        model=cluster.model_id, messages=[{"role": "user", "content": "Hi"}], stream=True, max_tokens=40)
+    next(stream)
+    cluster.coordinator.send_signal(signal.SIGTERM)
+    finish = [choice.finish_reason for chunk in stream for choice in chunk.choices][-1]
+    assert finish in ("stop", "length")
+    assert cluster.coordinator.wait(30) == 0
+
+
+def refused(code, err, *words):
+    lines = err.strip().splitlines()
+    assert code != 0, err
+    assert "error" in lines[-1] or "error" in err, err
+    for word in words:
+        assert str(word) in err, err
+    assert "terminate called" not in err and "core dumped" not in err
+
+
+def test_starts_that_fail_say_why_in_a_sentence(tmp_path):
+    model, state = default_model(), ["--state-dir", tmp_path / "s"]
+    refused(*[run(COORDINATOR, "serve", "--model", "/nowhere/model.gguf", *state)[i] for i in (0, 2)], "/nowhere/model.gguf")
+    refused(*[run(COORDINATOR, "serve", *state)[i] for i in (0, 2)], "model")
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("model: x\nhtp_port: 1\n")
+    refused(*[run(COORDINATOR, "serve", "--config", bad)[i] for i in (0, 2)], "bad.yaml:2:1", "htp_port")
+    garbage = tmp_path / "garbage.gguf"
+    garbage.write_bytes(b"GGUF" + b"\xff" * 100)
+    refused(*[run(COORDINATOR, "serve", "--model", garbage, *state)[i] for i in (0, 2)], "garbage.gguf")
+    refused(*[run(COORDINATOR, "serve", "--model", model, "--http-host", "0.0.0.0", *state)[i] for i in (0, 2)], "api")
+    refused(*[run(COORDINATOR, "--no-such-flag")[i] for i in (0, 2)], "no-such-flag")
+    refused(*[run(WORKER, "--bootstrap", "nonsense", "--state-dir", tmp_path / "w")[i] for i in (0, 2)], "nonsense")
+
+
+def test_a_port_in_use_is_named(start, tmp_path):
+    cluster = start().wait_ready()
+    code, _, err = run(COORDINATOR, "serve", "--model", cluster.model, "--device", "cpu", "--http-port", cluster.http_port,
+                       "--grpc-port", free_port(), "--state-dir", tmp_path / "other")
+    refused(code, err, cluster.http_port)
+
+
+def test_workers_without_a_right_to_join_are_refused(start, tmp_path):
+    cluster = start().wait_ready()
+    bootstrap = f"127.0.0.1:{cluster.grpc_port}"
+
+    def join(name, token):
+        code, out, err = run(WORKER, "--bootstrap", bootstrap, "--token", token, "--name", name, "--model", cluster.model,
+                             "--state-dir", tmp_path / name)
+        return code, out + err
+
+    token = cluster.token()
+    prefix, digest, key, secret = token.split(".")
+    refused(*join("a", "rubbish"), "token")
+    refused(*join("b", f"{prefix}.{'0' * len(digest)}.{key}.{secret}"))
+    refused(*join("c", f"{prefix}.{digest}.{key}.{'0' * len(secret)}"), "token")
+    code, _, err = run(WORKER, "--bootstrap", bootstrap, "--state-dir", tmp_path / "d", "--model", cluster.model)
+    refused(code, err, "token")
+    other = start().wait_ready()
+    stranger = subprocess.run(
+        [str(WORKER), "--bootstrap", f"127.0.0.1:{other.grpc_port}", "--token", token, "--name", "e", "--model",
+         cluster.model, "--state-dir", str(tmp_path / "e")], capture_output=True, text=True, timeout=60)
+    refused(stranger.returncode, stranger.stderr + stranger.stdout)
+    assert len(cluster.get("/v1/cluster")[1]["nodes"]) <= 1
+
+
+def test_plan_prints_the_table_and_starts_nothing(tmp_path):
+    code, out, err = run(COORDINATOR, "plan", "--model", default_model(), "--device", "cpu", "--state-dir", tmp_path / "s")
+    assert code == 0, err
+    assert "layers" in out and "[0,30)" in out and "predicted" in out
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_token_is_the_last_line(tmp_path):
+    code, out, err = run(COORDINATOR, "token", "--state-dir", tmp_path / "s")
+    assert code == 0, err
+    assert out.strip().splitlines()[-1].startswith("ng1.")

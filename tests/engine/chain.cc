@@ -1,0 +1,161 @@
+#include "tests/engine/chain.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "common/check.h"
+#include "engine/batch_check.h"
+#include "engine/model/read_rows.h"
+#include "engine/model/safetensors.h"
+
+namespace neurogrid {
+namespace {
+
+std::vector<float> Widened(ConstTensor x) {
+  std::vector<float> values(static_cast<size_t>(x.shape.elements()));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = x.dtype == DType::kBF16 ? ToFloat(x.as<bf16>()[i]) : x.as<float>()[i];
+  }
+  return values;
+}
+
+}  // namespace
+
+Batch BatchOf(const std::vector<Slice>& slices) {
+  Batch batch;
+  batch.sequence_offsets = {0};
+  batch.page_offsets = {0};
+  for (const Slice& slice : slices) {
+    for (size_t i = 0; i < slice.ids.size(); ++i) {
+      batch.tokens.push_back(slice.ids[i]);
+      batch.positions.push_back(slice.first + static_cast<int32_t>(i));
+    }
+    batch.pages.insert(batch.pages.end(), slice.pages.begin(), slice.pages.end());
+    batch.sequence_offsets.push_back(batch.rows());
+    batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
+    batch.state_slots.push_back(-1);
+  }
+  return batch;
+}
+
+BatchLimits TestLimits(int vocab_size) {
+  return {.rows_max = 512,
+          .sequences_max = 32,
+          .samples_max = 512,
+          .pages = 160,
+          .slots = 0,
+          .positions_max = 1024,
+          .vocab_size = vocab_size};
+}
+
+Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+             const std::vector<int>& cuts)
+    : vocab_(config.vocab_size) {
+  std::vector<int> bounds = cuts;
+  bounds.insert(bounds.begin(), 0);
+  bounds.push_back(config.layers_count());
+  for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+    const StageOptions options{
+        .layers = {bounds[i], bounds[i + 1]}, .precision = precision, .limits = TestLimits(vocab_)};
+    auto stage = Transformer::Load(config, weights, ops, options, nullptr);
+    NG_CHECK(stage.ok());
+    stages_.push_back(*std::move(stage));
+  }
+}
+
+std::vector<float> Chain::Logits(const Batch& batch) {
+  NG_CHECK(CheckBatch(batch, TestLimits(vocab_)).ok());
+  ConstTensor activations;
+  hidden_.clear();
+  for (const std::unique_ptr<Transformer>& stage : stages_) {
+    activations = stage->Forward(batch, activations);
+    hidden_.push_back(Widened(activations));
+  }
+  std::vector<int32_t> rows(static_cast<size_t>(batch.rows()));
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
+  return Widened(stages_.back()->Logits(rows));
+}
+
+std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int chunk) {
+  const int total = static_cast<int>(ids.size());
+  if (chunk == 0) chunk = total;
+  std::vector<float> logits;
+  for (int first = 0; first < total; first += chunk) {
+    const int end = std::min(total, first + chunk);
+    Slice slice{.ids = {ids.begin() + first, ids.begin() + end}, .first = first, .pages = {}};
+    for (int page = 0; page * kPageTokens < end; ++page) slice.pages.push_back(page);
+    const std::vector<float> part = chain.Logits(BatchOf({slice}));
+    logits.insert(logits.end(), part.begin(), part.end());
+  }
+  return logits;
+}
+
+std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
+                                              const std::vector<std::vector<int32_t>>& prompts,
+                                              int count) {
+  std::vector<std::vector<int32_t>> tokens(prompts.size());
+  if (count == 0) return tokens;
+  std::vector<Slice> next(prompts.size());
+  int32_t page = 0;
+  const auto take = [&](size_t i, const float* logits) {
+    const auto best = std::max_element(logits, logits + chain.vocab()) - logits;
+    tokens[i].push_back(static_cast<int32_t>(best));
+    next[i].first += static_cast<int>(next[i].ids.size());
+    next[i].ids = {tokens[i].back()};
+  };
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    next[i].ids = prompts[i];
+    const auto end = static_cast<int>(prompts[i].size()) + count;
+    for (int at = 0; at < end; at += kPageTokens) next[i].pages.push_back(page++);
+    const std::vector<float> logits = chain.Logits(BatchOf({next[i]}));
+    take(i, logits.data() + logits.size() - chain.vocab());
+  }
+  for (int step = 1; step < count; ++step) {
+    const std::vector<float> logits = chain.Logits(BatchOf(next));
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      take(i, logits.data() + i * static_cast<size_t>(chain.vocab()));
+    }
+  }
+  return tokens;
+}
+
+std::vector<int32_t> Greedy(Chain& chain, const std::vector<int32_t>& prompt, int count) {
+  return GreedyOfAll(chain, {prompt}, count)[0];
+}
+
+Reference::Reference(const std::string& path) {
+  absl::StatusOr<SafetensorsFile> file = OpenSafetensors(path);
+  NG_CHECK(file.ok());
+  for (const SafetensorsFile::NamedTensor& named : file->tensors) {
+    std::vector<float>& values = tensors_[named.name];
+    values.resize(static_cast<size_t>(named.tensor.shape.elements()));
+    const WeightStore::Entry entry{.tensor = named.tensor, .file = path};
+    ReadRows(entry, 0, MatrixOf(named.tensor.shape).rows, values.data());
+  }
+}
+
+const std::vector<float>& Reference::operator[](const std::string& name) const {
+  const auto found = tensors_.find(name);
+  NG_CHECK(found != tensors_.end());
+  return found->second;
+}
+
+std::vector<int32_t> Reference::Ids(const std::string& name) const {
+  std::vector<int32_t> ids;
+  for (const float id : (*this)[name]) ids.push_back(static_cast<int32_t>(id));
+  return ids;
+}
+
+Error ErrorOf(const std::vector<float>& found, const std::vector<float>& expected) {
+  NG_CHECK(found.size() == expected.size());
+  Error error;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double difference = std::abs(double{found[i]} - double{expected[i]});
+    error.max = difference <= error.max ? error.max : difference;  // a NaN stays
+    error.mean += difference / static_cast<double>(found.size());
+  }
+  return error;
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,79 @@
+// A chain of stages in one process, run on batches that tests put together.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/model/checkpoint.h"
+#include "engine/ops.h"
+#include "engine/transformer.h"
+
+namespace neurogrid {
+
+/// Part of a sequence: ids at positions from `first` on, in these pages.
+struct Slice {
+  std::vector<int32_t> ids;
+  int first = 0;
+  std::vector<int32_t> pages;
+};
+
+/// The slices as one batch without samples.
+Batch BatchOf(const std::vector<Slice>& slices);
+
+/// Limits with room for the tests' batches.
+BatchLimits TestLimits(int vocab_size);
+
+/// The transformers of consecutive layer ranges, each handing its activations to the next.
+class Chain {
+ public:
+  /// `cuts`: first layers of the stages after the first; empty: one stage.
+  Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts = {})
+      : Chain(model.config(), model.weights(), ops, precision, cuts) {}
+  Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+        const std::vector<int>& cuts = {});
+
+  /// Logits of every row, [rows * vocab].
+  std::vector<float> Logits(const Batch& batch);
+  /// After Logits: the residual stream that stage `i` put out, widened, [rows * hidden].
+  const std::vector<float>& hidden(size_t stage) const { return hidden_[stage]; }
+
+  int vocab() const { return vocab_; }
+
+ private:
+  std::vector<std::unique_ptr<Transformer>> stages_;
+  std::vector<std::vector<float>> hidden_;
+  int vocab_ = 0;
+};
+
+/// Logits of all positions of `ids`, prefilled in chunks of `chunk` tokens (0: all at once), one
+/// sequence alone in pages 0, 1, ...
+std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int chunk = 0);
+
+/// The `count` most likely tokens after each prompt, one by one, the lowest id on ties. Prompts are
+/// prefilled alone and decoded together.
+std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
+                                              const std::vector<std::vector<int32_t>>& prompts,
+                                              int count);
+/// The same for one prompt.
+std::vector<int32_t> Greedy(Chain& chain, const std::vector<int32_t>& prompt, int count);
+
+/// Tensors of a safetensors file with reference answers, widened to f32.
+class Reference {
+ public:
+  explicit Reference(const std::string& path);
+  bool Has(const std::string& name) const { return tensors_.contains(name); }
+  const std::vector<float>& operator[](const std::string& name) const;
+  std::vector<int32_t> Ids(const std::string& name) const;
+
+ private:
+  absl::flat_hash_map<std::string, std::vector<float>> tensors_;
+};
+
+struct Error {
+  double max = 0;
+  double mean = 0;
+};
+Error ErrorOf(const std::vector<float>& found, const std::vector<float>& expected);
+
+}  // namespace neurogrid

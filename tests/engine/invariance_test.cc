@@ -1,0 +1,155 @@
+// The same bits whatever surrounds a sequence: chunking, batch mates, page order, threads, stages.
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <cstring>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "engine/device.h"
+#include "tests/engine/chain.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+std::vector<int32_t> RandomIds(std::mt19937& random, int count, int vocab) {
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = std::uniform_int_distribution<int32_t>(0, vocab - 1)(random);
+  return ids;
+}
+
+/// A sequence that is fed to a chain in random pieces.
+struct Feed {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> pages;
+  size_t done = 0;
+  std::vector<float> logits;
+};
+
+/// Runs all feeds to their end in random chunks and company, in pages of random order.
+void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
+  std::vector<int32_t> pages(static_cast<size_t>(TestLimits(chain.vocab()).pages));
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
+  std::shuffle(pages.begin(), pages.end(), random);
+  while (true) {
+    std::vector<Slice> slices;
+    std::vector<Feed*> fed;
+    for (Feed& feed : feeds) {
+      const size_t left = feed.ids.size() - feed.done;
+      if (left == 0 || random() % 3 == 0) continue;
+      const size_t count = 1 + random() % std::min<size_t>(left, 20);
+      const size_t end = feed.done + count;
+      while (feed.pages.size() * kPageTokens < end) {
+        feed.pages.push_back(pages.back());
+        pages.pop_back();
+      }
+      const auto begin = feed.ids.begin() + static_cast<std::ptrdiff_t>(feed.done);
+      slices.push_back({.ids = {begin, begin + static_cast<std::ptrdiff_t>(count)},
+                        .first = static_cast<int>(feed.done),
+                        .pages = feed.pages});
+      feed.done = end;
+      fed.push_back(&feed);
+    }
+    if (slices.empty()) {
+      bool finished = true;
+      for (const Feed& feed : feeds) finished &= feed.done == feed.ids.size();
+      if (finished) return;
+      continue;
+    }
+    const std::vector<float> logits = chain.Logits(BatchOf(slices));
+    auto row = logits.begin();
+    for (size_t i = 0; i < fed.size(); ++i) {
+      const auto end = row + static_cast<std::ptrdiff_t>(slices[i].ids.size()) * chain.vocab();
+      fed[i]->logits.insert(fed[i]->logits.end(), row, end);
+      row = end;
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama"));
+  REQUIRE(checkpoint.ok());
+  const auto device = MakeDevice("cpu", 3);
+  REQUIRE(device.ok());
+  Ops& ops = (*device)->ops();
+  Chain chain(**checkpoint, ops, precision);
+  std::mt19937 random(1);
+  // Past 256 positions attention merges two splits.
+  const std::vector<int32_t> ids = RandomIds(random, 300, chain.vocab());
+  const std::vector<float> alone = LogitsOf(chain, ids);
+  CAPTURE(NameOf(precision));
+
+  SECTION("in chunks of any size") {
+    for (const int chunk : {1, 3, 16, 100}) {
+      CAPTURE(chunk);
+      CHECK(SameBits(LogitsOf(chain, ids, chunk), alone));
+    }
+  }
+  SECTION("on any number of stages") {
+    for (const std::vector<int>& cuts : {std::vector<int>{1}, {2}, {1, 3}, {1, 2, 3}}) {
+      CAPTURE(cuts);
+      Chain stages(**checkpoint, ops, precision, cuts);
+      CHECK(SameBits(LogitsOf(stages, ids), alone));
+      CHECK(SameBits(LogitsOf(stages, ids, 7), alone));
+    }
+  }
+  SECTION("among random mates, in random chunks and pages, on one stage and on three") {
+    Chain stages(**checkpoint, ops, precision, {1, 2});
+    for (int round = 0; round < 4; ++round) {
+      CAPTURE(round);
+      std::vector<Feed> feeds(6);
+      feeds[0].ids = ids;
+      for (size_t i = 1; i < feeds.size(); ++i) {
+        feeds[i].ids = RandomIds(random, static_cast<int>(1 + random() % 200), chain.vocab());
+      }
+      RunTogether(round % 2 == 0 ? chain : stages, feeds, random);
+      CHECK(SameBits(feeds[0].logits, alone));
+    }
+  }
+  SECTION("with any number of threads") {
+    for (const int threads : {1, 2, 5}) {
+      CAPTURE(threads);
+      const auto other = MakeDevice("cpu", threads);
+      REQUIRE(other.ok());
+      Chain same(**checkpoint, (*other)->ops(), precision);
+      CHECK(SameBits(LogitsOf(same, ids), alone));
+    }
+  }
+  SECTION("after its first pages were computed by another sequence") {
+    const std::vector<int32_t> prefix(ids.begin(), ids.begin() + 64);
+    Slice owner{.ids = prefix, .first = 0, .pages = {7, 3, 5, 1}};
+    chain.Logits(BatchOf({owner}));
+    Slice reader{.ids = {ids.begin() + 64, ids.end()}, .first = 64, .pages = {7, 3, 5, 1}};
+    for (int32_t page = 20; reader.pages.size() * kPageTokens < ids.size(); ++page) {
+      reader.pages.push_back(page);
+    }
+    const std::vector<float> rest = chain.Logits(BatchOf({reader}));
+    CHECK(SameBits(rest, {alone.begin() + 64 * chain.vocab(), alone.end()}));
+  }
+}
+
+TEST_CASE("what a page held before does not matter", "[invariance]") {
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama"));
+  REQUIRE(checkpoint.ok());
+  const auto device = MakeDevice("cpu", 2);
+  REQUIRE(device.ok());
+  Ops& ops = (*device)->ops();
+  std::mt19937 random(2);
+  Chain clean(**checkpoint, ops, precision);
+  const std::vector<int32_t> ids = RandomIds(random, 37, clean.vocab());
+  const std::vector<float> alone = LogitsOf(clean, ids);
+  Chain used(**checkpoint, ops, precision);
+  LogitsOf(used, RandomIds(random, 256, used.vocab()));
+  CHECK(SameBits(LogitsOf(used, ids), alone));
+}
+
+}  // namespace neurogrid

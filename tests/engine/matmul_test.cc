@@ -1,0 +1,324 @@
+#include "engine/cpu/matmul.h"
+
+#include <cmath>
+#include <vector>
+
+#include "catch2/catch_test_macros.hpp"
+#include "catch2/generators/catch_generators.hpp"
+#include "catch2/generators/catch_generators_range.hpp"
+#include "tests/engine/cpu_support.h"
+
+namespace neurogrid {
+namespace {
+
+using Format = PackedMatrix::Format;
+
+constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
+constexpr double kBf16Unit = 0x1p-8;  // the same: 8 significant bits
+
+/// Gives rows of a plain matrix [outputs, inputs].
+struct Rows {
+  const std::vector<float>& values;
+  int64_t inputs;
+  absl::Status operator()(int64_t first, int64_t count, float* out) const {
+    std::copy_n(values.data() + first * inputs, count * inputs, out);
+    return absl::OkStatus();
+  }
+};
+
+PackedMatrix PackRows(ThreadPool& pool, Format format, const std::vector<float>& w,
+                      int64_t inputs) {
+  const int64_t outputs = static_cast<int64_t>(w.size()) / inputs;
+  return PackedMatrix::Pack(pool, format, outputs, inputs, Rows{w, inputs}).value();
+}
+
+/// One product with its operands and, in f64, its value and the most that f32 chains may stray from
+/// it.
+struct Case {
+  Format format;
+  int64_t rows, outputs, inputs;
+  std::vector<float> w;    // as the packed matrix holds it
+  std::vector<bf16> x16;   // unless the format is kF32
+  std::vector<float> x32;  // widened x16
+  std::vector<float> bias;
+  std::vector<double> value;  // [rows][outputs], with bias
+  std::vector<double> bound;
+};
+
+Case MakeCase(Format format, int64_t rows, int64_t outputs, int64_t inputs) {
+  Case c = {format, rows, outputs, inputs, {}, {}, {}, {}, {}, {}};
+  c.x16 = RandomBf16(1, rows * inputs);
+  c.x32 = format == Format::kF32 ? RandomFloats(1, rows * inputs) : Widen(c.x16);
+  c.w = format == Format::kF32 ? RandomFloats(2, outputs * inputs)
+                               : Widen(RandomBf16(2, outputs * inputs));
+  c.bias = RandomFloats(3, outputs);
+  return c;
+}
+
+/// Every rounding of a chain of `inputs` products costs at most one unit of the sum of magnitudes.
+/// int16 activations add half a step, max|x| / 32767, for each weight.
+void FillExpected(Case& c, const PackedMatrix& packed) {
+  std::vector<float> w(static_cast<size_t>(c.outputs * c.inputs));
+  for (int64_t n = 0; n < c.outputs; ++n) packed.ReadRow(n, w.data() + n * c.inputs);
+  for (int64_t r = 0; r < c.rows; ++r) {
+    double largest = 0;
+    for (int64_t k = 0; k < c.inputs; ++k) {
+      largest = std::max(largest, std::fabs(double{c.x32[static_cast<size_t>(r * c.inputs + k)]}));
+    }
+    for (int64_t n = 0; n < c.outputs; ++n) {
+      double sum = c.bias[static_cast<size_t>(n)];
+      double magnitude = std::fabs(sum);
+      double weights = 0;
+      for (int64_t k = 0; k < c.inputs; ++k) {
+        const double weight = w[static_cast<size_t>(n * c.inputs + k)];
+        const double product = weight * double{c.x32[static_cast<size_t>(r * c.inputs + k)]};
+        sum += product;
+        magnitude += std::fabs(product);
+        weights += std::fabs(weight);
+      }
+      double bound = static_cast<double>(c.inputs + 4) * kF32Unit * magnitude;
+      if (c.format == Format::kInt8) bound += weights * largest / 32767 * 0.51;
+      c.value.push_back(sum);
+      c.bound.push_back(bound);
+    }
+  }
+}
+
+ConstTensor Activations(Case& c) {
+  const Shape shape = {c.rows, c.inputs};
+  return c.format == Format::kF32 ? View(c.x32, shape) : View(c.x16, shape);
+}
+
+void CheckWithin(const std::vector<float>& y, const Case& c, double extra_unit) {
+  double worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double allowed = c.bound[i] + extra_unit * (std::fabs(c.value[i]) + c.bound[i]);
+    worst = std::max(worst, std::fabs(double{y[i]} - c.value[i]) / allowed);
+  }
+  CHECK(worst <= 1);
+}
+
+TEST_CASE("a packed matrix holds what it was given", "[cpu]") {
+  const auto [outputs, inputs] =
+      GENERATE(table<int64_t, int64_t>({{64, 64}, {1, 1}, {70, 33}, {200, 128}}));
+  CAPTURE(outputs, inputs);
+  ThreadPool pool(2);
+  const std::vector<float> w = Widen(RandomBf16(7, outputs * inputs));
+  std::vector<float> row(static_cast<size_t>(inputs));
+  for (const Format format : {Format::kF32, Format::kBf16, Format::kInt8}) {
+    const PackedMatrix packed = PackRows(pool, format, w, inputs);
+    CHECK(packed.bytes() == PackedMatrix::BytesFor(format, outputs, inputs, false));
+    int wrong = 0;
+    for (int64_t n = 0; n < outputs; ++n) {
+      packed.ReadRow(n, row.data());
+      float largest = 0;
+      for (int64_t k = 0; k < inputs; ++k)
+        largest = std::max(largest, std::fabs(w[static_cast<size_t>(n * inputs + k)]));
+      // int8: half a step of max|w| / 127 and its own rounding.
+      const float allowed = format == Format::kInt8 ? largest / 127 * 0.5001f : 0;
+      for (int64_t k = 0; k < inputs; ++k) {
+        wrong += std::fabs(row[static_cast<size_t>(k)] - w[static_cast<size_t>(n * inputs + k)]) >
+                 allowed;
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("packing stops at the first error of its source", "[cpu]") {
+  ThreadPool pool(2);
+  const absl::StatusOr<PackedMatrix> packed =
+      PackedMatrix::Pack(pool, Format::kBf16, 640, 8, [](int64_t first, int64_t, float*) {
+        return first == 320 ? absl::DataLossError("torn") : absl::OkStatus();
+      });
+  CHECK(packed.status() == absl::DataLossError("torn"));
+}
+
+TEST_CASE("MatMul is the product of activations and weights", "[cpu]") {
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const auto [rows, outputs, inputs] = GENERATE(table<int64_t, int64_t, int64_t>(
+      {{1, 64, 64}, {3, 70, 33}, {7, 1, 1}, {13, 130, 96}, {2, 64, 5000}, {200, 65, 31}}));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(static_cast<int>(format), rows, outputs, inputs, NameOf(set));
+  ThreadPool pool(2);
+  const CpuContext cpu = {&pool, set};
+  Case c = MakeCase(format, rows, outputs, inputs);
+  const PackedMatrix packed = PackRows(pool, format, c.w, inputs);
+  FillExpected(c, packed);
+  const MatMulScratch scratch = MatMulScratch::Allocate(rows, inputs).value();
+  std::vector<float> y(static_cast<size_t>(rows * outputs));
+  SECTION("in f32") {
+    MatMul(cpu, View(y, {rows, outputs}), Activations(c), packed, c.bias.data(), scratch);
+    CheckWithin(y, c, 0);
+  }
+  SECTION("added to what was there") {
+    std::fill(y.begin(), y.end(), 2.5f);
+    MatMulAdd(cpu, View(y, {rows, outputs}), Activations(c), packed, c.bias.data(), scratch);
+    for (double& value : c.value) value += 2.5;
+    CheckWithin(y, c, 2 * kF32Unit);
+  }
+  SECTION("rounded once to bf16") {
+    if (format == Format::kF32) return;
+    std::vector<float> wide(y.size());
+    MatMul(cpu, View(wide, {rows, outputs}), Activations(c), packed, c.bias.data(), scratch);
+    std::vector<bf16> narrow(y.size());
+    MatMul(cpu, View(narrow, {rows, outputs}), Activations(c), packed, c.bias.data(), scratch);
+    std::vector<bf16> rounded;
+    for (const float value : wide) rounded.push_back(ToBf16(value));
+    CHECK(SameBits(narrow, rounded));
+    std::vector<bf16> sum(y.size(), ToBf16(2.5f));
+    MatMulAdd(cpu, View(sum, {rows, outputs}), Activations(c), packed, c.bias.data(), scratch);
+    for (double& value : c.value) value += 2.5;
+    CheckWithin(Widen(sum), c, kBf16Unit + 2 * kF32Unit);
+  }
+}
+
+TEST_CASE("MatMulSiluGated is SiLU of one product times the other", "[cpu]") {
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const auto [rows, outputs, inputs] =
+      GENERATE(table<int64_t, int64_t, int64_t>({{1, 32, 64}, {5, 97, 48}, {9, 64, 77}}));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(static_cast<int>(format), rows, outputs, inputs, NameOf(set));
+  ThreadPool pool(2);
+  const CpuContext cpu = {&pool, set};
+  Case gate = MakeCase(format, rows, outputs, inputs);
+  Case up = gate;
+  for (float& value : gate.w) value *= 0.125f;
+  up.w = Widen(RandomBf16(9, outputs * inputs));
+  const MatMulScratch scratch = MatMulScratch::Allocate(rows, inputs).value();
+  const PackedMatrix both = PackedMatrix::PackGated(pool, format, outputs, inputs,
+                                                    Rows{gate.w, inputs}, Rows{up.w, inputs})
+                                .value();
+  CHECK(both.bytes() == PackedMatrix::BytesFor(format, outputs, inputs, true));
+  // The two products alone have the same bits, so only the gate's own arithmetic is in question.
+  std::vector<float> g(static_cast<size_t>(rows * outputs)), u(g), y(g);
+  MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
+         nullptr, scratch);
+  MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
+         nullptr, scratch);
+  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, nullptr, scratch);
+  double worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
+    worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
+  }
+  // exp is good to 2 ulps (4 units); sum, quotient and product round once each.
+  CHECK(worst <= 7 * kF32Unit);
+
+  // Biases enter the products, which round once more each.
+  const std::vector<float> bias = Widen(RandomBf16(10, 2 * outputs));
+  const auto count = static_cast<size_t>(outputs);
+  MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
+         bias.data(), scratch);
+  MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
+         bias.data() + count, scratch);
+  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, bias.data(), scratch);
+  worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
+    worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
+  }
+  CHECK(worst <= 7 * kF32Unit);
+}
+
+TEST_CASE("a row's product has the same bits in any company", "[cpu]") {
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const int64_t inputs = GENERATE(130, 4500);
+  CAPTURE(static_cast<int>(format), inputs);
+  constexpr int64_t kRows = 70;
+  constexpr int64_t kOutputs = 130;
+  ThreadPool one(1);
+  Case c = MakeCase(format, kRows, kOutputs, inputs);
+  const PackedMatrix packed = PackRows(one, format, c.w, inputs);
+  const MatMulScratch scratch = MatMulScratch::Allocate(450, inputs).value();
+  std::vector<float> all(static_cast<size_t>(kRows * kOutputs));
+  const CpuContext reference = {&one, InstructionSets().back()};
+  MatMul(reference, View(all, {kRows, kOutputs}), Activations(c), packed, c.bias.data(), scratch);
+  const auto rows_from = [&](int64_t first, int64_t rows) {
+    const size_t row_bytes = static_cast<size_t>(inputs) * (format == Format::kF32 ? 4 : 2);
+    const ConstTensor x = Activations(c);
+    return ConstTensor(x.as<uint8_t>() + static_cast<size_t>(first) * row_bytes, x.dtype,
+                       {rows, inputs});
+  };
+  SECTION("for every number of rows, threads and instruction set") {
+    for (const InstructionSet set : InstructionSets()) {
+      for (const int threads : {1, 2, 5}) {
+        ThreadPool pool(threads);
+        int wrong = 0;
+        for (int64_t rows = 1; rows <= kRows; rows += inputs > 1000 ? 5 : 1) {
+          const int64_t first = kRows - rows;
+          std::vector<float> y(static_cast<size_t>(rows * kOutputs));
+          MatMul({&pool, set}, View(y, {rows, kOutputs}), rows_from(first, rows), packed,
+                 c.bias.data(), scratch);
+          wrong += !SameBits(y, std::vector<float>(all.begin() + first * kOutputs, all.end()));
+        }
+        CAPTURE(NameOf(set), threads);
+        CHECK(wrong == 0);
+      }
+    }
+  }
+  SECTION("and in batches beyond one block of rows") {
+    Case many = c;
+    many.rows = 450;
+    many.x32.clear();
+    many.x16.clear();
+    for (int64_t r = 0; r < many.rows; ++r) {
+      const int64_t from = r % kRows * inputs;
+      many.x32.insert(many.x32.end(), c.x32.begin() + from, c.x32.begin() + from + inputs);
+      many.x16.insert(many.x16.end(), c.x16.begin() + from, c.x16.begin() + from + inputs);
+    }
+    ThreadPool pool(2);
+    for (const InstructionSet set : InstructionSets()) {
+      std::vector<float> y(static_cast<size_t>(many.rows * kOutputs));
+      MatMul({&pool, set}, View(y, {many.rows, kOutputs}), Activations(many), packed, c.bias.data(),
+             scratch);
+      int wrong = 0;
+      for (int64_t r = 0; r < many.rows; ++r) {
+        wrong += std::memcmp(y.data() + r * kOutputs, all.data() + r % kRows * kOutputs,
+                             kOutputs * sizeof(float)) != 0;
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
+TEST_CASE("instruction sets agree on tiny and huge values", "[cpu]") {
+  if (InstructionSets().size() < 2) SKIP("this machine has one instruction set");
+  constexpr int64_t kInputs = 256;
+  std::vector<bf16> x(8 * kInputs);
+  std::vector<float> w(128 * kInputs);
+  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(SplitMix64(i) & 0xbfff);
+  for (size_t i = 0; i < w.size(); ++i) {
+    w[i] = ToFloat(bf16{static_cast<uint16_t>(SplitMix64(i + 999983) & 0xbfff)});
+  }
+  ThreadPool pool(2);
+  const PackedMatrix packed = PackRows(pool, Format::kBf16, w, kInputs);
+  const MatMulScratch scratch = MatMulScratch::Allocate(8, kInputs).value();
+  std::vector<std::vector<bf16>> results;
+  for (const InstructionSet set : InstructionSets()) {
+    std::vector<bf16> y(8 * 128);
+    MatMul({&pool, set}, View(y, {8, 128}), View(x, {8, kInputs}), packed, nullptr, scratch);
+    results.push_back(y);
+  }
+  CHECK(SameBits(results[0], results[1]));
+}
+
+TEST_CASE("a row with a NaN gives NaNs and leaves its neighbours alone", "[cpu]") {
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  ThreadPool pool(1);
+  Case c = MakeCase(format, 3, 64, 64);
+  const PackedMatrix packed = PackRows(pool, format, c.w, 64);
+  const MatMulScratch scratch = MatMulScratch::Allocate(3, 64).value();
+  std::vector<float> clean(3 * 64), y(3 * 64);
+  MatMul({&pool, set}, View(clean, {3, 64}), Activations(c), packed, nullptr, scratch);
+  c.x32[64 + 5] = NAN;
+  c.x16[64 + 5] = ToBf16(NAN);
+  MatMul({&pool, set}, View(y, {3, 64}), Activations(c), packed, nullptr, scratch);
+  int wrong = 0;
+  for (size_t i = 0; i < y.size(); ++i) wrong += i / 64 == 1 ? !std::isnan(y[i]) : y[i] != clean[i];
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+}  // namespace neurogrid

@@ -1,0 +1,214 @@
+// A stage from load to sampled tokens: the seam that workers run on.
+#include "engine/stage.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <cstring>
+
+#include "engine/batch_check.h"
+#include "engine/model/stage_memory.h"
+#include "engine/workspace_bytes.h"
+#include "tests/engine/allocation_count.h"
+#include "tests/engine/chain.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int kVocab = 263;
+
+std::unique_ptr<Checkpoint> Open(const std::string& name) {
+  auto checkpoint = Checkpoint::Open(Golden(name));
+  REQUIRE(checkpoint.ok());
+  return *std::move(checkpoint);
+}
+
+std::unique_ptr<Device> Cpu() {
+  auto device = MakeDevice("cpu", 2);
+  REQUIRE(device.ok());
+  return *std::move(device);
+}
+
+std::unique_ptr<Stage> Load(const Checkpoint& checkpoint, Device& device, LayerRange layers,
+                            Precision precision = Precision::kBf16) {
+  const StageOptions options{
+      .layers = layers, .precision = precision, .limits = TestLimits(kVocab)};
+  auto stage = Stage::Load(checkpoint, device, options);
+  REQUIRE(stage.ok());
+  return *std::move(stage);
+}
+
+/// Draws `count` tokens after `prompt`, one at a time, through all stages.
+std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
+                              const std::vector<int32_t>& prompt, SamplingRow row, int count) {
+  std::vector<int32_t> drawn;
+  Slice slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}};
+  while (static_cast<int>(drawn.size()) < count) {
+    Batch batch = BatchOf({slice});
+    const int end = slice.first + batch.rows();
+    row.position = end;
+    batch.sampled_rows = {batch.rows() - 1};
+    batch.sampling = {row};
+    REQUIRE(CheckBatch(batch, TestLimits(kVocab)).ok());
+    ConstTensor activations;
+    for (const std::unique_ptr<Stage>& stage : stages) {
+      auto output = stage->Run(batch, activations);
+      REQUIRE(output.ok());
+      activations = output->activations;
+      for (const SampledToken& token : output->sampled) drawn.push_back(token.token);
+    }
+    slice = {.ids = {drawn.back()}, .first = end, .pages = slice.pages};
+  }
+  return drawn;
+}
+
+}  // namespace
+
+TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
+  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");  // untied and tied
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = Open(model);
+  const std::unique_ptr<Device> device = Cpu();
+  SamplingRow row;
+  row.seed = 99;
+  row.temperature = 0.8f;
+  row.top_p = 0.95f;
+  const std::vector<int32_t> prompt = {5, 100, 7, 42, 250, 3};
+  std::vector<std::unique_ptr<Stage>> one;
+  one.push_back(Load(*checkpoint, *device, {0, 4}, precision));
+  const std::vector<int32_t> expected = Generate(one, prompt, row, 40);
+  for (const std::vector<int>& cuts : {std::vector<int>{0, 2, 4}, {0, 1, 3, 4}}) {
+    std::vector<std::unique_ptr<Stage>> stages;
+    for (size_t i = 0; i + 1 < cuts.size(); ++i) {
+      stages.push_back(Load(*checkpoint, *device, {cuts[i], cuts[i + 1]}, precision));
+      CHECK(stages.back()->determinism_class() == one[0]->determinism_class());
+    }
+    CHECK(Generate(stages, prompt, row, 40) == expected);
+  }
+}
+
+TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  CAPTURE(NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, 4}, precision);
+  Slice slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}};
+  for (int32_t page = 0; page < 25; ++page) slice.pages.push_back(page);
+  Batch batch = BatchOf({slice});
+  batch.sampled_rows = {100, 399};
+  batch.sampling.resize(2);
+  batch.sampling[1].top_p = 0.9f;
+  // 400 rows of the narrowest activation alone take 38,400 bytes.
+  const int64_t allocated = AllocatedBytesOf([&] { CHECK(stage->Run(batch, {}).ok()); });
+  CHECK(allocated < 4096);
+}
+
+TEST_CASE("a stage knows the memory it takes", "[stage]") {
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Stage> whole = Load(*checkpoint, *device, {0, 4});
+  const std::unique_ptr<Stage> head = Load(*checkpoint, *device, {0, 1});
+  const std::unique_ptr<Stage> tail = Load(*checkpoint, *device, {1, 4});
+  CHECK(head->memory().weight_bytes + tail->memory().weight_bytes == whole->memory().weight_bytes);
+  // 16 tokens x (keys, values) x 2 heads x 24 values x 2 bytes, for each layer.
+  CHECK(head->memory().page_bytes == 16 * 2 * 2 * 24 * 2);
+  CHECK(tail->memory().page_bytes == 3 * head->memory().page_bytes);
+  CHECK(whole->memory().state_bytes == 0);
+  CHECK(whole->memory().workspace_bytes ==
+        StageWorkspaceBytes(checkpoint->config(), whole->options()));
+  // The last stage holds logits of 512 rows x 263 ids x 4 bytes, and the rows they come from.
+  const int64_t difference = tail->memory().workspace_bytes - head->memory().workspace_bytes;
+  CHECK(difference >= 512 * (263 * 4 + 96 * 2));
+  CHECK(difference < 512 * (263 * 4 + 96 * 2) + 512);
+}
+
+TEST_CASE("a stage's weights take the bytes that planning counts", "[stage]") {
+  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = Open(model);
+  const std::unique_ptr<Device> device = Cpu();
+  const ModelMemory model_memory = MemoryOf(checkpoint->config(), precision);
+  for (const LayerRange layers : {LayerRange{0, 4}, {0, 2}, {1, 2}, {2, 4}}) {
+    CAPTURE(layers.ToString());
+    const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, layers, precision);
+    CHECK(stage->memory().weight_bytes == StageWeightBytes(model_memory, layers));
+    CHECK(stage->memory().page_bytes == PageBytes(model_memory, layers, kPageTokens));
+  }
+}
+
+TEST_CASE("loading reports its progress up to the end", "[stage]") {
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = Cpu();
+  const LayerRange layers =
+      GENERATE(LayerRange{0, 4}, LayerRange{0, 1}, LayerRange{1, 2}, LayerRange{3, 4});
+  std::vector<int64_t> done;
+  int64_t total = 0;
+  const StageOptions options{.layers = layers, .limits = TestLimits(kVocab)};
+  const auto stage = Stage::Load(*checkpoint, *device, options, [&](int64_t now, int64_t of) {
+    done.push_back(now);
+    total = of;
+  });
+  REQUIRE(stage.ok());
+  CHECK(std::is_sorted(done.begin(), done.end()));
+  CHECK(done.back() == total);
+  CHECK(total > 0);
+}
+
+TEST_CASE("a stage refuses what does not fit it", "[stage]") {
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = Cpu();
+  SECTION("layers that the model does not have") {
+    for (const LayerRange layers : {LayerRange{0, 5}, {-1, 2}, {2, 2}, {3, 1}}) {
+      const StageOptions options{.layers = layers, .limits = TestLimits(kVocab)};
+      const auto stage = Stage::Load(*checkpoint, *device, options);
+      CHECK(stage.status().code() == absl::StatusCode::kInvalidArgument);
+      CHECK(stage.status().message().find(layers.ToString()) != absl::string_view::npos);
+    }
+  }
+  SECTION("a vocabulary larger than the model's") {
+    const StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab + 1)};
+    const auto stage = Stage::Load(*checkpoint, *device, options);
+    CHECK(stage.status().message().find("vocab_size is 264") != absl::string_view::npos);
+  }
+  SECTION("more pages than there is memory") {
+    StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab)};
+    options.limits.pages = 1 << 30;
+    const auto stage = Stage::Load(*checkpoint, *device, options);
+    CHECK(stage.status().code() == absl::StatusCode::kResourceExhausted);
+  }
+  SECTION("activations of another shape or dtype") {
+    const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {1, 4});
+    const Batch batch = BatchOf({Slice{.ids = {1, 2}, .first = 0, .pages = {0}}});
+    const std::vector<float> values(2 * 96);
+    CHECK(!stage->Run(batch, {values.data(), DType::kF32, Shape({2, 96})}).ok());
+    CHECK(!stage->Run(batch, {values.data(), DType::kBF16, Shape({1, 96})}).ok());
+    CHECK(!stage->Run(batch, {}).ok());
+    CHECK(stage->Run(batch, {values.data(), DType::kBF16, Shape({2, 96})}).ok());
+  }
+}
+
+TEST_CASE("ids beyond the tokenizer are never drawn", "[stage]") {
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = Cpu();
+  StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab)};
+  options.limits.vocab_size = 10;
+  const auto stage = Stage::Load(*checkpoint, *device, options);
+  REQUIRE(stage.ok());
+  Batch batch = BatchOf({Slice{.ids = {1, 2, 3}, .first = 0, .pages = {0}}});
+  batch.sampled_rows = {2};
+  batch.sampling.resize(1);
+  batch.sampling[0].temperature = 100;
+  batch.sampling[0].top_logprobs = 20;
+  for (int32_t position = 3; position < 200; ++position) {
+    batch.sampling[0].position = position;
+    const auto output = (*stage)->Run(batch, {});
+    REQUIRE(output.ok());
+    CHECK(output->sampled[0].token < 10);
+    CHECK(output->sampled[0].top.size() == 10);
+  }
+}
+
+}  // namespace neurogrid

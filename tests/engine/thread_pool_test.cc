@@ -1,0 +1,65 @@
+#include "engine/cpu/thread_pool.h"
+
+#include <immintrin.h>
+
+#include <atomic>
+#include <vector>
+
+#include "catch2/catch_test_macros.hpp"
+#include "catch2/generators/catch_generators.hpp"
+
+namespace neurogrid {
+namespace {
+
+TEST_CASE("a thread pool runs every chunk once", "[cpu]") {
+  const int threads = GENERATE(1, 2, 3, 8);
+  const int64_t chunks = GENERATE(0, 1, 2, 7, 1000);
+  CAPTURE(threads, chunks);
+  ThreadPool pool(threads);
+  CHECK(pool.threads() == threads);
+  std::vector<int> runs(static_cast<size_t>(chunks));
+  pool.ParallelFor(chunks, [&](int64_t chunk, int) { ++runs[static_cast<size_t>(chunk)]; });
+  CHECK(runs == std::vector<int>(static_cast<size_t>(chunks), 1));
+}
+
+TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu]") {
+  ThreadPool pool(4);
+  std::vector<std::atomic<int>> busy(4);
+  std::atomic<int> clashes = 0;
+  for (int job = 0; job < 200; ++job) {
+    pool.ParallelFor(40, [&](int64_t, int worker) {
+      if (busy[static_cast<size_t>(worker)].fetch_add(1) != 0) ++clashes;
+      busy[static_cast<size_t>(worker)].fetch_sub(1);
+    });
+  }
+  CHECK(clashes == 0);
+}
+
+TEST_CASE("one job ends before the next begins", "[cpu]") {
+  ThreadPool pool(3);
+  std::vector<int64_t> values(64, 0);
+  for (int job = 0; job < 5000; ++job) {
+    // Plain memory, written by whichever thread comes: the pool orders jobs.
+    const int64_t shift = job % 64;
+    pool.ParallelFor(
+        64, [&](int64_t chunk, int) { ++values[static_cast<size_t>((chunk + shift) % 64)]; });
+  }
+  CHECK(values == std::vector<int64_t>(64, 5000));
+}
+
+TEST_CASE("chunks run with denormals flushed and the caller keeps its own mode", "[cpu]") {
+  const int threads = GENERATE(1, 3);
+  ThreadPool pool(threads);
+  constexpr unsigned kSticky = 0x3f;  // exceptions seen so far
+  const unsigned before = _mm_getcsr() & ~kSticky;
+  volatile float smallest = 1.2e-38f;
+  std::vector<float> products(100, -1);
+  pool.ParallelFor(
+      100, [&](int64_t chunk, int) { products[static_cast<size_t>(chunk)] = smallest * 0.25f; });
+  CHECK(products == std::vector<float>(100, 0));
+  CHECK((_mm_getcsr() & ~kSticky) == before);
+  CHECK(smallest * 0.25f != 0);
+}
+
+}  // namespace
+}  // namespace neurogrid
