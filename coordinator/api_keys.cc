@@ -1,7 +1,5 @@
 #include "coordinator/api_keys.h"
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -106,7 +104,7 @@ const ApiKey* ApiKeys::Find(absl::string_view shown) const {
   const ApiKey* found = nullptr;
   for (const ApiKey& key : keys_) {
     const Sha256Digest& digest = key.named ? part : whole;
-    const bool equal = CRYPTO_memcmp(digest.data(), key.secret_digest.data(), digest.size()) == 0;
+    const bool equal = SameInConstantTime(digest, key.secret_digest);
     const bool meant = key.named ? named && key.id == id : true;
     if (equal && meant) found = &key;
   }

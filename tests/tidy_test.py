@@ -34,7 +34,7 @@ THIRD_PARTY = {
     "openssl/": {"common/digest.cc", "common/identity.cc"},
     "httplib.h": {"coordinator/http_server.cc"},
     "pcre2.h": {"engine/text/split_pattern.cc"},
-    "prometheus/": {"coordinator/metrics.cc"},
+    "prometheus/": {"coordinator/serving_metrics.cc"},
     "CLI/": {"coordinator/command_line.cc", "worker/command_line.cc"},
 }
 FORBIDDEN = {

@@ -88,8 +88,7 @@ TEST_CASE("a request without a key is refused before its body is read", "[http]"
 }
 
 TEST_CASE("malformed keys are named by their line, not by their text", "[http]") {
-  for (const char* line :
-       {"tiny", "ng-a-tiny", "ng-a-sha256:12", "a-secret-of-some-length odd"}) {
+  for (const char* line : {"tiny", "ng-a-tiny", "ng-a-sha256:12", "a-secret-of-some-length odd"}) {
     CAPTURE(line);
     const auto keys = ApiKeys::Parse({"a-good-secret-of-length", line});
     REQUIRE_FALSE(keys.ok());
