@@ -1,4 +1,5 @@
-// Global functions of chat templates: range, dict, namespace, joiner, cycler, raise_exception, strftime_now.
+// Global functions of chat templates: range, dict, namespace, joiner, cycler, raise_exception,
+// strftime_now.
 #include <algorithm>
 #include <ctime>
 
@@ -108,8 +109,8 @@ absl::StatusOr<std::shared_ptr<Dict>> FillDict(Runtime& runtime, const Arguments
                                                absl::string_view function) {
   auto dict = std::make_shared<Dict>();
   if (arguments.positional.size() > 1) {
-    return TypeError(absl::StrCat(function, " expected at most 1 argument, got ",
-                                  arguments.positional.size()));
+    return TypeError(
+        absl::StrCat(function, " expected at most 1 argument, got ", arguments.positional.size()));
   }
   if (!arguments.positional.empty()) {
     const Value& from = arguments.positional[0];
@@ -145,8 +146,7 @@ class Namespace : public Object, public Breakable {
   std::string type_name() const override { return "Namespace"; }
   absl::StatusOr<Text> Repr(Runtime& runtime) override {
     Text text("<Namespace ", Origin::kTemplate);
-    NG_ASSIGN_OR_RETURN(const Text inside,
-                        ToRepr(runtime, Value(Value::Kind::kDict, values_)));
+    NG_ASSIGN_OR_RETURN(const Text inside, ToRepr(runtime, Value(Value::Kind::kDict, values_)));
     text.Append(inside);
     text.Append(">", Origin::kTemplate);
     return text;
@@ -156,9 +156,7 @@ class Namespace : public Object, public Breakable {
     if (found == nullptr) return std::nullopt;
     return *found;
   }
-  absl::Status Set(const Value& name, Value value) {
-    return values_->Set(name, std::move(value));
-  }
+  absl::Status Set(const Value& name, Value value) { return values_->Set(name, std::move(value)); }
   void Break() override { values_ = std::make_shared<Dict>(); }
 
  private:
@@ -167,9 +165,9 @@ class Namespace : public Object, public Breakable {
 
 absl::Status CheckNamespaceName(const Value& name) {
   if (!name.is_string() || !absl::StartsWith(name.bytes(), "_")) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("a namespace cannot store '", name.bytes().substr(0, 100),
-                   "': its name starts with an underscore"));
+  return absl::InvalidArgumentError(absl::StrCat("a namespace cannot store '",
+                                                 name.bytes().substr(0, 100),
+                                                 "': its name starts with an underscore"));
 }
 
 absl::StatusOr<Value> MakeNamespace(Runtime& runtime, const Arguments& arguments) {
@@ -301,10 +299,14 @@ struct GlobalRow {
   Builtin body;
 };
 constexpr GlobalRow kGlobals[] = {
-    {"range", MakeRange},   {"dict", MakeDict},
-    {"joiner", MakeJoiner}, {"cycler", MakeCycler},
-    {"lipsum", Lipsum},     {"namespace", MakeNamespace},
-    {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow},
+    {"range", MakeRange},
+    {"dict", MakeDict},
+    {"joiner", MakeJoiner},
+    {"cycler", MakeCycler},
+    {"lipsum", Lipsum},
+    {"namespace", MakeNamespace},
+    {"raise_exception", RaiseException},
+    {"strftime_now", StrftimeNow},
 };
 
 }  // namespace
