@@ -58,12 +58,12 @@ absl::StatusOr<std::optional<Value>> Subscript(Runtime& runtime, const Value& va
 /// getattr(value, name) in the sandbox.
 absl::StatusOr<std::optional<Value>> PlainAttribute(Runtime& runtime, const Value& value,
                                                     const Value& name) {
+  if (value.is_undefined()) return UndefinedError(value);
   const std::string& bytes = name.bytes();
   if (absl::StartsWith(bytes, "__") && absl::EndsWith(bytes, "__")) {
     return runtime.NewUndefined(absl::StrCat("access to attribute '", bytes.substr(0, 100),
                                              "' of '", value.type_name(), "' object is unsafe."));
   }
-  if (value.is_undefined()) return UndefinedError(value);
   if (value.is_object()) return value.object().Attribute(runtime, bytes);
   return FindMethod(runtime, value, bytes);
 }

@@ -167,7 +167,11 @@ absl::StatusOr<Value> FilterRound(Runtime&, const Arguments& arguments) {
   const double scale = std::pow(10.0, static_cast<double>(precision));
   if (method != "common") {
     const double scaled = value.number() * scale;
-    return Value::Float((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
+    if (!std::isfinite(scaled)) {
+      return absl::InvalidArgumentError("cannot convert float infinity or NaN to integer");
+    }
+    // math.ceil and math.floor give integers, which have no negative zero.
+    return Value::Float((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale + 0.0);
   }
   if (value.is_integral() && precision >= 0) return Value::Int(value.integer());
   if (!std::isfinite(value.number())) return value;

@@ -59,6 +59,14 @@ class Range : public Object {
     const std::string step = step_ == 1 ? "" : absl::StrCat(", ", step_);
     return Text(absl::StrCat("range(", start_, ", ", stop_, step, ")"), Origin::kTemplate);
   }
+  absl::StatusOr<std::optional<Value>> Attribute(Runtime&, absl::string_view name) override {
+    for (const absl::string_view one : {"count", "index", "start", "stop", "step"}) {
+      if (name != one) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the attribute ", name, " of range is not supported in chat templates"));
+    }
+    return std::nullopt;
+  }
   absl::StatusOr<std::optional<Value>> Item(Runtime&, const Value& key) override {
     if (!key.is_integral()) return std::nullopt;
     const int64_t index = key.integer() < 0 ? key.integer() + count_ : key.integer();

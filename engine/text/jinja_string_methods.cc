@@ -30,22 +30,7 @@ absl::StatusOr<Value> Capitalize(Runtime& runtime, const Arguments& arguments) {
 
 absl::StatusOr<Value> SwapCase(Runtime& runtime, const Arguments& arguments) {
   NG_ASSIGN_OR_RETURN(const Bound bound, Bind("swapcase", arguments, {"/self"}, 1));
-  const Text& text = bound[0]->text();
-  NG_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() * 8));
-  Text out;
-  for (size_t i = 0; i < text.size();) {
-    const CodePoint point = DecodeAt(text.bytes(), i);
-    const CaseForm form = ToCase(point.code, IsUpper(point.code) ? Case::kLower : Case::kUpper);
-    std::string bytes;
-    if (!IsUpper(point.code) && !IsLower(point.code)) {
-      AppendUtf8(bytes, point.code);
-    } else {
-      for (int k = 0; k < form.count; ++k) AppendUtf8(bytes, form.codes[k]);
-    }
-    out.Append(bytes, text.OriginAt(i));
-    i += static_cast<size_t>(point.length);
-  }
-  return runtime.NewString(std::move(out));
+  return StringSwapCase(runtime, *bound[0]);
 }
 
 template <bool kLeft, bool kRight>

@@ -14,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/text/jinja.h"
+#include "tests/support/golden.h"
 #include "tests/support/test_data.h"
 
 namespace neurogrid {
@@ -356,6 +357,32 @@ TEST_CASE("a model directory says its templates and special tokens", "[chat_temp
     CHECK(ChatTemplateSourcesOfDirectory(folder.string()).value().templates.empty());
   }
   std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("a GGUF file says its template, and its special tokens by their ids", "[chat_template]") {
+  const auto gguf = Gguf::Open(Golden("gguf/llama-F32.gguf")).value();
+  const ChatTemplateSources sources = ChatTemplateSourcesOfGguf(*gguf).value();
+  REQUIRE(sources.templates.size() == 1);
+  CHECK(sources.templates[0].name == "default");
+  CHECK(sources.templates[0].source == gguf->String("tokenizer.chat_template").value());
+  const std::vector<std::string>& tokens = *gguf->Strings("tokenizer.ggml.tokens").value();
+  const int64_t bos = gguf->Integer("tokenizer.ggml.bos_token_id").value();
+  CHECK(sources.special_tokens.Find("bos_token")->as_string() == tokens[static_cast<size_t>(bos)]);
+  CHECK(ChatTemplate::Compile(sources).ok());
+}
+
+TEST_CASE("SmolLM2 carries its chat template in its GGUF file", "[chat_template]") {
+  const auto path = SmolLm2();
+  if (!path.has_value()) SKIP("the default model is not here");
+  const auto gguf = Gguf::Open(*path).value();
+  const ChatTemplateSources sources = ChatTemplateSourcesOfGguf(*gguf).value();
+  CHECK(sources.special_tokens == SpecialTokens("smollm2"));
+  const auto chat = ChatTemplate::Compile(sources).value();
+  CHECK_FALSE(chat->takes_content_lists());
+  CHECK_FALSE(chat->reads_clock());
+  ChatTemplate::Input input = OneUserMessage("Hello, how are you?");
+  CHECK(absl::EndsWith(Joined(chat->Render(input).value()),
+                       "<|im_start|>user\nHello, how are you?<|im_end|>\n<|im_start|>assistant\n"));
 }
 
 }  // namespace
