@@ -101,12 +101,11 @@ absl::StatusOr<BenchResult> Measure(const BenchTarget& target, const Case& c, in
       2.0 * c.tokens() * static_cast<double>(target.parameters_body) +
       2.0 * c.steps * c.sequences * static_cast<double>(target.parameters_head);
   for (int round = 0; round < rounds; ++round) {
-    const double read = target.read_bandwidth();
-    const double peak = target.matmul_rate();
+    const BenchTarget::Floor floor = target.floor();
     NG_ASSIGN_OR_RETURN(const double seconds, TimeOnce(target, c));
     speeds.push_back(c.tokens() / seconds);
-    read_shares.push_back(bytes / seconds / read);
-    matmul_shares.push_back(operations / seconds / peak);
+    read_shares.push_back(bytes / seconds / floor.read_bandwidth);
+    matmul_shares.push_back(operations / seconds / floor.matmul_rate);
   }
   BenchResult result;
   result.name = c.name;

@@ -26,8 +26,11 @@ struct BenchTarget {
   int64_t kv_bytes_per_token = 0;
   BatchLimits limits;
   std::function<absl::StatusOr<std::vector<SampledToken>>(const Batch&)> run;
-  std::function<double()> read_bandwidth;  // bytes per second, measured now
-  std::function<double()> matmul_rate;     // operations per second, measured now
+  struct Floor {
+    double read_bandwidth = 0;  // bytes per second
+    double matmul_rate = 0;     // operations per second
+  };
+  std::function<Floor()> floor;  // of the machine, measured now
 };
 
 /// One measured case. Times are medians over the rounds; floors are measured in the same rounds.

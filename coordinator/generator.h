@@ -27,28 +27,28 @@ struct SamplingOptions {
   int32_t repeat_last_n = -1;  // -1: all; 0: off
   float presence_penalty = 0;
   float frequency_penalty = 0;
-  uint64_t seed = 0;           // of the request; choice j draws with SplitMix64(seed + j)
-  int32_t top_logprobs = -1;   // -1: none
+  uint64_t seed = 0;          // of the request; choice j draws with SplitMix64(seed + j)
+  int32_t top_logprobs = -1;  // -1: none
   std::vector<std::pair<int32_t, float>> bias;
 };
 
 struct GenerationRequest {
-  std::string id;                     // "chatcmpl-...": for logs and /v1/requests
-  std::string tenant;                 // key id; "" without keys
+  std::string id;      // "chatcmpl-...": for logs and /v1/requests
+  std::string tenant;  // key id; "" without keys
   std::string cache_salt;
   bool use_cache = true;
   std::vector<std::vector<int32_t>> prompts;  // choices are numbered prompt * n + choice
   int n = 1;
-  int64_t tokens_max = 0;             // 0: prefill only
+  int64_t tokens_max = 0;  // 0: prefill only
   int64_t tokens_min = 0;
   bool ignore_eos = false;
-  bool echo_logprobs = false;         // report logprobs of the prompt too; the prefix cache is not read
-  std::vector<int32_t> end_ids;       // of the model; they end the text and are not part of it
-  std::vector<int32_t> stop_ids;      // asked for by the client
+  bool echo_logprobs = false;     // report logprobs of the prompt too; the prefix cache is not read
+  std::vector<int32_t> end_ids;   // of the model; they end the text and are not part of it
+  std::vector<int32_t> stop_ids;  // asked for by the client
   std::vector<std::string> stops;
   bool include_stop_text = false;
   bool skip_special = true;
-  bool strip_leading_space = false;   // chat with tokenizers that strip one (models.md 5.4)
+  bool strip_leading_space = false;  // chat with tokenizers that strip one (models.md 5.4)
   SamplingOptions sampling;
   std::optional<absl::Duration> timeout;
 };
@@ -58,17 +58,17 @@ enum class FinishReason { kStop, kLength };
 struct GeneratedToken {
   int32_t id = 0;
   float logprob = 0;
-  std::vector<TokenLogprob> top;
+  std::vector<TokenLogprob> top = {};
 };
 
 /// What happened to one choice since the last event.
 struct GenerationEvent {
   int choice = 0;
-  std::string text;                      // whole code points, stop text already held back
-  std::vector<GeneratedToken> tokens;    // every token since the last event, end token included
-  std::vector<GeneratedToken> prompt;    // with echo_logprobs, once: logprobs of prompt tokens 1..
+  std::string text;                    // whole code points, stop text already held back
+  std::vector<GeneratedToken> tokens;  // every token since the last event, end token included
+  std::vector<GeneratedToken> prompt;  // with echo_logprobs, once: logprobs of prompt tokens 1..
   std::optional<FinishReason> finish;
-  Json stop_reason;                      // string, id, "max_tokens", "context_length" or null
+  Json stop_reason;  // string, id, "max_tokens", "context_length" or null
 };
 
 struct GenerationUsage {
@@ -106,13 +106,29 @@ class Generation {
 
 /// A refused request, before any token.
 struct Refusal {
-  enum class Kind { kQueueFull, kRateLimited, kLoading, kNoWorkers, kRecovering, kDraining, kTooLong };
+  enum class Kind {
+    kQueueFull,
+    kRateLimited,
+    kLoading,
+    kNoWorkers,
+    kRecovering,
+    kDraining,
+    kTooLong
+  };
   Kind kind = Kind::kQueueFull;
   std::string message;
   double retry_after_s = 0;
 };
 
-enum class ServingState { kLoading, kWaitingForWorkers, kPlanning, kReady, kRecovering, kCanaryFailed, kDraining };
+enum class ServingState {
+  kLoading,
+  kWaitingForWorkers,
+  kPlanning,
+  kReady,
+  kRecovering,
+  kCanaryFailed,
+  kDraining
+};
 
 class Generator {
  public:

@@ -16,6 +16,7 @@ int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers) {
   const bool last = layers.last == static_cast<int>(model.layers.size());
   int64_t bytes = model.workspace_bytes;
   if (layers.first == 0) bytes += model.embedding_bytes;
+  if (layers.first == 0 && last) bytes -= model.shared_bytes;
   if (last) bytes += model.head_bytes + model.last_workspace_bytes;
   for (int l = layers.first; l < layers.last; ++l) {
     bytes += model.layers[l].weight_bytes + model.slots * model.layers[l].state_bytes_per_slot;

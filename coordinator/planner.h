@@ -31,6 +31,7 @@ struct ModelFacts {
   std::vector<LayerFacts> layers;
   int64_t embedding_bytes = 0;  // on the first stage
   int64_t head_bytes = 0;       // final norm and head, on the last stage
+  int64_t shared_bytes = 0;     // of both, held once where one stage is first and last (tied)
   int64_t head_parameters = 0;
   int64_t attention_width = 0;       // query heads * head_dim
   int64_t row_bytes = 0;             // one activation row on the wire, what rides with it included

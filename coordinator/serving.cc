@@ -169,10 +169,10 @@ void Serving::SubmitSteps(SteadyTime now) {
   }
 }
 
-void Serving::StepDone(uint64_t epoch_tag, uint64_t step,
+void Serving::StepDone(uint64_t tag, uint64_t step,
                        absl::StatusOr<std::vector<SampledToken>> sampled) {
-  Post([this, epoch_tag, step, sampled = std::move(sampled)] {
-    if (epoch_tag != chain_tag_.load() || chain_ == nullptr) return;  // of a chain that is gone
+  Post([this, tag, step, sampled = std::move(sampled)] {
+    if (tag != chain_tag_ || chain_ == nullptr) return;  // of a chain that is gone
     const SteadyTime now = std::chrono::steady_clock::now();
     absl::StatusOr<std::vector<SchedulerEvent>> events =
         sampled.ok() ? scheduler_->Commit(step, *sampled, now)
@@ -186,9 +186,9 @@ void Serving::StepDone(uint64_t epoch_tag, uint64_t step,
   });
 }
 
-void Serving::ChainUp(std::shared_ptr<Chain> chain, SchedulerOptions shape,
+void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptions shape,
                       std::string determinism_class) {
-  Post([this, chain = std::move(chain), shape = std::move(shape),
+  Post([this, tag, chain = std::move(chain), shape = std::move(shape),
         determinism_class = std::move(determinism_class)] {
     const SteadyTime now = std::chrono::steady_clock::now();
     SchedulerOptions options = options_.scheduler;
@@ -206,7 +206,7 @@ void Serving::ChainUp(std::shared_ptr<Chain> chain, SchedulerOptions shape,
               now);
     }
     chain_ = chain;
-    ++chain_tag_;
+    chain_tag_ = tag;
     last_token_ns_ = 0;
     canary_ = 0;
     context_tokens_max_ = scheduler_->context_tokens_max();
@@ -233,7 +233,6 @@ void Serving::ChainDown(ServingState state, const absl::Status& error,
     }
     if (chain_ == nullptr) return;
     chain_.reset();
-    ++chain_tag_;
     canary_ = 0;
     Deliver(scheduler_->Reset(shape_, error, now), now);
   });

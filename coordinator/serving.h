@@ -50,21 +50,18 @@ class Serving final : public Generator {
 
   // Called from any thread; each takes effect on the serving thread, in order.
 
-  /// A chain of the new epoch serves from now on. `chain` lives until the next ChainUp or ChainDown
-  /// has taken effect.
-  void ChainUp(std::shared_ptr<Chain> chain, SchedulerOptions shape, std::string determinism_class);
+  /// A new chain serves from now on; it is let go at the next ChainUp or ChainDown.
+  /// Results come back under `tag`; those of another chain are dropped.
+  void ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptions shape,
+               std::string determinism_class);
   /// The chain is lost: requests that began end with `error`, queued ones wait for the next chain.
   void ChainDown(ServingState state, const absl::Status& error, std::vector<std::string> missing);
-  void StepDone(uint64_t epoch_tag, uint64_t step,
-                absl::StatusOr<std::vector<SampledToken>> sampled);
+  void StepDone(uint64_t tag, uint64_t step, absl::StatusOr<std::vector<SampledToken>> sampled);
   /// No new requests; those that run go on.
   void Drain();
   /// Ends everything that still runs with `error`.
   void AbortAll(const absl::Status& error);
 
-  /// Tag of the chain that is up, to be handed back with its results: results of an older chain are
-  /// dropped.
-  uint64_t chain_tag() const { return chain_tag_.load(); }
   /// True when nothing is queued, running or in flight, the canary aside.
   bool idle() const { return idle_.load(); }
   void set_describe_cluster(std::function<Json()> describe) {
@@ -110,13 +107,13 @@ class Serving final : public Generator {
   std::unique_ptr<Scheduler> scheduler_;
   SchedulerOptions shape_;  // of the last chain
   std::shared_ptr<Chain> chain_;
+  uint64_t chain_tag_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
   RequestId canary_ = 0;
   SteadyTime last_counts_ = {};
 
   // Read by other threads.
   std::atomic<ServingState> state_ = ServingState::kLoading;
-  std::atomic<uint64_t> chain_tag_ = 0;
   std::atomic<bool> draining_ = false;
   std::atomic<bool> idle_ = true;
   std::atomic<int64_t> last_turn_ns_ = 0;

@@ -22,10 +22,18 @@ struct DeviceReport {
   double matmul_rate = 0;     // multiply-adds count 2: operations per second, bf16, measured
 };
 
+/// What the machine can do at most, as measured.
+struct DeviceSpeed {
+  double read_bandwidth = 0;  // bytes per second
+  double matmul_rate = 0;     // operations per second, bf16
+};
+
 class Device {
  public:
   virtual ~Device() = default;
   virtual Ops& ops() = 0;
+  /// Measures now, about 250 ms; zeros when there is no memory to measure with.
+  virtual DeviceSpeed MeasureSpeed() = 0;
   /// Measures speed on first call.
   virtual DeviceReport Report() = 0;
 };

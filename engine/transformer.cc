@@ -65,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
   NG_RETURN_IF_ERROR(CheckOptions(config, options));
   NG_RETURN_IF_ERROR(CheckSupported(config));
   NG_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(config.architecture));
-  WeightLoader loader(config, weights, ops, options, progress);
+  WeightLoader loader(config, architecture->tensors, weights, ops, options, progress);
   std::unique_ptr<Transformer> transformer(new Transformer(config, ops, options));
   NG_RETURN_IF_ERROR(transformer->LoadAll(loader, architecture->tensors));
   return transformer;
@@ -73,14 +73,13 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
 
 absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names) {
   const BatchLimits& limits = options_.limits;
-  const DType dtype = ActivationDType(options_.precision);
   for (const RopeParameters& rope : config_.ropes) {
     NG_ASSIGN_OR_RETURN(std::unique_ptr<Rotation> rotation,
                         ops_.MakeRotation(rope, config_.head_dim, limits.positions_max));
     rotations_.push_back(std::move(rotation));
   }
-  NG_ASSIGN_OR_RETURN(cache_,
-                      KvCache::Allocate(ops_, config_, options_.layers, dtype, limits.pages));
+  NG_ASSIGN_OR_RETURN(
+      cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits.pages));
   NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
   NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, limits)));
   for (int layer = options_.layers.first; layer < options_.layers.last; ++layer) {
@@ -96,8 +95,7 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
 }
 
 absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& names) {
-  const std::string head(names.head);
-  const bool tied = !loader.HasWeight(head);
+  const bool tied = config_.tied_embeddings;
   if (first_stage() || (last_stage() && tied)) {
     NG_ASSIGN_OR_RETURN(embedding_, loader.Table(std::string(names.embedding), config_.vocab_size,
                                                  config_.hidden_size));
@@ -106,8 +104,8 @@ absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& name
   NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm), config_.hidden_size,
                                                  config_.norm_offset));
   if (!tied) {
-    NG_ASSIGN_OR_RETURN(own_head_,
-                        loader.Linear({{head, config_.vocab_size}}, config_.hidden_size));
+    NG_ASSIGN_OR_RETURN(own_head_, loader.Linear({{std::string(names.head), config_.vocab_size}},
+                                                 config_.hidden_size));
   }
   head_ = tied ? embedding_.get() : own_head_.get();
   return absl::OkStatus();

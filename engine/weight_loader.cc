@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "engine/model/read_rows.h"
+#include "engine/model/stage_memory.h"
 #include "engine/workspace.h"
 
 namespace neurogrid {
@@ -24,15 +24,17 @@ MatrixFormat FormatOf(Precision precision) {
   NG_CHECK(false);
 }
 
-/// Whether a stage reads this tensor: for progress alone.
-bool IsRead(absl::string_view name, const ModelConfig& config, const LayerRange& layers) {
-  absl::string_view rest = name;
-  if (absl::ConsumePrefix(&rest, "model.layers.")) {
+/// Whether a stage reads the tensor `name`: for progress alone.
+bool IsRead(absl::string_view name, const ModelConfig& config, const TensorNames& names,
+            const LayerRange& layers) {
+  const bool last = IsLastStage(config, layers);
+  if (absl::ConsumePrefix(&name, "model.layers.")) {
     int layer = 0;
-    return absl::SimpleAtoi(rest.substr(0, rest.find('.')), &layer) && layers.contains(layer);
+    return absl::SimpleAtoi(name.substr(0, name.find('.')), &layer) && layers.contains(layer);
   }
-  const bool head = absl::StartsWith(name, "lm_head.");
-  return (IsFirstStage(layers) && !head) || (IsLastStage(config, layers) && head);
+  if (!absl::ConsumeSuffix(&name, ".weight")) return false;
+  if (name == names.embedding) return IsFirstStage(layers) || (last && config.tied_embeddings);
+  return last && (name == names.final_norm || name == names.head);
 }
 
 }  // namespace
@@ -41,11 +43,12 @@ std::string LayerPart(int layer, absl::string_view part) {
   return part.empty() ? "" : absl::StrCat("model.layers.", layer, ".", part);
 }
 
-WeightLoader::WeightLoader(const ModelConfig& config, const WeightStore& weights, Ops& ops,
-                           const StageOptions& options, const Stage::Progress& progress)
+WeightLoader::WeightLoader(const ModelConfig& config, const TensorNames& names,
+                           const WeightStore& weights, Ops& ops, const StageOptions& options,
+                           const Stage::Progress& progress)
     : weights_(weights), ops_(ops), precision_(options.precision), progress_(progress) {
   for (const auto& [name, entry] : weights_.entries()) {
-    if (IsRead(name, config, options.layers)) {
+    if (IsRead(name, config, names, options.layers)) {
       file_bytes_total_ += entry.tensor.bytes();
     }
   }
@@ -72,7 +75,7 @@ absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64
   DeviceVector vector;
   NG_ASSIGN_OR_RETURN(vector.memory, ops_.Upload(values));
   vector.view = ConstTensor(vector.memory->data(), DType::kF32, Shape({size}));
-  device_bytes_ += vector.memory->bytes();
+  device_bytes_ += VectorBytes(size);
   Advance(entry.tensor.bytes());
   return vector;
 }

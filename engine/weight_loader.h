@@ -8,6 +8,7 @@
 
 #include "absl/strings/string_view.h"
 #include "common/status.h"
+#include "engine/model/architecture.h"
 #include "engine/model/model_config.h"
 #include "engine/model/weight_store.h"
 #include "engine/ops.h"
@@ -38,8 +39,8 @@ struct LinearPart {
 /// expected.
 class WeightLoader {
  public:
-  WeightLoader(const ModelConfig& config, const WeightStore& weights, Ops& ops,
-               const StageOptions& options, const Stage::Progress& progress);
+  WeightLoader(const ModelConfig& config, const TensorNames& names, const WeightStore& weights,
+               Ops& ops, const StageOptions& options, const Stage::Progress& progress);
 
   bool HasWeight(const std::string& name) const { return weights_.Has(name + ".weight"); }
 

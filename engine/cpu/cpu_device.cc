@@ -8,6 +8,15 @@
 
 namespace neurogrid {
 
+DeviceSpeed CpuDevice::MeasureSpeed() {
+  const absl::StatusOr<MachineSpeed> speed = MeasureMachineSpeed(ops_.context());
+  if (!speed.ok()) {
+    LogWarning("the speed of this machine is unknown: ", speed.status().message());
+    return {};
+  }
+  return {speed->read_bandwidth, speed->matmul_rate};
+}
+
 DeviceReport CpuDevice::Report() {
   if (!report_) {
     DeviceReport report;
@@ -15,13 +24,9 @@ DeviceReport CpuDevice::Report() {
     report.name = CpuName();
     report.instruction_set = std::string(NameOf(ops_.context().instructions));
     report.cores = pool_.threads();
-    if (const absl::StatusOr<MachineSpeed> speed = MeasureMachineSpeed(ops_.context());
-        speed.ok()) {
-      report.read_bandwidth = speed->read_bandwidth;
-      report.matmul_rate = speed->matmul_rate;
-    } else {
-      LogWarning("the speed of this machine is unknown: ", speed.status().message());
-    }
+    const DeviceSpeed speed = MeasureSpeed();
+    report.read_bandwidth = speed.read_bandwidth;
+    report.matmul_rate = speed.matmul_rate;
     report_ = std::move(report);
   }
   const HostMemory memory = ReadHostMemory();

@@ -14,6 +14,7 @@ class CpuDevice : public Device {
   CpuDevice(int threads, InstructionSet instructions) : pool_(threads), ops_(pool_, instructions) {}
 
   Ops& ops() override { return ops_; }
+  DeviceSpeed MeasureSpeed() override;
   DeviceReport Report() override;
 
  private:

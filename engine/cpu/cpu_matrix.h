@@ -6,6 +6,7 @@
 
 #include "common/status.h"
 #include "engine/cpu/packed_matrix.h"
+#include "engine/model/stage_memory.h"
 #include "engine/ops.h"
 
 namespace neurogrid {
@@ -23,7 +24,7 @@ class CpuMatrix : public Matrix {
   /// [outputs]; of a gated matrix [2 * outputs], the gate's first. Null without one.
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
   int64_t bytes() const override {
-    return packed_.bytes() + static_cast<int64_t>(bias_.size() * sizeof(float));
+    return packed_.bytes() + VectorBytes(static_cast<int64_t>(bias_.size()));
   }
 
  private:

@@ -52,8 +52,8 @@ absl::Status CheckCover(const std::string& path, uint64_t data_bytes,
     const std::string name = absl::CHexEscape(entry.name.substr(0, 200));
     if (entry.begin != expected) {
       return Error(path, absl::StrCat("tensor \"", name, "\" starts at byte ", entry.begin,
-                                      " of the data but ", expected, " is next: a ",
-                                      entry.begin > expected ? "gap" : "overlap"));
+                                      " of the data but ", expected, " is next: ",
+                                      entry.begin > expected ? "a gap" : "an overlap"));
     }
     if (entry.end > data_bytes) {
       return Error(path, absl::StrCat("tensor \"", name, "\" ends at byte ", entry.end,
@@ -72,17 +72,18 @@ absl::Status CheckCover(const std::string& path, uint64_t data_bytes,
 absl::StatusOr<SafetensorsFile> OpenSafetensors(const std::string& path) {
   NG_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
   NG_ASSIGN_OR_RETURN(const absl::string_view header, HeaderOf(file));
-  absl::StatusOr<std::vector<SafetensorsEntry>> entries = ParseSafetensorsHeader(header);
-  if (!entries.ok()) return Error(path, entries.status().message());
+  absl::StatusOr<SafetensorsHeader> parsed = ParseSafetensorsHeader(header);
+  if (!parsed.ok()) return Error(path, parsed.status().message());
+  std::vector<SafetensorsEntry>& entries = parsed->entries;
   const uint64_t data_start = 8 + header.size();
-  NG_RETURN_IF_ERROR(CheckCover(path, file.bytes().size() - data_start, *entries));
+  NG_RETURN_IF_ERROR(CheckCover(path, file.bytes().size() - data_start, entries));
 
   SafetensorsFile result{std::move(file), {}};
-  result.tensors.reserve(entries->size());
+  result.tensors.reserve(entries.size());
   const uint8_t* data = result.file.bytes().data() + data_start;
-  for (SafetensorsEntry& entry : *entries) {
+  for (const SafetensorsEntry& entry : entries) {
     result.tensors.push_back(
-        {std::move(entry.name), ConstTensor(data + entry.begin, entry.dtype, entry.shape)});
+        {std::string(entry.name), ConstTensor(data + entry.begin, entry.dtype, entry.shape)});
   }
   return result;
 }

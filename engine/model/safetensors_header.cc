@@ -1,7 +1,8 @@
 #include "engine/model/safetensors_header.h"
 
+#include <array>
 #include <charconv>
-#include <optional>
+#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
@@ -21,9 +22,14 @@ class HeaderReader {
  public:
   explicit HeaderReader(absl::string_view text) : text_(text) {}
 
-  absl::StatusOr<std::vector<SafetensorsEntry>> Read();
+  absl::StatusOr<SafetensorsHeader> Read();
 
  private:
+  struct Numbers {
+    std::array<uint64_t, Shape::kRankMax> values = {};
+    size_t count = 0;
+  };
+
   absl::Status Error(absl::string_view what) const {
     return absl::InvalidArgumentError(
         absl::StrCat("the header is malformed at byte ", 8 + position_, ": ", what));
@@ -50,9 +56,9 @@ class HeaderReader {
     return Error(absl::StrCat("expected '", absl::string_view(&c, 1), "'"));
   }
 
-  absl::StatusOr<std::string> ReadString();
+  absl::StatusOr<absl::string_view> ReadString();
   absl::StatusOr<uint64_t> ReadNumber(absl::string_view what);
-  absl::StatusOr<std::vector<uint64_t>> ReadNumbers(absl::string_view what, size_t count_max);
+  absl::StatusOr<Numbers> ReadNumbers(absl::string_view what, size_t count_max);
   absl::Status ReadMetadata();
   absl::Status ReadTensor();
   absl::Status ReadDType(SafetensorsEntry* entry);
@@ -61,11 +67,11 @@ class HeaderReader {
 
   absl::string_view text_;
   size_t position_ = 0;
-  std::string name_;  // of the tensor being read
-  std::vector<SafetensorsEntry> entries_;
+  absl::string_view name_;  // of the tensor being read
+  SafetensorsHeader header_;
 };
 
-absl::StatusOr<std::string> HeaderReader::ReadString() {
+absl::StatusOr<absl::string_view> HeaderReader::ReadString() {
   NG_RETURN_IF_ERROR(Expect('"'));
   const size_t start = position_;
   bool plain = true;
@@ -78,11 +84,12 @@ absl::StatusOr<std::string> HeaderReader::ReadString() {
   if (position_ >= text_.size()) return Error("a string does not end");
   const absl::string_view raw = text_.substr(start, position_ - start);
   ++position_;
-  if (plain) return std::string(raw);
+  if (plain) return raw;
   // Escapes and UTF-8 are the JSON parser's business.
   absl::StatusOr<Json> parsed = ParseJson(text_.substr(start - 1, raw.size() + 2));
   if (!parsed.ok()) return Error(parsed.status().message());
-  return parsed->as_string();
+  header_.unescaped.push_back(parsed->as_string());
+  return header_.unescaped.back();
 }
 
 absl::StatusOr<uint64_t> HeaderReader::ReadNumber(absl::string_view what) {
@@ -105,17 +112,17 @@ absl::StatusOr<uint64_t> HeaderReader::ReadNumber(absl::string_view what) {
   return value;
 }
 
-absl::StatusOr<std::vector<uint64_t>> HeaderReader::ReadNumbers(absl::string_view what,
+absl::StatusOr<HeaderReader::Numbers> HeaderReader::ReadNumbers(absl::string_view what,
                                                                 size_t count_max) {
-  std::vector<uint64_t> numbers;
+  Numbers numbers;
   NG_RETURN_IF_ERROR(Expect('['));
   if (Take(']')) return numbers;
   do {
-    if (numbers.size() == count_max) {
+    if (numbers.count == count_max) {
       return TensorError(absl::StrCat("has a ", what, " of more than ", count_max, " numbers"));
     }
-    NG_ASSIGN_OR_RETURN(const uint64_t number, ReadNumber(what));
-    numbers.push_back(number);
+    NG_ASSIGN_OR_RETURN(numbers.values[numbers.count], ReadNumber(what));
+    ++numbers.count;
   } while (Take(','));
   NG_RETURN_IF_ERROR(Expect(']'));
   return numbers;
@@ -133,7 +140,7 @@ absl::Status HeaderReader::ReadMetadata() {
 }
 
 absl::Status HeaderReader::ReadDType(SafetensorsEntry* entry) {
-  NG_ASSIGN_OR_RETURN(const std::string name, ReadString());
+  NG_ASSIGN_OR_RETURN(const absl::string_view name, ReadString());
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     if (InfoOf(dtype).name == name) {
       entry->dtype = dtype;
@@ -145,9 +152,9 @@ absl::Status HeaderReader::ReadDType(SafetensorsEntry* entry) {
 }
 
 absl::Status HeaderReader::ReadShape(SafetensorsEntry* entry) {
-  NG_ASSIGN_OR_RETURN(const std::vector<uint64_t> dimensions,
-                      ReadNumbers("shape", Shape::kRankMax));
-  for (const uint64_t dimension : dimensions) {
+  NG_ASSIGN_OR_RETURN(const Numbers dimensions, ReadNumbers("shape", Shape::kRankMax));
+  for (size_t i = 0; i < dimensions.count; ++i) {
+    const uint64_t dimension = dimensions.values[i];
     if (dimension > static_cast<uint64_t>(INT64_MAX)) {
       return TensorError(absl::StrCat("has the dimension ", dimension));
     }
@@ -178,17 +185,17 @@ absl::Status HeaderReader::ReadTensor() {
   bool dtype = false, shape = false, offsets = false;
   NG_RETURN_IF_ERROR(Expect('{'));
   do {
-    NG_ASSIGN_OR_RETURN(const std::string key, ReadString());
+    NG_ASSIGN_OR_RETURN(const absl::string_view key, ReadString());
     NG_RETURN_IF_ERROR(Expect(':'));
     if (key == "dtype" && !std::exchange(dtype, true)) {
       NG_RETURN_IF_ERROR(ReadDType(&entry));
     } else if (key == "shape" && !std::exchange(shape, true)) {
       NG_RETURN_IF_ERROR(ReadShape(&entry));
     } else if (key == "data_offsets" && !std::exchange(offsets, true)) {
-      NG_ASSIGN_OR_RETURN(const std::vector<uint64_t> range, ReadNumbers("data_offsets", 2));
-      if (range.size() != 2) return TensorError("has data_offsets that are not two numbers");
-      entry.begin = range[0];
-      entry.end = range[1];
+      NG_ASSIGN_OR_RETURN(const Numbers range, ReadNumbers("data_offsets", 2));
+      if (range.count != 2) return TensorError("has data_offsets that are not two numbers");
+      entry.begin = range.values[0];
+      entry.end = range.values[1];
     } else {
       return TensorError(absl::StrCat("has the unknown or repeated key ", Quoted(key)));
     }
@@ -197,12 +204,12 @@ absl::Status HeaderReader::ReadTensor() {
   if (!dtype || !shape || !offsets) return TensorError("lacks dtype, shape or data_offsets");
   NG_RETURN_IF_ERROR(CheckSize(entry));
   entry.name = name_;
-  entries_.push_back(std::move(entry));
+  header_.entries.push_back(entry);
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<SafetensorsEntry>> HeaderReader::Read() {
-  absl::flat_hash_set<std::string> names;
+absl::StatusOr<SafetensorsHeader> HeaderReader::Read() {
+  absl::flat_hash_set<absl::string_view> names;
   NG_RETURN_IF_ERROR(Expect('{'));
   if (!Take('}')) {
     do {
@@ -222,12 +229,12 @@ absl::StatusOr<std::vector<SafetensorsEntry>> HeaderReader::Read() {
   }
   SkipSpace();
   if (position_ != text_.size()) return Error("text after the end");
-  return std::move(entries_);
+  return std::move(header_);
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensorsHeader(absl::string_view text) {
+absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view text) {
   return HeaderReader(text).Read();
 }
 

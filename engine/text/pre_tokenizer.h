@@ -8,7 +8,7 @@
 
 #include "common/status.h"
 #include "engine/text/marked_text.h"
-#include "engine/text/regex_split.h"
+#include "engine/text/split_pattern.h"
 #include "engine/text/split_scanners.h"
 
 namespace neurogrid {
@@ -18,7 +18,7 @@ enum class SplitBehavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWith
 /// Cuts at a pattern: exactly one of scanner, regex and literal is set.
 struct SplitStep {
   SplitScanner scanner = nullptr;
-  std::shared_ptr<const RegexSplit> regex;
+  std::shared_ptr<const SplitPattern> regex;
   std::string literal;
   SplitBehavior behavior = SplitBehavior::kIsolated;
   bool invert = false;

@@ -297,6 +297,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
     content.Append(token.content, Origin::kTemplate);
     normalized.push_back({parts.normalizer.Apply(std::move(content)).bytes, token});
   }
+  for (const std::vector<int32_t>* ids : {&parts.prefix, &parts.suffix}) {
+    for (const int32_t id : *ids) {
+      if (static_cast<size_t>(id) < bytes.size() && !bytes[static_cast<size_t>(id)].empty())
+        continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the post-processor adds id ", id, ", which has no token"));
+    }
+  }
   parts.bpe.units.resize(bytes.size());
   parts.bpe.scores.resize(bytes.size());
   return std::unique_ptr<Tokenizer>(new BpeTokenizer(std::move(parts), std::move(bytes),

@@ -119,7 +119,7 @@ absl::StatusOr<SplitStep> ParseSplit(const Json& part) {
   NG_ASSIGN_OR_RETURN(const std::string regex, StringAt(*pattern, "Regex", "pre_tokenizer"));
   step.scanner = ScannerFor(regex);
   if (step.scanner == nullptr) {
-    NG_ASSIGN_OR_RETURN(step.regex, RegexSplit::Compile(regex));
+    NG_ASSIGN_OR_RETURN(step.regex, SplitPattern::Compile(regex));
   }
   return step;
 }

@@ -1,11 +1,14 @@
-// Speed of the CPU kernels beside this machine's own: kernel_bench [threads]. Weights are read from
-// a ring larger than any cache; every figure is the median of rounds alternated with a raw read.
+// Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 | f32 |
+// attention]]. Weights are read from a ring larger than any cache; every figure is the median of
+// rounds alternated with a raw read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "common/rng.h"
@@ -17,6 +20,23 @@ namespace neurogrid {
 namespace {
 
 constexpr int64_t kRingBytes = int64_t{400} << 20;
+
+/// Matrices of a Llama of 1 B parameters (qkv, out, gate and up, down, head), then of SmolLM2-135M.
+constexpr std::pair<int64_t, int64_t> kShapes[] = {{3072, 2048}, {2048, 2048},  {16384, 2048},
+                                                   {2048, 8192}, {65536, 2048}, {960, 576},
+                                                   {3072, 576},  {576, 1536}};
+
+const char* NameOfFormat(PackedMatrix::Format format) {
+  switch (format) {
+    case PackedMatrix::Format::kF32:
+      return "f32";
+    case PackedMatrix::Format::kBf16:
+      return "bf16";
+    case PackedMatrix::Format::kInt8:
+      return "int8";
+  }
+  return "";
+}
 
 double Seconds(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();
@@ -147,7 +167,7 @@ void BenchAttention(const CpuContext& cpu, int query_heads, int kv_heads, int he
   std::fflush(stdout);
 }
 
-void Main(int threads, bool small) {
+void Main(int threads, const std::string& only) {
   ThreadPool pool(threads > 0 ? threads : UsableCores());
   const CpuContext cpu = {&pool, DetectInstructionSet().value()};
   const MachineSpeed speed = MeasureMachineSpeed(cpu).value();
@@ -156,14 +176,10 @@ void Main(int threads, bool small) {
               speed.read_bandwidth / 1e9, speed.matmul_rate / 1e9);
   using Format = PackedMatrix::Format;
   for (const Format format : {Format::kBf16, Format::kInt8, Format::kF32}) {
-    BenchMatMul(cpu, format, 3072, 2048);
-    BenchMatMul(cpu, format, 2048, 2048);
-    if (format == Format::kF32) break;
-    BenchMatMul(cpu, format, 16384, 2048);
-    BenchMatMul(cpu, format, 2048, 8192);
-    BenchMatMul(cpu, format, 65536, 2048);
-    if (small) BenchMatMul(cpu, format, 576, 1536);
+    if (!only.empty() && only != NameOfFormat(format)) continue;
+    for (const auto& [outputs, inputs] : kShapes) BenchMatMul(cpu, format, outputs, inputs);
   }
+  if (!only.empty() && only != "attention") return;
   for (const int context : {1024, 4096, 16384}) BenchAttention(cpu, 32, 8, 64, context, 1);
   for (const int context : {512, 2048}) BenchAttention(cpu, 32, 8, 64, context, 512);
   BenchAttention(cpu, 9, 3, 64, 1024, 1);
@@ -174,6 +190,6 @@ void Main(int threads, bool small) {
 }  // namespace neurogrid
 
 int main(int argc, char** argv) {
-  neurogrid::Main(argc > 1 ? std::atoi(argv[1]) : 0, argc > 2);
+  neurogrid::Main(argc > 1 ? std::atoi(argv[1]) : 0, argc > 2 ? argv[2] : "");
   return 0;
 }

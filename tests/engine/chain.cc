@@ -49,15 +49,16 @@ BatchLimits TestLimits(int vocab_size) {
           .vocab_size = vocab_size};
 }
 
-Chain::Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts)
-    : vocab_(model.config().vocab_size) {
+Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+             const std::vector<int>& cuts)
+    : vocab_(config.vocab_size) {
   std::vector<int> bounds = cuts;
   bounds.insert(bounds.begin(), 0);
-  bounds.push_back(model.config().layers_count());
+  bounds.push_back(config.layers_count());
   for (size_t i = 0; i + 1 < bounds.size(); ++i) {
     const StageOptions options{
         .layers = {bounds[i], bounds[i + 1]}, .precision = precision, .limits = TestLimits(vocab_)};
-    auto stage = Transformer::Load(model.config(), model.weights(), ops, options, nullptr);
+    auto stage = Transformer::Load(config, weights, ops, options, nullptr);
     NG_CHECK(stage.ok());
     stages_.push_back(*std::move(stage));
   }
@@ -90,23 +91,37 @@ std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int c
   return logits;
 }
 
-std::vector<int32_t> Greedy(Chain& chain, const std::vector<int32_t>& prompt, int count) {
-  std::vector<int32_t> tokens;
-  std::vector<int32_t> pages;
-  Slice slice{.ids = prompt, .first = 0, .pages = {}};
-  while (static_cast<int>(tokens.size()) < count) {
-    const int end = slice.first + static_cast<int>(slice.ids.size());
-    for (int page = static_cast<int>(pages.size()); page * kPageTokens < end; ++page) {
-      pages.push_back(page);
+std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
+                                              const std::vector<std::vector<int32_t>>& prompts,
+                                              int count) {
+  std::vector<std::vector<int32_t>> tokens(prompts.size());
+  if (count == 0) return tokens;
+  std::vector<Slice> next(prompts.size());
+  int32_t page = 0;
+  const auto take = [&](size_t i, const float* logits) {
+    const auto best = std::max_element(logits, logits + chain.vocab()) - logits;
+    tokens[i].push_back(static_cast<int32_t>(best));
+    next[i].first += static_cast<int>(next[i].ids.size());
+    next[i].ids = {tokens[i].back()};
+  };
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    next[i].ids = prompts[i];
+    const auto end = static_cast<int>(prompts[i].size()) + count;
+    for (int at = 0; at < end; at += kPageTokens) next[i].pages.push_back(page++);
+    const std::vector<float> logits = chain.Logits(BatchOf({next[i]}));
+    take(i, logits.data() + logits.size() - chain.vocab());
+  }
+  for (int step = 1; step < count; ++step) {
+    const std::vector<float> logits = chain.Logits(BatchOf(next));
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      take(i, logits.data() + i * static_cast<size_t>(chain.vocab()));
     }
-    slice.pages = pages;
-    const std::vector<float> logits = chain.Logits(BatchOf({slice}));
-    const auto last = logits.end() - chain.vocab();
-    const auto token = static_cast<int32_t>(std::max_element(last, logits.end()) - last);
-    tokens.push_back(token);
-    slice = {.ids = {token}, .first = end, .pages = {}};
   }
   return tokens;
+}
+
+std::vector<int32_t> Greedy(Chain& chain, const std::vector<int32_t>& prompt, int count) {
+  return GreedyOfAll(chain, {prompt}, count)[0];
 }
 
 Reference::Reference(const std::string& path) {

@@ -28,7 +28,10 @@ BatchLimits TestLimits(int vocab_size);
 class Chain {
  public:
   /// `cuts`: first layers of the stages after the first; empty: one stage.
-  Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts = {});
+  Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts = {})
+      : Chain(model.config(), model.weights(), ops, precision, cuts) {}
+  Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+        const std::vector<int>& cuts = {});
 
   /// Logits of every row, [rows * vocab].
   std::vector<float> Logits(const Batch& batch);
@@ -47,7 +50,12 @@ class Chain {
 /// sequence alone in pages 0, 1, ...
 std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int chunk = 0);
 
-/// The most likely token, lowest id on ties, `count` times.
+/// The `count` most likely tokens after each prompt, one by one, the lowest id on ties. Prompts are
+/// prefilled alone and decoded together.
+std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
+                                              const std::vector<std::vector<int32_t>>& prompts,
+                                              int count);
+/// The same for one prompt.
 std::vector<int32_t> Greedy(Chain& chain, const std::vector<int32_t>& prompt, int count);
 
 /// Tensors of a safetensors file with reference answers, widened to f32.

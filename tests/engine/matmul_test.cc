@@ -196,13 +196,28 @@ TEST_CASE("MatMulSiluGated is SiLU of one product times the other", "[cpu]") {
          nullptr, scratch);
   MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
          nullptr, scratch);
-  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, scratch);
+  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, nullptr, scratch);
   double worst = 0;
   for (size_t i = 0; i < y.size(); ++i) {
     const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
     worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
   }
   // exp is good to 2 ulps (4 units); sum, quotient and product round once each.
+  CHECK(worst <= 7 * kF32Unit);
+
+  // Biases enter the products, which round once more each.
+  const std::vector<float> bias = Widen(RandomBf16(10, 2 * outputs));
+  const auto count = static_cast<size_t>(outputs);
+  MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
+         bias.data(), scratch);
+  MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
+         bias.data() + count, scratch);
+  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, bias.data(), scratch);
+  worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
+    worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
+  }
   CHECK(worst <= 7 * kF32Unit);
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/batch_check.h"
+#include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 #include "tests/engine/allocation_count.h"
 #include "tests/engine/chain.h"
@@ -121,6 +122,21 @@ TEST_CASE("a stage knows the memory it takes", "[stage]") {
   const int64_t difference = tail->memory().workspace_bytes - head->memory().workspace_bytes;
   CHECK(difference >= 512 * (263 * 4 + 96 * 2));
   CHECK(difference < 512 * (263 * 4 + 96 * 2) + 512);
+}
+
+TEST_CASE("a stage's weights take the bytes that planning counts", "[stage]") {
+  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");
+  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = Open(model);
+  const std::unique_ptr<Device> device = Cpu();
+  const ModelMemory model_memory = MemoryOf(checkpoint->config(), precision);
+  for (const LayerRange layers : {LayerRange{0, 4}, {0, 2}, {1, 2}, {2, 4}}) {
+    CAPTURE(layers.ToString());
+    const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, layers, precision);
+    CHECK(stage->memory().weight_bytes == StageWeightBytes(model_memory, layers));
+    CHECK(stage->memory().page_bytes == PageBytes(model_memory, layers, kPageTokens));
+  }
 }
 
 TEST_CASE("loading reports its progress up to the end", "[stage]") {

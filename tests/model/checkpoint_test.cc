@@ -61,5 +61,41 @@ TEST_CASE("GGUF keys give the config of config.json", "[checkpoint]") {
   CHECK(from_gguf == from_json);
 }
 
+TEST_CASE("the tiny llama3-rope opens and is tied", "[checkpoint]") {
+  const auto model = OpenGolden("tiny/llama3-rope");
+  CHECK(model->config().tied_embeddings);
+  CHECK_FALSE(model->weights().Has("lm_head.weight"));
+}
+
+TEST_CASE("the bf16 copy keeps its bits and equals the rounded float32 copy", "[checkpoint]") {
+  const auto wide = OpenGolden("tiny/llama");
+  const auto narrow = OpenGolden("tiny/llama/bf16");
+  CHECK(narrow->weights_description() == "BF16");
+  CHECK(narrow->digest() != wide->digest());
+  for (const auto& [name, entry] : narrow->weights().entries()) {
+    CAPTURE(name);
+    const auto source = wide->weights().Find(name, entry.tensor.shape).value();
+    const MatrixView view = MatrixOf(entry.tensor.shape);
+    std::vector<bf16> rounded(static_cast<size_t>(view.rows * view.columns));
+    ReadRowsBf16(source, 0, view.rows, rounded.data());
+    CHECK(std::memcmp(rounded.data(), entry.tensor.data, rounded.size() * sizeof(bf16)) == 0);
+  }
+}
+
+TEST_CASE("SmolLM2 opens from its GGUF file", "[checkpoint]") {
+  const std::optional<std::string> path = SmolLm2();
+  if (!path) SKIP("SmolLM2-135M-Instruct.Q4_1.gguf is not in the cache folder");
+  const auto model = Checkpoint::Open(*path).value();
+  CHECK(model->weights_description() == "mixed Q4_1/Q8_0");
+  CHECK(model->config().hidden_size == 576);
+  CHECK(model->config().query_heads == 9);
+  CHECK(model->config().kv_heads == 3);
+  CHECK(model->config().layers_count() == 30);
+  CHECK(model->config().ropes[0].theta == 100000.0);
+  CHECK(model->config().tied_embeddings);
+  CHECK(model->config().eos_ids == std::vector<int32_t>{0, 2});  // <|endoftext|>, <|im_end|>
+  CHECK(model->warnings().empty());
+}
+
 }  // namespace
 }  // namespace neurogrid

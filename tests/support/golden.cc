@@ -43,7 +43,8 @@ std::string TemporaryFolder::Write(const std::string& name, const std::string& b
 std::string Golden(const std::string& name) {
   static const TemporaryFolder folder;
   static const bool unpacked = [] {
-    for (const char* archive : {"golden/tiny.tar.xz", "golden/blocks.tar.xz", "golden/smollm2.tar.xz"}) {
+    for (const char* archive :
+         {"golden/tiny.tar.xz", "golden/blocks.tar.xz", "golden/smollm2.tar.xz"}) {
       Unpack(TestData(archive), folder.path());
     }
     return true;

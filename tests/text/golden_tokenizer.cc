@@ -53,7 +53,9 @@ std::vector<int32_t> Runs(const Json& list) {
   return out;
 }
 
-std::string Shown(const std::vector<int32_t>& ids) { return absl::StrJoin(ids, " ").substr(0, 200); }
+std::string Shown(const std::vector<int32_t>& ids) {
+  return absl::StrJoin(ids, " ").substr(0, 200);
+}
 
 struct Compare {
   std::vector<std::string> mismatches;
@@ -97,8 +99,7 @@ void CompareLine(const Tokenizer& tokenizer, const std::string& text, const Json
 GoldenTokenizer OpenGoldenTokenizer(const std::string& name) {
   if (name == "llama" || name == "llama3-rope") {
     const std::string folder = Golden("tiny/" + name);
-    return {Tokenizer::FromDirectory(folder).value(),
-            ReadFile(folder + "/tokenizer_ids.jsonl.xz")};
+    return {Tokenizer::FromDirectory(folder).value(), ReadFile(folder + "/tokenizer_ids.jsonl.xz")};
   }
   const std::string folder = TestData("golden/tokenizers/" + name);
   return {TokenizerOf(ReadFile(folder + "/tokenizer.json.xz"),
@@ -113,6 +114,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const std::string& json,
   folder.Write("tokenizer.json", json);
   if (!config.empty()) folder.Write("tokenizer_config.json", config);
   return Tokenizer::FromDirectory(folder.path());
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOfGguf(const std::string& bytes) {
+  const TemporaryFolder folder;
+  NG_ASSIGN_OR_RETURN(const auto gguf, Gguf::Open(folder.Write("model.gguf", bytes)));
+  return Tokenizer::FromGguf(*gguf);
 }
 
 std::vector<std::string> CorpusMismatches(const Tokenizer& tokenizer,
@@ -139,6 +146,21 @@ std::vector<std::string> AddedTokenMismatches(const Tokenizer& tokenizer,
     for (size_t i = 0; i < ids.size(); ++i) {
       const std::string text = absl::StrReplaceAll(patterns[i], {{"{}", content}});
       compare.Ids(patterns[i], IdsOf(tokenizer, text), Integers(ids[i]));
+    }
+  }
+  return compare.mismatches;
+}
+
+std::vector<std::string> VariantMismatches(const std::string& variants) {
+  Compare compare;
+  const std::vector<Json> lines = Lines(variants);
+  const Json::Array& texts = lines[0].Find("texts")->as_array();
+  for (size_t i = 1; i < lines.size(); ++i) {
+    const auto tokenizer = TokenizerOf(ToString(*lines[i].Find("tokenizer"))).value();
+    const Json::Array& ids = lines[i].Find("ids")->as_array();
+    for (size_t text = 0; text < texts.size(); ++text) {
+      compare.where = absl::StrCat(lines[i].Find("name")->as_string(), " text ", text);
+      compare.Ids("ids", IdsOf(*tokenizer, texts[text].as_string()), Integers(ids[text]));
     }
   }
   return compare.mismatches;

@@ -17,6 +17,12 @@ TEST_CASE("tiny tokenizers of every kind give the reference's ids and texts", "[
   CHECK(CorpusMismatches(*golden.tokenizer, golden.reference) == std::vector<std::string>());
 }
 
+TEST_CASE("unusual pipelines give the reference's ids", "[tokenizer]") {
+  // Added tokens of every flag, Metaspace and Split in every mode, patterns without a scanner, unk.
+  CHECK(VariantMismatches(ReadFile(TestData("golden/tokenizers/variants.jsonl.xz"))) ==
+        std::vector<std::string>());
+}
+
 TEST_CASE("a GGUF file's tokenizer gives the ids of its tokenizer.json", "[tokenizer]") {
   const auto gguf = Gguf::Open(Golden("gguf/llama-F32.gguf")).value();
   const auto tokenizer = Tokenizer::FromGguf(*gguf).value();

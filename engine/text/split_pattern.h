@@ -11,11 +11,11 @@
 
 namespace neurogrid {
 
-class RegexSplit {
+class SplitPattern {
  public:
   /// InvalidArgument saying what is wrong with the pattern and where; at most 4 KiB of pattern.
-  static absl::StatusOr<std::unique_ptr<RegexSplit>> Compile(absl::string_view pattern);
-  ~RegexSplit();
+  static absl::StatusOr<std::unique_ptr<SplitPattern>> Compile(absl::string_view pattern);
+  ~SplitPattern();
 
   /// The matches that are not empty, left to right. InvalidArgument "cannot split text: ..." past
   /// the match limit (100,000 + 4 x bytes) or the heap limit (64 MiB). Several threads may call it.
@@ -23,7 +23,7 @@ class RegexSplit {
 
  private:
   struct Compiled;
-  explicit RegexSplit(std::unique_ptr<Compiled> compiled);
+  explicit SplitPattern(std::unique_ptr<Compiled> compiled);
   std::unique_ptr<Compiled> compiled_;
 };
 

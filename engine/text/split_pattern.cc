@@ -1,5 +1,5 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include "engine/text/regex_split.h"
+#include "engine/text/split_pattern.h"
 
 #include <pcre2.h>
 
@@ -55,15 +55,15 @@ struct FreeMatch {
 
 }  // namespace
 
-struct RegexSplit::Compiled {
+struct SplitPattern::Compiled {
   pcre2_code* code = nullptr;
   ~Compiled() { pcre2_code_free(code); }
 };
 
-RegexSplit::RegexSplit(std::unique_ptr<Compiled> compiled) : compiled_(std::move(compiled)) {}
-RegexSplit::~RegexSplit() = default;
+SplitPattern::SplitPattern(std::unique_ptr<Compiled> compiled) : compiled_(std::move(compiled)) {}
+SplitPattern::~SplitPattern() = default;
 
-absl::StatusOr<std::unique_ptr<RegexSplit>> RegexSplit::Compile(absl::string_view pattern) {
+absl::StatusOr<std::unique_ptr<SplitPattern>> SplitPattern::Compile(absl::string_view pattern) {
   if (pattern.size() > kPatternBytesMax) {
     return absl::InvalidArgumentError(absl::StrCat("a split pattern of ", pattern.size(),
                                                    " bytes is longer than ", kPatternBytesMax));
@@ -79,10 +79,10 @@ absl::StatusOr<std::unique_ptr<RegexSplit>> RegexSplit::Compile(absl::string_vie
     return absl::InvalidArgumentError(absl::StrCat("the split pattern \"", pattern.substr(0, 200),
                                                    "\" does not compile: ", ErrorText(error)));
   }
-  return std::unique_ptr<RegexSplit>(new RegexSplit(std::move(compiled)));
+  return std::unique_ptr<SplitPattern>(new SplitPattern(std::move(compiled)));
 }
 
-absl::StatusOr<std::vector<ByteRange>> RegexSplit::Matches(absl::string_view text) const {
+absl::StatusOr<std::vector<ByteRange>> SplitPattern::Matches(absl::string_view text) const {
   const std::unique_ptr<pcre2_match_context, FreeContext> context(
       pcre2_match_context_create(nullptr));
   const std::unique_ptr<pcre2_match_data, FreeMatch> match(

@@ -1,0 +1,78 @@
+// Tokens, positions, pages and samplings of a slice, in the order of engine/batch.h.
+#include "coordinator/build_batch.h"
+
+#include <algorithm>
+
+#include "common/check.h"
+#include "common/rng.h"
+#include "coordinator/plan_step.h"
+
+namespace neurogrid {
+
+int64_t ScoredRows(const Sequence& sequence, int64_t first, int rows) {
+  const int64_t begin = std::max(first, sequence.scored_rows);
+  const int64_t end = std::min(first + rows, sequence.request->scored_rows_end(sequence));
+  return std::max<int64_t>(end - begin, 0);
+}
+
+bool DrawsToken(const Sequence& sequence, int64_t first, int rows) {
+  return first + rows == sequence.known() && sequence.request->asked.tokens_max > 0;
+}
+
+void AppendSlice(const Sequence& sequence, int64_t first, int rows, Batch& batch) {
+  if (batch.sequence_offsets.empty()) {
+    batch.sequence_offsets.push_back(0);
+    batch.page_offsets.push_back(0);
+  }
+  const int32_t row = batch.rows();
+  batch.tokens.insert(batch.tokens.end(), sequence.ids.begin() + first,
+                      sequence.ids.begin() + first + rows);
+  for (int i = 0; i < rows; ++i) batch.positions.push_back(static_cast<int32_t>(first + i));
+  batch.sequence_offsets.push_back(batch.rows());
+  const int64_t pages = PagesOf(first + rows);
+  NG_CHECK(pages <= static_cast<int64_t>(sequence.pages.size()));
+  batch.pages.insert(batch.pages.end(), sequence.pages.begin(), sequence.pages.begin() + pages);
+  batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
+  batch.state_slots.push_back(-1);
+
+  const int64_t scored = ScoredRows(sequence, first, rows);
+  const int64_t scored_first = std::max(first, sequence.scored_rows);
+  for (int64_t i = scored_first; i < scored_first + scored; ++i) {
+    SamplingRow sampling;
+    sampling.position = static_cast<int32_t>(i + 1);
+    sampling.top_logprobs = std::max(0, sequence.request->asked.sampling.top_logprobs);
+    sampling.target = sequence.ids[i + 1];
+    batch.sampled_rows.push_back(static_cast<int32_t>(row + i - first));
+    batch.sampling.push_back(std::move(sampling));
+  }
+  if (DrawsToken(sequence, first, rows)) {
+    batch.sampled_rows.push_back(row + rows - 1);
+    batch.sampling.push_back(SamplingOf(sequence));
+  }
+}
+
+SamplingRow SamplingOf(const Sequence& sequence) {
+  const GenerationRequest& asked = sequence.request->asked;
+  const SamplingOptions& options = asked.sampling;
+  SamplingRow row;
+  row.seed = SplitMix64(options.seed + static_cast<uint64_t>(sequence.choice));
+  row.position = static_cast<int32_t>(sequence.known());
+  row.temperature = options.temperature;
+  row.top_p = options.top_p;
+  row.min_p = options.min_p;
+  row.top_k = options.top_k;
+  row.repetition_penalty = options.repetition_penalty;
+  row.presence_penalty = options.presence_penalty;
+  row.frequency_penalty = options.frequency_penalty;
+  row.top_logprobs = options.top_logprobs;
+  row.counts = sequence.penalties.counts();
+  row.bias = options.bias;
+  const bool below_min = sequence.generated() < asked.tokens_min;
+  if (below_min || asked.ignore_eos) row.banned = asked.end_ids;
+  if (below_min) {
+    row.banned.insert(row.banned.end(), asked.stop_ids.begin(), asked.stop_ids.end());
+  }
+  return row;
+}
+
+}  // namespace neurogrid

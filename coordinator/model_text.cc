@@ -1,0 +1,36 @@
+#include "coordinator/model_text.h"
+
+#include <algorithm>
+#include <filesystem>
+
+namespace neurogrid {
+
+absl::StatusOr<ModelText> LoadModelText(const Checkpoint& checkpoint) {
+  ModelText text;
+  ChatTemplateSources sources;
+  if (const Gguf* gguf = checkpoint.gguf()) {
+    NG_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromGguf(*gguf));
+    NG_ASSIGN_OR_RETURN(sources, ChatTemplateSourcesOfGguf(*gguf));
+  } else {
+    NG_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::FromDirectory(checkpoint.path()));
+    NG_ASSIGN_OR_RETURN(sources, ChatTemplateSourcesOfDirectory(checkpoint.path()));
+  }
+  if (!sources.templates.empty()) {
+    NG_ASSIGN_OR_RETURN(text.chat_template, ChatTemplate::Compile(std::move(sources)));
+    text.tokenizer->AddControlText(text.chat_template->source());
+  }
+  text.end_ids = checkpoint.config().eos_ids;
+  for (const int32_t id : text.tokenizer->end_ids()) text.end_ids.push_back(id);
+  std::sort(text.end_ids.begin(), text.end_ids.end());
+  text.end_ids.erase(std::unique(text.end_ids.begin(), text.end_ids.end()), text.end_ids.end());
+  return text;
+}
+
+std::string ModelName(const std::string& configured, const std::string& path) {
+  if (!configured.empty()) return configured;
+  const std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
+  const std::filesystem::path name = clean.has_filename() ? clean : clean.parent_path();
+  return name.extension() == ".gguf" ? name.stem().string() : name.filename().string();
+}
+
+}  // namespace neurogrid

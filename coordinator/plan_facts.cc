@@ -1,0 +1,122 @@
+#include "coordinator/plan_facts.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/model/stage_memory.h"
+#include "engine/workspace_bytes.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int64_t kMiB = int64_t{1} << 20;
+constexpr int kRowsMax = 512;            // prefill chunk and decodes of a step together
+constexpr int kSamplesMax = 256;         // logits rows of a step
+constexpr int64_t kRowHeaderBytes = 40;  // batch fields that ride with a row
+
+ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precision precision,
+                   const BatchLimits& limits) {
+  const ModelConfig& config = checkpoint.config();
+  const ModelMemory memory = MemoryOf(config, precision);
+  ModelFacts facts;
+  facts.name = name;
+  facts.precision = std::string(NameOf(precision));
+  for (const ModelMemory::Layer& layer : memory.layers) {
+    facts.layers.push_back({layer.weight_bytes, layer.parameters, layer.kv_bytes_per_token,
+                            layer.state_bytes_per_slot});
+  }
+  facts.embedding_bytes = memory.embedding_bytes;
+  facts.head_bytes = memory.head_bytes;
+  facts.shared_bytes = memory.shared_bytes;
+  facts.head_parameters = memory.head_parameters;
+  facts.attention_width = int64_t{config.query_heads} * config.head_dim;
+  facts.row_bytes = memory.activation_bytes_per_row + kRowHeaderBytes;
+  facts.page_tokens = kPageTokens;
+  facts.chunk_tokens = limits.rows_max;
+  facts.slots = limits.slots;
+  // A stage in the middle and one at the end: their difference is what logits take.
+  StageOptions stage;
+  stage.precision = precision;
+  stage.limits = limits;
+  const int layers = config.layers_count();
+  stage.layers = {layers - 1, layers};
+  const int64_t last = StageWorkspaceBytes(config, stage);
+  stage.layers = {0, std::max(1, layers - 1)};
+  facts.workspace_bytes = layers > 1 ? StageWorkspaceBytes(config, stage) : last;
+  facts.last_workspace_bytes = last - facts.workspace_bytes;
+  return facts;
+}
+
+absl::Status CheckReport(const ReportedNode& node) {
+  if (node.memory_total_bytes <= 0 || node.memory_free_bytes > node.memory_total_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("node ", node.id, " reports ",
+                                                   node.memory_free_bytes, " bytes free of ",
+                                                   node.memory_total_bytes));
+  }
+  if (!(node.read_bandwidth > 0) || !(node.matmul_rate > 0)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("node ", node.id, " reports no speed: ", node.read_bandwidth, " bytes/s, ",
+                     node.matmul_rate, " operations/s"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokenizer_vocab_size) {
+  BatchLimits limits;
+  limits.rows_max = std::min(kRowsMax, config.max_seq_len);
+  limits.sequences_max = std::min(config.max_running, limits.rows_max);
+  limits.samples_max = std::min(kSamplesMax, limits.rows_max);
+  limits.positions_max = model.max_positions > 0 ? std::min(config.max_seq_len, model.max_positions)
+                                                 : config.max_seq_len;
+  limits.vocab_size = std::min(model.vocab_size, tokenizer_vocab_size);
+  return limits;
+}
+
+ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
+                   const BatchLimits& limits) {
+  ModelFacts facts = FactsAt(checkpoint, name, precision, limits);
+  for (const Precision smaller : {Precision::kBf16, Precision::kInt8}) {
+    if (smaller > precision) facts.smaller.push_back(FactsAt(checkpoint, name, smaller, limits));
+  }
+  return facts;
+}
+
+absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> nodes,
+                                               const Config& config) {
+  std::vector<NodeFacts> facts;
+  for (const ReportedNode& reported : nodes) {
+    ReportedNode node = reported;
+    if (const auto found = config.peer_vram_gb.find(node.id); found != config.peer_vram_gb.end()) {
+      node.memory_total_bytes = static_cast<int64_t>(found->second * 1e9);
+      node.memory_free_bytes = node.memory_total_bytes;
+    }
+    NG_RETURN_IF_ERROR(CheckReport(node));
+    const int64_t reserve = node.is_cpu ? std::max(1024 * kMiB, node.memory_total_bytes / 10)
+                                        : std::max(512 * kMiB, node.memory_total_bytes / 50);
+    const auto neighbours =
+        std::count_if(nodes.begin(), nodes.end(), [&](const ReportedNode& other) {
+          return other.is_cpu && node.is_cpu && other.host_id == node.host_id;
+        });
+    NodeFacts entry;
+    entry.id = node.id;
+    entry.budget_bytes =
+        std::max<int64_t>(0, node.memory_free_bytes - reserve) / std::max<int64_t>(1, neighbours);
+    entry.read_bandwidth = node.read_bandwidth;
+    entry.matmul_rate = node.matmul_rate;
+    entry.with_coordinator = node.with_coordinator;
+    facts.push_back(std::move(entry));
+  }
+  return facts;
+}
+
+int64_t PagesToHold(const Plan& plan, const Config& config) {
+  const int64_t sequence = (config.max_seq_len + kPageTokens - 1) / kPageTokens;
+  const int64_t tokens = config.workload.prompt_tokens + config.workload.output_tokens;
+  const int64_t declared = config.workload.concurrency * ((tokens + kPageTokens - 1) / kPageTokens);
+  // Twice what is declared leaves the prefix cache as much room as the running sequences.
+  return std::min(plan.pages, 2 * std::max(sequence, declared));
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,43 @@
+// From what is known of model, nodes and configuration to the planner's inputs.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/config.h"
+#include "coordinator/planner.h"
+#include "engine/batch.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/precision.h"
+
+namespace neurogrid {
+
+/// A node as it reported itself.
+struct ReportedNode {
+  std::string id;
+  std::string host_id;  // nodes of one host share its memory
+  bool is_cpu = true;
+  bool with_coordinator = false;  // on the coordinator's own host
+  int64_t memory_total_bytes = 0;
+  int64_t memory_free_bytes = 0;
+  double read_bandwidth = 0;
+  double matmul_rate = 0;
+};
+
+/// What every stage of a chain is built for; `pages` is filled in from the plan.
+BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokenizer_vocab_size);
+
+/// The model at `precision`, and at the smaller ones for the error of a model that does not fit.
+ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
+                   const BatchLimits& limits);
+
+/// Budgets by what is free, less a reserve of 1 GiB or 10 % on a CPU (512 MiB or 2 % otherwise),
+/// shared between the nodes of a host. Errors name nodes whose figures are out of bounds.
+absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> nodes,
+                                               const Config& config);
+
+/// Pages worth holding: the plan's, but no more than every running sequence could ever fill.
+int64_t PagesToHold(const Plan& plan, const Config& config);
+
+}  // namespace neurogrid

@@ -1,0 +1,76 @@
+// What the next step runs: a decision over the sequences that run and those that wait.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/batch.h"
+
+namespace neurogrid {
+
+/// A sequence that holds pages. It has `known` tokens, wants all of them computed, and then draws
+/// the next one.
+struct RunningView {
+  int64_t known = 0;
+  int64_t scheduled = 0;  // of those, computed or in flight
+  int64_t known_max = 0;  // tokens that it may still come to
+  int pages = 0;          // held
+  int pages_private = 0;  // of those, held by nobody else: they come back when it is preempted
+  int in_flight = 0;      // steps
+  int followers = 0;      // choices of the same prompt that start when it is computed
+  bool paused = false;
+  int64_t scored_rows_end = 0;  // rows [scheduled, this) are sampled too: prompt logprobs
+  uint64_t ready = 0;           // order in which sequences came out of their last steps
+};
+
+/// A sequence that holds none: new, or preempted.
+struct WaitingView {
+  int64_t known = 0;
+  int64_t known_max = 0;
+  int pages_found = 0;   // in the prefix cache: so many pages need no computing
+  int pages_cached = 0;  // of those, held by nobody, counted in pages_available
+  int followers = 0;
+  int64_t scored_rows_end = 0;
+};
+
+struct StepView {
+  absl::Span<const RunningView> running;  // by arrival, oldest first
+  absl::Span<const WaitingView> waiting;  // in the order in which they are to start
+  BatchLimits limits;
+  int pages_available = 0;  // free or cached
+  int running_max = 0;      // sequences, followers counted
+  int decode_groups = 1;
+  int prefill_depth = 1;
+  int tokens_max = 0;    // of the step: decodes and prefill
+  double reserve = 0.5;  // r: share of the running sequences' coming pages kept free of newcomers
+};
+
+struct Slice {
+  int index = 0;  // of the running; of the waiting when `starts`
+  bool starts = false;
+  int rows = 0;
+  bool operator==(const Slice&) const = default;
+};
+
+struct StepPlan {
+  std::vector<Slice>
+      slices;  // decodes, then prefill; the waiting that start are the first ones, in order
+  std::vector<int> preempted;  // running; they give their pages back before the slices take theirs
+};
+
+/// Decodes first, then begun prefills oldest first, then waiting sequences while places and pages
+/// allow and nothing was preempted. One prompt takes at most half of the room while others wait;
+/// chunks end on multiples of 16 except the last. When pages run out, later arrivals are preempted
+/// for earlier ones, paused ones first, never one that is in flight: then the older one waits.
+///
+/// Pure. `decode_groups` equal groups of decodes follow each other down the chain: a step takes at
+/// most its share of those that decode, longest ready first. Prefill gets at least 16 rows however
+/// many decode, decodes their rows however small `tokens_max` is. limits.rows_max and samples_max
+/// are at least 32.
+StepPlan PlanStep(const StepView& view);
+
+/// Pages that hold `tokens` tokens.
+inline int64_t PagesOf(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+
+}  // namespace neurogrid

@@ -1,0 +1,212 @@
+// Which sequence runs when: between the queue of requests and the steps of the pipeline. Holds all
+// state of every request; stages hold only page bytes. One thread owns it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "common/status.h"
+#include "coordinator/generator.h"
+#include "coordinator/page_allocator.h"
+#include "coordinator/plan_step.h"
+#include "coordinator/sequence.h"
+#include "coordinator/step_budget.h"
+#include "coordinator/waiting_queue.h"
+#include "engine/batch.h"
+
+namespace neurogrid {
+
+struct SchedulerOptions {
+  BatchLimits limits;        // of the weakest stage; pages is the pool of the whole chain
+  int stages = 1;            // of the chain
+  int steps_in_flight = 0;   // 0: as many as stages
+  int decode_groups = 0;     // 0: as many as stages; decoding sequences run in so many equal groups
+  int prefill_depth = 1;     // chunks of one prompt in flight at a time; needs a chain in order
+  std::string model_digest;  // keys the prefix cache, as tenant and salt do
+
+  int running_max = 256;          // sequences that hold pages
+  int queued_requests_max = 256;  // waiting for their first page
+  int64_t queued_tokens_max = 0;  // prompt tokens of those; 0: 4 x the page pool
+  int tenant_running_max = 32;    // of one tenant; tenant "" has no such limit
+  int tenant_queued_max = 64;     // requests
+  absl::Duration queue_wait_max = absl::Seconds(60);
+  double itl_target_ms = 100;  // prefill joins decodes only as far as steps stay below
+};
+
+/// What happened to one choice, or to a whole request (`error`).
+struct SchedulerEvent {
+  RequestId request = 0;
+  int choice = 0;                        // prompt * n + choice
+  std::optional<GeneratedToken> token;   // appended to the choice
+  std::vector<GeneratedToken> prompt;    // with echo_logprobs, once a choice: prompt tokens 1..
+  std::optional<FinishReason> finish;    // nothing follows for this choice
+  Json stop_reason;                      // stop id, "max_tokens", "context_length" or null
+  absl::Status error;                    // not OK: the request ended, all choices; fit for clients
+  std::optional<GenerationUsage> usage;  // final, with the event that ends the request
+};
+
+struct SchedulerStep {
+  uint64_t id = 0;  // counts up from 1
+  Batch batch;
+};
+
+struct SchedulerStats {
+  int running = 0;  // sequences that hold pages or are about to
+  int waiting = 0;  // requests that never ran, and preempted sequences
+  int steps_in_flight = 0;
+  int pages = 0;
+  int pages_free = 0;          // never used or forgotten
+  int pages_cached = 0;        // held by nobody, kept for reuse, given away on demand
+  int tokens_budget = 0;       // rows that the next mixed step may have
+  int64_t prefix_queries = 0;  // prompt tokens looked up
+  int64_t prefix_hits = 0;     // of those, found
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+  int64_t preemptions = 0;
+};
+
+class Scheduler {
+ public:
+  explicit Scheduler(SchedulerOptions options);
+  ~Scheduler();
+
+  /// Queues a request, or says why not in `refusal` and returns nothing (api.md 5): kTooLong,
+  /// kQueueFull, kRateLimited. Its tokens must be below the vocabulary.
+  std::optional<RequestId> Admit(GenerationRequest request, SteadyTime now, Refusal* refusal);
+
+  /// The next step, with everything in it: to be sent down the chain at once. Nothing when enough
+  /// steps are in flight or there is nothing to run. A sequence that decodes is in at most one
+  /// step.
+  std::optional<SchedulerStep> NextStep(SteadyTime now);
+
+  /// Takes a step's result, one token a sampled row in order. Events are in order of rows. Text is
+  /// the caller's: on a stop string it calls Finish before the next NextStep; a stop string wins
+  /// over a length on the same token. Steps may return in any order unless prefill_depth > 1.
+  /// InvalidArgument, nothing changed, for a step that is not in flight, a wrong number of tokens
+  /// or a token outside the vocabulary.
+  absl::StatusOr<std::vector<SchedulerEvent>> Commit(uint64_t step,
+                                                     absl::Span<const SampledToken> sampled,
+                                                     SteadyTime now);
+
+  /// The step will never return (its stage said why): its requests end with `error`, others go on.
+  /// InvalidArgument for a step that is not in flight.
+  absl::StatusOr<std::vector<SchedulerEvent>> FailStep(uint64_t step, const absl::Status& error,
+                                                       SteadyTime now);
+
+  /// Ends one choice, as on a stop string. The usage when that ended the request. No effect on what
+  /// has ended already.
+  std::optional<GenerationUsage> Finish(RequestId request, int choice, SteadyTime now);
+
+  /// Ends a request in any phase, without events. Pages in flight come back with their step.
+  void Cancel(RequestId request);
+
+  /// A paused request (slow reader) is passed over and first to be preempted.
+  void Pause(RequestId request, bool paused);
+
+  /// Requests whose time is over end with DeadlineExceeded (their own timeout) or
+  /// ResourceExhausted (too long in the queue). Cheap when nothing is due.
+  std::vector<SchedulerEvent> Expire(SteadyTime now);
+  /// When Expire has work next.
+  std::optional<SteadyTime> next_expiry() const;
+
+  /// A new epoch: other stages, other pages, all steps in flight forgotten. Requests that began end
+  /// with `error`, so do queued ones that no longer fit (InvalidArgument); the rest stay queued.
+  std::vector<SchedulerEvent> Reset(SchedulerOptions options, const absl::Status& error,
+                                    SteadyTime now);
+
+  /// Nothing for a request that has ended.
+  std::optional<Generation::Progress> progress(RequestId request) const;
+  std::optional<GenerationUsage> usage(RequestId request, SteadyTime now) const;
+  /// Seconds until a refused client may find room: 1..120, from the measured drain of the queue.
+  double retry_after_s(SteadyTime now) const;
+  /// Tokens that fit a prompt plus output.
+  int64_t context_tokens_max() const;
+  bool idle() const;  // nothing queued, running or in flight
+  SchedulerStats stats() const;
+  /// Requests that have not ended, oldest first.
+  std::vector<RequestId> requests() const;
+
+ private:
+  /// Part of a step in flight.
+  struct Slot {
+    Sequence* sequence = nullptr;
+    int64_t first = 0;  // token
+    int rows = 0;
+    int samples = 0;  // scored rows, then the drawn one
+    bool draws = false;
+  };
+  struct Flight {
+    SteadyTime sent;
+    std::vector<Slot> slots;
+    int prefill_rows = 0;
+  };
+  struct World;  // what PlanStep looks at, and whose sequences those are
+
+  // Admission (scheduler.cc).
+  std::optional<Refusal> RefusalOf(const GenerationRequest& request, SteadyTime now) const;
+  absl::Status CheckLength(const GenerationRequest& request) const;
+  void AddChoices(Request& request);
+
+  // Steps (scheduler_step.cc).
+  World Look() const;
+  PageAllocator::Match FindPrefix(const Sequence& sequence) const;
+  SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
+  void Start(Sequence& sequence, SteadyTime now);
+  void Preempt(Sequence& sequence);
+  absl::Status CheckResult(const Flight& flight, absl::Span<const SampledToken> sampled) const;
+  void Land(Sequence& sequence);
+  void TakeResult(const Slot& slot, absl::Span<const SampledToken> sampled, SteadyTime now,
+                  std::vector<SchedulerEvent>& events);
+  void PublishPages(Sequence& sequence);
+  void ShareOut(Sequence& leader);
+  void EndPrefillOnly(Sequence& leader, SteadyTime now, std::vector<SchedulerEvent>& events);
+  void Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
+              std::vector<SchedulerEvent>& events);
+  void FinishWith(Sequence& sequence, SchedulerEvent& event, FinishReason reason, Json stop_reason,
+                  SteadyTime now);
+
+  // Ends (scheduler.cc).
+  Request* Find(RequestId request) const;
+  void EnterRunning(Sequence& sequence);
+  void LeaveRunning(Sequence& sequence);
+  void ReleasePages(Sequence& sequence);
+  void EndSequence(Sequence& sequence);
+  void Promote(Sequence& ended, Sequence::State was);
+  void EndRequest(Request& request);
+  void FailRequest(Request& request, int choice, absl::Status error, SteadyTime now,
+                   std::vector<SchedulerEvent>& events);
+  void EraseIfDone(RequestId request);
+  GenerationUsage UsageOf(const Request& request, SteadyTime now) const;
+  std::optional<SteadyTime> ExpiryOf(const Request& request) const;
+
+  SchedulerOptions options_;
+  PageAllocator pages_;
+  StepBudget budget_;
+  WaitingQueue queue_;
+  std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back
+  std::vector<Sequence*> running_;                          // by arrival; they hold pages
+  std::vector<Sequence*> preempted_;                        // by arrival
+  std::map<uint64_t, Flight> flights_;
+  double reserve_ = 0.5;  // r of StepView
+  RequestId last_request_ = 0;
+  uint64_t last_step_ = 0;
+  uint64_t last_ready_ = 0;
+  int queued_requests_ = 0;    // that never ran
+  int64_t queued_tokens_ = 0;  // prompt tokens in the queue
+  double start_interval_s_ =
+      0;  // between requests that leave the queue, a running mean; 0: unknown
+  std::optional<SteadyTime> last_start_;
+  std::optional<SteadyTime> next_expiry_;
+  int64_t prefix_queries_ = 0;
+  int64_t prefix_hits_ = 0;
+  int64_t prompt_tokens_ = 0;
+  int64_t generated_tokens_ = 0;
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace neurogrid

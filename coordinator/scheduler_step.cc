@@ -1,0 +1,416 @@
+// The scheduler's steps: what PlanStep sees, the batch made of its answer, and what a result means.
+#include <algorithm>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "coordinator/build_batch.h"
+#include "coordinator/scheduler.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr double kReserveMin = 0.1;
+constexpr double kReserveMax = 1;
+constexpr double kReserveGrowth = 1.5;  // on a preemption
+constexpr double kReserveDecay = 0.99;  // a step
+constexpr int kStartsMax = 16;          // sequences that one step starts
+constexpr double kNewInterval = 0.2;    // weight of a new measurement
+
+bool Contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+struct Scheduler::World {
+  StepView view;
+  std::vector<RunningView> running;
+  std::vector<WaitingView> waiting;
+  std::vector<Sequence*> running_sequences;
+  std::vector<Sequence*> waiting_sequences;  // preempted ones first
+  size_t preempted = 0;                      // of those
+};
+
+std::optional<SchedulerStep> Scheduler::NextStep(SteadyTime now) {
+  if (static_cast<int>(flights_.size()) >= options_.steps_in_flight) return std::nullopt;
+  while (!running_.empty() || !preempted_.empty() || queue_.size() > 0) {
+    World world = Look();
+    world.view.running = world.running;
+    world.view.waiting = world.waiting;
+    const StepPlan plan = PlanStep(world.view);
+    for (const int i : plan.preempted) Preempt(*world.running_sequences[i]);
+    if (!plan.slices.empty()) return Issue(plan, world, now);
+    if (plan.preempted.empty()) break;
+  }
+  return std::nullopt;
+}
+
+PageAllocator::Match Scheduler::FindPrefix(const Sequence& sequence) const {
+  // The last token is always computed, and so is every row whose logprob is still to come.
+  int64_t tokens = sequence.known() - 1;
+  if (sequence.scored_rows < sequence.request->scored_rows_end(sequence)) {
+    tokens = sequence.scored_rows;
+  }
+  const auto pages = std::min(sequence.hashes.size(), static_cast<size_t>(tokens / kPageTokens));
+  return pages_.Find(absl::MakeConstSpan(sequence.hashes).first(pages));
+}
+
+Scheduler::World Scheduler::Look() const {
+  World world;
+  const int64_t context = context_tokens_max();
+  const auto known_max = [&](const Sequence& sequence) {
+    return std::min(context, sequence.prompt_tokens + sequence.request->asked.tokens_max);
+  };
+  // Only a shortage asks whose pages would come back.
+  const bool tight = pages_.available() <
+                     PagesOf(options_.limits.rows_max) + static_cast<int64_t>(running_.size());
+  bool decoding = false;
+  int places = 0;
+  for (Sequence* const sequence : running_) {
+    RunningView view;
+    view.known = sequence->known();
+    view.scheduled = sequence->scheduled;
+    view.known_max = known_max(*sequence);
+    view.pages = static_cast<int>(sequence->pages.size());
+    if (tight) {
+      view.pages_private = static_cast<int>(
+          std::count_if(sequence->pages.begin(), sequence->pages.end(),
+                        [&](int32_t page) { return pages_.references(page) == 1; }));
+    }
+    view.in_flight = sequence->in_flight;
+    view.followers = sequence->request->followers(*sequence);
+    view.paused = sequence->request->paused;
+    view.scored_rows_end = sequence->request->scored_rows_end(*sequence);
+    view.ready = sequence->ready;
+    decoding = decoding || sequence->generated() > 0;
+    places += 1 + view.followers;
+    world.running.push_back(view);
+    world.running_sequences.push_back(sequence);
+  }
+  world.view.limits = options_.limits;
+  world.view.pages_available = pages_.available();
+  world.view.running_max = options_.running_max;
+  world.view.decode_groups = options_.decode_groups;
+  world.view.prefill_depth = options_.prefill_depth;
+  world.view.tokens_max = budget_.tokens(decoding);
+  world.view.reserve = reserve_;
+  if (places >= options_.running_max && !running_.empty()) return world;
+  if (pages_.available() == 0) return world;
+
+  absl::flat_hash_map<const Sequence*, PageAllocator::Match> found;
+  const auto hits = [&](const Sequence& sequence) -> int64_t {
+    const auto [at, added] = found.try_emplace(&sequence);
+    if (added) at->second = FindPrefix(sequence);
+    return int64_t{at->second.pages} * kPageTokens;
+  };
+  for (Sequence* const sequence : preempted_) {
+    if (!sequence->request->paused) world.waiting_sequences.push_back(sequence);
+  }
+  world.preempted = world.waiting_sequences.size();
+  const std::vector<Sequence*> queued = queue_.Order(kStartsMax, world.view.tokens_max, hits);
+  world.waiting_sequences.insert(world.waiting_sequences.end(), queued.begin(), queued.end());
+  for (const Sequence* const sequence : world.waiting_sequences) {
+    hits(*sequence);
+    const PageAllocator::Match& match = found[sequence];
+    world.waiting.push_back({sequence->known(), known_max(*sequence), match.pages, match.cached,
+                             sequence->request->followers(*sequence),
+                             sequence->scored_rows < sequence->request->scored_rows_end(*sequence)
+                                 ? sequence->request->scored_rows_end(*sequence)
+                                 : 0});
+  }
+  return world;
+}
+
+void Scheduler::Preempt(Sequence& sequence) {
+  NG_CHECK(sequence.in_flight == 0);
+  LeaveRunning(sequence);
+  sequence.state = Sequence::State::kPreempted;
+  sequence.scheduled = sequence.computed = sequence.published = 0;
+  InsertByArrival(preempted_, sequence);
+  ++sequence.request->usage.preemptions;
+  ++preemptions_;
+  reserve_ = std::min(reserve_ * kReserveGrowth, kReserveMax);
+}
+
+void Scheduler::Start(Sequence& sequence, SteadyTime now) {
+  Request& request = *sequence.request;
+  const PageAllocator::Match match = FindPrefix(sequence);
+  sequence.pages = pages_.Take(sequence.hashes, match.pages);
+  sequence.scheduled = sequence.computed = int64_t{match.pages} * kPageTokens;
+  sequence.published = match.pages;
+  const bool again = sequence.state == Sequence::State::kPreempted;
+  EnterRunning(sequence);
+  if (again) {
+    EraseFrom(preempted_, sequence);
+    queue_.AddRunning(request.asked.tenant, 1);
+    return;
+  }
+  queued_tokens_ -= sequence.prompt_tokens;
+  request.usage.cached_tokens += sequence.computed;
+  prompt_tokens_ += sequence.prompt_tokens;
+  if (request.asked.use_cache && !request.asked.echo_logprobs) {
+    prefix_queries_ += sequence.prompt_tokens;
+    prefix_hits_ += sequence.computed;
+  }
+  if (request.begun) return;
+  request.begun = true;
+  request.begun_at = now;
+  --queued_requests_;
+  if (last_start_.has_value()) {
+    const double interval = std::chrono::duration<double>(now - *last_start_).count();
+    start_interval_s_ += kNewInterval * (interval - start_interval_s_);
+  }
+  last_start_ = now;
+}
+
+SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyTime now) {
+  // As Order found them, before anything changes what it looked at.
+  const auto hits = [&](const Sequence& waiting) {
+    return int64_t{FindPrefix(waiting).pages} * kPageTokens;
+  };
+  for (const Slice& slice : plan.slices) {
+    if (!slice.starts || static_cast<size_t>(slice.index) < world.preempted) continue;
+    NG_CHECK(queue_.Take(hits) == world.waiting_sequences[slice.index]);
+  }
+  // The newcomers' pages first: none that was found may be given away for another slice.
+  for (const Slice& slice : plan.slices) {
+    if (slice.starts) Start(*world.waiting_sequences[slice.index], now);
+  }
+  SchedulerStep step;
+  step.id = ++last_step_;
+  Flight& flight = flights_[step.id];
+  flight.sent = now;
+  for (const Slice& slice : plan.slices) {
+    Sequence& sequence = slice.starts ? *world.waiting_sequences[slice.index]
+                                      : *world.running_sequences[slice.index];
+    const int64_t first = sequence.scheduled;
+    while (static_cast<int64_t>(sequence.pages.size()) < PagesOf(first + slice.rows)) {
+      const std::optional<int32_t> page = pages_.Allocate();
+      NG_CHECK(page.has_value());
+      sequence.pages.push_back(*page);
+    }
+    const bool draws = DrawsToken(sequence, first, slice.rows);
+    const auto scored = static_cast<int>(ScoredRows(sequence, first, slice.rows));
+    AppendSlice(sequence, first, slice.rows, step.batch);
+    flight.slots.push_back({&sequence, first, slice.rows, scored + (draws ? 1 : 0), draws});
+    if (slice.rows > 1) flight.prefill_rows += slice.rows;
+    sequence.scheduled += slice.rows;
+    ++sequence.in_flight;
+    ++sequence.request->in_flight;
+  }
+  reserve_ = std::max(reserve_ * kReserveDecay, kReserveMin);
+  return step;
+}
+
+absl::Status Scheduler::CheckResult(const Flight& flight,
+                                    absl::Span<const SampledToken> sampled) const {
+  size_t expected = 0;
+  for (const Slot& slot : flight.slots) expected += static_cast<size_t>(slot.samples);
+  if (sampled.size() != expected) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the step's result has ", sampled.size(), " tokens, expected ", expected));
+  }
+  const auto known = [&](int32_t id) { return id >= 0 && id < options_.limits.vocab_size; };
+  size_t at = 0;
+  for (const Slot& slot : flight.slots) {
+    if (slot.sequence->state != Sequence::State::kEnded && slot.sequence->computed != slot.first) {
+      return absl::InvalidArgumentError("the step's result came before that of an earlier one");
+    }
+    for (int i = 0; i < slot.samples; ++i, ++at) {
+      const SampledToken& token = sampled[at];
+      if (token.failed) continue;
+      const bool drawn = slot.draws && i + 1 == slot.samples;
+      const auto strange = std::find_if_not(token.top.begin(), token.top.end(),
+                                            [&](const TokenLogprob& top) { return known(top.id); });
+      if ((drawn && !known(token.token)) || strange != token.top.end()) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "the step's result has token ", strange != token.top.end() ? strange->id : token.token,
+            ", expected ids below ", options_.limits.vocab_size));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
+    uint64_t step, absl::Span<const SampledToken> sampled, SteadyTime now) {
+  const auto found = flights_.find(step);
+  if (found == flights_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("step ", step, " is not in flight"));
+  }
+  NG_RETURN_IF_ERROR(CheckResult(found->second, sampled));
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  const double ms = std::chrono::duration<double, std::milli>(now - flight.sent).count();
+  int rows = 0;
+  for (const Slot& slot : flight.slots) rows += slot.rows;
+  budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows, ms);
+
+  std::vector<SchedulerEvent> events;
+  for (const Slot& slot : flight.slots) {
+    const RequestId request = slot.sequence->request->id;
+    Land(*slot.sequence);
+    TakeResult(slot, sampled.first(static_cast<size_t>(slot.samples)), now, events);
+    sampled.remove_prefix(static_cast<size_t>(slot.samples));
+    EraseIfDone(request);
+  }
+  return events;
+}
+
+absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::FailStep(uint64_t step,
+                                                                const absl::Status& error,
+                                                                SteadyTime now) {
+  NG_CHECK(!error.ok());
+  const auto found = flights_.find(step);
+  if (found == flights_.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("step ", step, " is not in flight"));
+  }
+  const Flight flight = std::move(found->second);
+  flights_.erase(found);
+  std::vector<SchedulerEvent> events;
+  for (const Slot& slot : flight.slots) {
+    Request& request = *slot.sequence->request;
+    Land(*slot.sequence);
+    if (!request.ended) FailRequest(request, slot.sequence->choice, error, now, events);
+    EraseIfDone(request.id);
+  }
+  return events;
+}
+
+/// A slot of a step is back, with or without a result.
+void Scheduler::Land(Sequence& sequence) {
+  --sequence.in_flight;
+  --sequence.request->in_flight;
+  if (sequence.state == Sequence::State::kEnded && sequence.in_flight == 0) {
+    ReleasePages(sequence);
+  }
+}
+
+void Scheduler::TakeResult(const Slot& slot, absl::Span<const SampledToken> sampled, SteadyTime now,
+                           std::vector<SchedulerEvent>& events) {
+  Sequence& sequence = *slot.sequence;
+  if (sequence.state == Sequence::State::kEnded) return;
+  Request& request = *sequence.request;
+  for (const SampledToken& token : sampled) {
+    if (!token.failed) continue;
+    FailRequest(
+        request, sequence.choice,
+        absl::InternalError("internal_error: the model gave no number to draw a token from"), now,
+        events);
+    return;
+  }
+  sequence.computed += slot.rows;
+  sequence.ready = ++last_ready_;
+  Request::Prompt& prompt = request.prompt_of(sequence);
+  const int scored = slot.samples - (slot.draws ? 1 : 0);
+  for (int i = 0; i < scored; ++i) {
+    const int32_t id = sequence.ids[++sequence.scored_rows];
+    prompt.scores.push_back({id, sampled[i].logprob, sampled[i].top});
+  }
+  PublishPages(sequence);
+  if (!prompt.computed && sequence.computed >= sequence.prompt_tokens) {
+    if (request.asked.tokens_max == 0) {
+      EndPrefillOnly(sequence, now, events);
+      return;
+    }
+    ShareOut(sequence);
+  }
+  if (slot.draws) Append(sequence, sampled.back(), now, events);
+}
+
+void Scheduler::PublishPages(Sequence& sequence) {
+  if (!sequence.request->asked.use_cache) return;
+  const auto ids = absl::MakeConstSpan(sequence.ids);
+  for (; sequence.published < sequence.computed / kPageTokens; ++sequence.published) {
+    const auto page = static_cast<size_t>(sequence.published);
+    if (sequence.hashes.size() <= page) {
+      sequence.hashes.push_back(
+          HashOfPage(page == 0 ? sequence.request->prefix_root : sequence.hashes[page - 1],
+                     ids.subspan(page * kPageTokens, kPageTokens)));
+    }
+    pages_.Publish(sequence.pages[page], sequence.hashes[page]);
+  }
+}
+
+/// The other choices of a computed prompt start with its full pages; what is left of the prompt,
+/// 1 to 16 tokens, each computes in a page of its own.
+void Scheduler::ShareOut(Sequence& leader) {
+  Request& request = *leader.request;
+  request.prompt_of(leader).computed = true;
+  const int first = leader.choice / request.asked.n * request.asked.n;
+  for (int i = first; i < first + request.asked.n; ++i) {
+    Sequence& choice = *request.choices[i];
+    if (choice.state != Sequence::State::kFollowing) continue;
+    const int64_t shared = (leader.prompt_tokens - 1) / kPageTokens;
+    choice.pages.assign(leader.pages.begin(), leader.pages.begin() + shared);
+    for (const int32_t page : choice.pages) pages_.Retain(page);
+    choice.scheduled = choice.computed = shared * kPageTokens;
+    choice.published = shared;
+    choice.scored_rows = leader.scored_rows;
+    choice.ready = ++last_ready_;
+    EnterRunning(choice);
+    queue_.AddRunning(request.asked.tenant, 1);
+  }
+}
+
+/// Nothing was to be generated: the prompt's choices end with its last chunk.
+void Scheduler::EndPrefillOnly(Sequence& leader, SteadyTime now,
+                               std::vector<SchedulerEvent>& events) {
+  Request& request = *leader.request;
+  request.prompt_of(leader).computed = true;
+  if (!request.first_token_at.has_value()) request.first_token_at = now;
+  const int first = leader.choice / request.asked.n * request.asked.n;
+  for (int i = first; i < first + request.asked.n; ++i) {
+    Sequence& choice = *request.choices[i];
+    if (choice.state == Sequence::State::kEnded) continue;
+    SchedulerEvent event;
+    event.prompt = request.prompt_of(choice).scores;
+    FinishWith(choice, event, FinishReason::kLength, "max_tokens", now);
+    events.push_back(std::move(event));
+  }
+}
+
+void Scheduler::Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
+                       std::vector<SchedulerEvent>& events) {
+  Request& request = *sequence.request;
+  const GenerationRequest& asked = request.asked;
+  sequence.ids.push_back(sampled.token);
+  sequence.penalties.Append(sequence.ids);
+  ++request.usage.completion_tokens;
+  ++generated_tokens_;
+  queue_.Charge(asked.tenant, 1);
+  if (!request.first_token_at.has_value()) request.first_token_at = now;
+
+  SchedulerEvent event;
+  event.request = request.id;
+  event.choice = sequence.choice;
+  event.token = GeneratedToken{sampled.token, sampled.logprob, sampled.top};
+  if (!std::exchange(sequence.prompt_sent, true)) event.prompt = request.prompt_of(sequence).scores;
+  if (!asked.ignore_eos && Contains(asked.end_ids, sampled.token)) {
+    FinishWith(sequence, event, FinishReason::kStop, nullptr, now);
+  } else if (Contains(asked.stop_ids, sampled.token)) {
+    FinishWith(sequence, event, FinishReason::kStop, sampled.token, now);
+  } else if (sequence.generated() >= asked.tokens_max) {
+    FinishWith(sequence, event, FinishReason::kLength, "max_tokens", now);
+  } else if (sequence.known() >= context_tokens_max()) {
+    FinishWith(sequence, event, FinishReason::kLength, "context_length", now);
+  }
+  events.push_back(std::move(event));
+}
+
+void Scheduler::FinishWith(Sequence& sequence, SchedulerEvent& event, FinishReason reason,
+                           Json stop_reason, SteadyTime now) {
+  Request& request = *sequence.request;
+  event.request = request.id;
+  event.choice = sequence.choice;
+  event.finish = reason;
+  event.stop_reason = std::move(stop_reason);
+  EndSequence(sequence);
+  if (request.live > 0) return;
+  event.usage = UsageOf(request, now);
+  EndRequest(request);
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,322 @@
+#include "coordinator/serve.h"
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "coordinator/api.h"
+#include "coordinator/own_device.h"
+#include "coordinator/http_server.h"
+#include "coordinator/join_tokens.h"
+#include "coordinator/model_text.h"
+#include "coordinator/serving.h"
+#include "coordinator/supervisor.h"
+#include "engine/model/synthetic.h"
+
+namespace neurogrid {
+namespace {
+
+/// Feeds the metrics from the serving thread.
+class MetricsObserver final : public ServingObserver {
+ public:
+  explicit MetricsObserver(ServingMetrics& metrics) : metrics_(metrics) {}
+
+  void RequestEnded(const GenerationUsage& usage, absl::string_view reason,
+                    double seconds) override {
+    metrics_.AddFinished(reason);
+    metrics_.ObserveRequest(seconds);
+    metrics_.ObserveQueue(usage.queue_ms / 1e3);
+    metrics_.ObservePrefill(usage.prefill_ms / 1e3);
+    metrics_.ObserveDecode(usage.decode_ms / 1e3);
+  }
+  void FirstToken(double seconds) override { metrics_.ObserveFirstToken(seconds); }
+  void NextToken(double seconds) override { metrics_.ObserveInterToken(seconds); }
+  void Counts(const SchedulerStats& stats) override {
+    metrics_.SetRunning(stats.running);
+    metrics_.SetWaiting(stats.waiting);
+    metrics_.SetKvUsage(stats.pages > 0
+                            ? 1.0 - static_cast<double>(stats.pages_free + stats.pages_cached) /
+                                        stats.pages
+                            : 0);
+    metrics_.AddPrefixCache(stats.prefix_queries - last_.prefix_queries,
+                            stats.prefix_hits - last_.prefix_hits);
+    metrics_.AddPromptTokens(stats.prompt_tokens - last_.prompt_tokens);
+    metrics_.AddGenerationTokens(stats.generated_tokens - last_.generated_tokens);
+    for (int64_t n = last_.preemptions; n < stats.preemptions; ++n) metrics_.AddPreemption();
+    last_ = stats;
+  }
+
+ private:
+  ServingMetrics& metrics_;
+  SchedulerStats last_;
+};
+
+/// One line a node that fills as it loads; on a terminal it is redrawn, elsewhere it shows
+/// quarters.
+class ProgressBar {
+ public:
+  void Show(const std::string& node, int64_t done, int64_t total) {
+    const std::lock_guard lock(mutex_);
+    const int percent = total > 0 ? static_cast<int>(100 * done / total) : 100;
+    int& shown = shown_[node];
+    if (percent == shown) return;
+    if (isatty(STDOUT_FILENO)) {
+      const int filled = percent / 4;
+      std::printf("\r  loading %-16s [%.*s%*s] %3d %%%s", node.c_str(), filled,
+                  "#########################", 25 - filled, "", percent,
+                  percent == 100 ? "\n" : "");
+    } else if (percent / 25 != shown / 25) {
+      std::printf("  loading %s: %d %% of %.0f MB\n", node.c_str(), percent,
+                  static_cast<double>(total) / 1e6);
+    }
+    shown = percent;
+    std::fflush(stdout);
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, int> shown_;
+};
+
+SamplingOptions DefaultsOf(const ModelConfig& model, const Config& config) {
+  SamplingOptions defaults;
+  if (config.sampling_defaults == "openai") return defaults;
+  const GenerationDefaults& generation = model.generation;
+  defaults.temperature = static_cast<float>(generation.temperature.value_or(defaults.temperature));
+  defaults.top_p = static_cast<float>(generation.top_p.value_or(defaults.top_p));
+  defaults.top_k = generation.top_k.value_or(defaults.top_k);
+  defaults.repetition_penalty =
+      static_cast<float>(generation.repetition_penalty.value_or(defaults.repetition_penalty));
+  return defaults;
+}
+
+ApiOptions ApiOptionsOf(const Config& config) {
+  ApiOptions options;
+  options.api_keys = config.api_keys;
+  options.cors_origins = config.cors_origins;
+  options.params = config.params == "strict"    ? ParamsMode::kStrict
+                   : config.params == "lenient" ? ParamsMode::kLenient
+                                                : ParamsMode::kNormal;
+  options.any_model_name = config.any_model_name;
+  options.open_metrics = config.open_metrics;
+  options.max_body_bytes = config.max_body_bytes;
+  options.default_max_tokens = config.default_max_tokens;
+  options.sse_keepalive_ms = config.sse_keepalive_ms;
+  options.version = NG_VERSION;
+  return options;
+}
+
+/// Signals are taken by the main thread alone: every other thread has them blocked.
+sigset_t BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+  return signals;
+}
+
+/// Sockets are many; the soft limit of descriptors is often 1024.
+void RaiseDescriptorLimit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+struct Model {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  ModelText text;
+  std::string name;
+  Precision precision = Precision::kBf16;
+  BatchLimits limits;
+};
+
+absl::StatusOr<Model> OpenModel(const Config& config) {
+  if (config.model.empty()) {
+    return absl::InvalidArgumentError(
+        "no model: name a directory or a .gguf file with --model PATH or the key model");
+  }
+  Model model;
+  NG_ASSIGN_OR_RETURN(model.precision, ParsePrecision(config.quantization));
+  NG_ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(config.model));
+  NG_ASSIGN_OR_RETURN(model.text, LoadModelText(*model.checkpoint));
+  model.name = ModelName(config.model_name, config.model);
+  model.limits = LimitsFor(model.checkpoint->config(), config, model.text.tokenizer->vocab_size());
+  for (const std::string& warning : model.checkpoint->warnings()) LogWarning(warning);
+  return model;
+}
+
+void PrintModel(const Model& model, const Config& config) {
+  const ModelConfig& c = model.checkpoint->config();
+  std::printf(
+      "model    %s: %s, %d layers, hidden %d, vocabulary %d, weights %s served as %s, context %d\n",
+      model.name.c_str(), c.architecture.c_str(), c.layers_count(), c.hidden_size, c.vocab_size,
+      model.checkpoint->weights_description().c_str(), config.quantization.c_str(),
+      model.limits.positions_max);
+  if (model.text.chat_template == nullptr) {
+    std::printf("         without a chat template: /v1/completions only\n");
+  }
+}
+
+void PrintReady(const Config& config, int http_port, const std::string& name) {
+  std::printf(
+      "ready    http://%s:%d/v1   try:\n\n"
+      "  curl http://%s:%d/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+      "    -d '{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
+      "\"Hello!\"}]}'\n\n",
+      config.http_host.c_str(), http_port, config.http_host.c_str(), http_port, name.c_str());
+  std::fflush(stdout);
+}
+
+/// Waits for running requests; whatever is left at the limit ends with an error event.
+void DrainAndStop(const Config& config, Serving& serving, Api& api, const HttpServer& server,
+                  const sigset_t& signals) {
+  std::printf("stopping: finishing running requests (again to stop at once)\n");
+  std::fflush(stdout);
+  std::thread([signals] {  // a second signal ends the process now
+    int signal = 0;
+    sigwait(&signals, &signal);
+    std::_Exit(130);
+  })
+      .detach();
+  serving.Drain();
+  api.BeginDrain();
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point begun = Clock::now();
+  const auto passed_ms = [&] {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begun).count();
+  };
+  const auto busy = [&] { return !serving.idle() || server.requests_in_flight() > 0; };
+  while (passed_ms() < config.drain_delay_ms ||
+         (busy() && passed_ms() < config.drain_delay_ms + config.drain_timeout_ms)) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  api.EndRequests();
+  serving.AbortAll(absl::UnavailableError("draining: the server stops"));
+  for (int wait = 0; wait < 50 && server.requests_in_flight() > 0; ++wait) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
+}  // namespace
+
+absl::Status Serve(const Config& config) {
+  NG_RETURN_IF_ERROR(CheckExposure(config.http_host, config.api_keys, config.cors_origins));
+  const sigset_t signals = BlockSignals();
+  RaiseDescriptorLimit();
+  std::printf("neurogrid-coordinator " NG_VERSION "\n");
+  NG_ASSIGN_OR_RETURN(const Model model, OpenModel(config));
+  PrintModel(model, config);
+
+  ServingMetrics metrics;
+  MetricsObserver observer(metrics);
+  ServingOptions serving_options;
+  serving_options.fingerprint_seed =
+      absl::StrCat(model.checkpoint->digest(), "/", config.quantization);
+  serving_options.scheduler.model_digest = model.checkpoint->digest();
+  serving_options.scheduler.running_max = config.max_running;
+  serving_options.scheduler.queued_requests_max = config.max_queued;
+  serving_options.scheduler.itl_target_ms = config.itl_target_ms;
+  Serving serving(*model.text.tokenizer, serving_options, &observer);
+
+  ModelInfo info;
+  info.id = model.name;
+  info.created = absl::ToUnixSeconds(absl::Now());
+  info.max_model_len = model.limits.positions_max;
+  info.end_ids = model.text.end_ids;
+  info.defaults = DefaultsOf(model.checkpoint->config(), config);
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Api> api,
+                      Api::Create(serving, *model.text.tokenizer, model.text.chat_template.get(),
+                                  info, ApiOptionsOf(config), metrics));
+
+  ProgressBar bar;
+  std::unique_ptr<HttpServer> server;
+  Supervisor::Options options;
+  options.config = config;
+  options.checkpoint = model.checkpoint;
+  options.model_name = model.name;
+  options.precision = model.precision;
+  options.limits = model.limits;
+  options.on_plan = [](const Plan& plan) {
+    std::printf("%s", plan.explanation.c_str());
+    std::fflush(stdout);
+  };
+  options.on_progress = [&bar](const std::string& node, int64_t done, int64_t total) {
+    bar.Show(node, done, total);
+  };
+  options.on_ready = [&] { PrintReady(config, server->port(), model.name); };
+  Supervisor supervisor(std::move(options), serving);
+  serving.set_describe_cluster([&] { return supervisor.Describe(); });
+
+  HttpLimits limits;
+  limits.connections_max = config.http_max_connections;
+  NG_ASSIGN_OR_RETURN(server, HttpServer::Start(config.http_host, config.http_port, limits, *api));
+  NG_RETURN_IF_ERROR(supervisor.Start());
+  std::printf(
+      "http     http://%s:%d\nworkers  join at %s:%d with: neurogrid-worker --bootstrap HOST:%d "
+      "--token "
+      "$(neurogrid-coordinator token%s)\n",
+      config.http_host.c_str(), server->port(), config.grpc_host.c_str(), supervisor.grpc_port(),
+      supervisor.grpc_port(), absl::StrCat(" --state-dir ", config.state_dir).c_str());
+  std::fflush(stdout);
+  int signal = 0;
+  sigwait(&signals, &signal);
+  DrainAndStop(config, serving, *api, *server, signals);
+  return absl::OkStatus();
+}
+
+absl::Status PrintPlan(const Config& config) {
+  NG_ASSIGN_OR_RETURN(const Model model, OpenModel(config));
+  NG_ASSIGN_OR_RETURN(const ReportedNode node, OwnNode(config));
+  NG_ASSIGN_OR_RETURN(const std::vector<NodeFacts> facts, FactsOf({node}, config));
+  Placement placement;
+  placement.options = config.planner;
+  placement.nodes = config.nodes;
+  NG_ASSIGN_OR_RETURN(const Plan plan, PlanStages(FactsOf(*model.checkpoint, model.name,
+                                                          model.precision, model.limits),
+                                                  facts, {}, config.workload, placement));
+  std::printf("%s", plan.explanation.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status PrintToken(const Config& config, int hours) {
+  NG_ASSIGN_OR_RETURN(const Authority authority, OpenAuthority(config.state_dir));
+  NG_ASSIGN_OR_RETURN(
+      const JoinToken token,
+      JoinTokens(config.state_dir).Mint(authority.certificate, absl::Now(), 1, absl::Hours(hours)));
+  std::printf("%s\n", token.ToString().c_str());
+  return absl::OkStatus();
+}
+
+absl::Status Bench(const Config& config, const BenchOptions& options) {
+  std::shared_ptr<const Checkpoint> checkpoint;
+  std::string name = options.synthetic;
+  if (options.synthetic.empty()) {
+    if (config.model.empty()) {
+      return absl::InvalidArgumentError(
+          "nothing to measure: name --model PATH or --synthetic llama-1b");
+    }
+    NG_ASSIGN_OR_RETURN(checkpoint, Checkpoint::Open(config.model));
+    name = ModelName(config.model_name, config.model);
+  } else {
+    NG_ASSIGN_OR_RETURN(checkpoint, MakeSyntheticCheckpoint(options.synthetic));
+  }
+  NG_ASSIGN_OR_RETURN(const BenchTarget target, MakeBenchTarget(checkpoint, name, config, options));
+  return RunBench(target, options).status();
+}
+
+}  // namespace neurogrid

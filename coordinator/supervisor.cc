@@ -1,0 +1,340 @@
+#include "coordinator/supervisor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/log.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr std::chrono::milliseconds kTick(250);
+constexpr std::chrono::seconds kRetryAfterFailure(1);
+constexpr double kGainWorthMoving = 1.10;  // re-planning on its own costs a load
+
+std::vector<std::string> Names(const std::vector<ReportedNode>& members) {
+  std::vector<std::string> names;
+  for (const ReportedNode& member : members) names.push_back(member.id);
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+Json LayersJson(const LayerRange& layers) {
+  return Json(Json::Array{Json(layers.first), Json(layers.last)});
+}
+
+}  // namespace
+
+/// The plan of an epoch as the serving thread drives it.
+class Supervisor::RemoteChain final : public Chain {
+ public:
+  RemoteChain(Cluster& cluster, Serving& serving, uint64_t epoch)
+      : cluster_(cluster), serving_(serving), epoch_(epoch) {}
+
+  void Submit(uint64_t step, Batch batch) override {
+    const absl::Status sent = cluster_.Submit(epoch_, step, std::move(batch));
+    // The edge is gone: the end of the plan is on its way and takes the other steps with it.
+    if (!sent.ok()) {
+      serving_.StepDone(epoch_, step,
+                        absl::UnavailableError(absl::StrCat("worker_lost: ", sent.message())));
+    }
+  }
+
+ private:
+  Cluster& cluster_;
+  Serving& serving_;
+  uint64_t epoch_;
+};
+
+Supervisor::Supervisor(Options options, Serving& serving)
+    : options_(std::move(options)),
+      facts_(
+          FactsOf(*options_.checkpoint, options_.model_name, options_.precision, options_.limits)),
+      serving_(serving) {}
+
+Supervisor::~Supervisor() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  changed_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Status Supervisor::Start() {
+  const Config& config = options_.config;
+  Cluster::Options cluster;
+  cluster.state_dir = config.state_dir;
+  cluster.host = config.grpc_host;
+  cluster.port = config.grpc_port;
+  if (config.device != "none") {
+    cluster.local = LocalDevice{config.device, config.threads, config.model};
+  }
+  NG_ASSIGN_OR_RETURN(cluster_, Cluster::Start(std::move(cluster), this));
+  thread_ = std::thread([this] { Loop(); });
+  return absl::OkStatus();
+}
+
+void Supervisor::Wake() {
+  {
+    const std::lock_guard lock(mutex_);
+    woken_ = true;
+  }
+  changed_.notify_all();
+}
+
+void Supervisor::Loop() {
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, kTick, [&] { return woken_ || stop_; });
+      if (stop_) return;
+      woken_ = false;
+    }
+    Consider();
+  }
+}
+
+std::vector<ReportedNode> Supervisor::Members() const {
+  std::vector<ReportedNode> members;
+  for (const Node& node : cluster_->Nodes()) {
+    if (node.state == NodeState::kConnecting || node.state == NodeState::kSuspect) continue;
+    ReportedNode member;
+    member.id = node.id;
+    member.host_id = node.report.host_id;
+    member.is_cpu = node.report.device_kind == "cpu";
+    member.with_coordinator = node.id == kLocalNode;
+    member.memory_total_bytes = node.report.memory_total_bytes;
+    member.memory_free_bytes = node.report.memory_free_bytes;
+    member.read_bandwidth = node.report.read_bandwidth;
+    member.matmul_rate = node.report.matmul_rate;
+    members.push_back(std::move(member));
+  }
+  // Never the order of joining: the same cluster gets the same plan.
+  std::sort(members.begin(), members.end(),
+            [](const ReportedNode& a, const ReportedNode& b) { return a.id < b.id; });
+  return members;
+}
+
+absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& members) const {
+  NG_ASSIGN_OR_RETURN(const std::vector<NodeFacts> nodes, FactsOf(members, options_.config));
+  Placement placement;
+  placement.options = options_.config.planner;
+  placement.nodes = options_.config.nodes;
+  if (was_serving_) {
+    // Pins of nodes that were lost must not keep the rest from serving.
+    std::erase_if(placement.nodes, [&](const auto& entry) {
+      return std::none_of(nodes.begin(), nodes.end(),
+                          [&](const NodeFacts& node) { return node.id == entry.first; });
+    });
+    absl::StatusOr<Plan> plan = PlanStages(facts_, nodes, {}, options_.config.workload, placement);
+    if (plan.ok()) return plan;
+    for (auto& [name, node] : placement.nodes) node.layers.reset();
+    placement.options.lock = false;
+  }
+  return PlanStages(facts_, nodes, {}, options_.config.workload, placement);
+}
+
+/// With requests running a better plan waits; idle, it must be better by a tenth.
+bool Supervisor::WorthMoving(const Plan& next) const {
+  if (!serving_.idle()) return false;
+  return next.tokens_per_s > kGainWorthMoving * plan_.tokens_per_s;
+}
+
+void Supervisor::Consider() {
+  const std::vector<ReportedNode> members = Members();
+  const auto workers = std::count_if(members.begin(), members.end(), [](const ReportedNode& node) {
+    return node.id != kLocalNode;
+  });
+  {
+    const std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kLoading) return;
+    if (phase_ == Phase::kServing && (considered_ == Names(members) || !serving_.idle())) return;
+    if (std::chrono::steady_clock::now() < retry_at_) return;
+  }
+  if (members.empty() || (!was_serving_ && workers < options_.config.min_peers)) {
+    const int64_t missing = options_.config.min_peers - workers;
+    WaitForWorkers(missing > 0 ? absl::StrCat(missing, missing == 1 ? " worker" : " workers")
+                               : "a worker, or a device of the coordinator's own");
+    return;
+  }
+  absl::StatusOr<Plan> plan = PlanFor(members);
+  {
+    const std::lock_guard lock(mutex_);
+    considered_ = Names(members);
+    if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan))) return;
+  }
+  if (plan.ok()) {
+    BringUp(*std::move(plan));
+  } else {
+    WaitForWorkers(std::string(plan.status().message()));
+  }
+}
+
+void Supervisor::WaitForWorkers(const std::string& why) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (waiting_for_ == why) return;
+    waiting_for_ = why;
+  }
+  LogInfo("waiting for ", why);
+  serving_.ChainDown(ServingState::kWaitingForWorkers,
+                     absl::UnavailableError("no_workers: the model is placed nowhere"), {why});
+}
+
+SchedulerOptions Supervisor::ShapeOf(const Plan& plan, const BatchLimits& limits) const {
+  SchedulerOptions shape;
+  shape.limits = limits;
+  shape.stages = static_cast<int>(plan.stages.size());
+  shape.decode_groups = plan.decode_groups;
+  shape.prefill_depth = shape.stages;  // the chain keeps order: chunks follow each other down it
+  return shape;
+}
+
+void Supervisor::BringUp(Plan plan) {
+  BatchLimits limits = options_.limits;
+  limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
+  plan.pages = limits.pages;
+  {
+    const std::lock_guard lock(mutex_);
+    phase_ = Phase::kLoading;
+    plan_ = plan;
+    plan_limits_ = limits;
+    waiting_for_.clear();
+    last_epoch_ = std::max(last_epoch_, std::exchange(epoch_, 0));
+  }
+  serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
+                     absl::UnavailableError("worker_lost: the plan changed"),
+                     {"the model is loading"});
+  options_.on_plan(plan);
+  ClusterPlan assigned;
+  assigned.stages = plan.stages;
+  assigned.model_name = options_.model_name;
+  assigned.model_digest = options_.checkpoint->digest();
+  assigned.model_path = options_.config.model;
+  assigned.precision = options_.config.quantization;
+  assigned.limits = limits;
+  const absl::StatusOr<uint64_t> epoch = cluster_->Assign(assigned);
+  const std::lock_guard lock(mutex_);
+  if (epoch.ok()) {
+    if (phase_ != Phase::kNone) epoch_ = *epoch;
+    return;
+  }
+  LogError("the plan could not be assigned: ", epoch.status().message());
+  phase_ = Phase::kNone;
+  retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
+}
+
+/// A plan's number is known only after Assign has returned, and it may come up or end before that.
+bool Supervisor::InForce(uint64_t epoch) const {
+  if (phase_ == Phase::kNone || epoch <= last_epoch_) return false;
+  return epoch_ == 0 || epoch == epoch_;
+}
+
+void Supervisor::OnNodesChanged() { Wake(); }
+
+void Supervisor::OnPlanProgress(uint64_t, const std::string& node, int64_t bytes_done,
+                                int64_t bytes_total) {
+  options_.on_progress(node, bytes_done, bytes_total);
+}
+
+void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_class) {
+  SchedulerOptions shape;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!InForce(epoch)) return;
+    epoch_ = epoch;
+    phase_ = Phase::kServing;
+    was_serving_ = true;
+    shape = ShapeOf(plan_, plan_limits_);
+  }
+  serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
+                   std::move(shape), determinism_class);
+  options_.on_ready();
+}
+
+void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std::string& reason,
+                             bool was_active) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!InForce(epoch)) return;
+    phase_ = Phase::kNone;
+    if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
+  }
+  LogWarning(was_active ? "the plan broke" : "the plan did not come up",
+             node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);
+  serving_.ChainDown(ServingState::kRecovering,
+                     absl::UnavailableError("worker_lost: a worker was lost while it answered"),
+                     {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
+  Wake();
+}
+
+void Supervisor::OnStepResult(StepResult result) {
+  absl::StatusOr<std::vector<SampledToken>> sampled = std::move(result.sampled);
+  if (!result.status.ok()) sampled = result.status;
+  serving_.StepDone(result.epoch, result.id, std::move(sampled));
+}
+
+Json Supervisor::Describe() const {
+  Json cluster = Json(Json::Object());
+  Json model = Json(Json::Object());
+  model.Set("id", Json(options_.model_name));
+  model.Set("digest", Json(options_.checkpoint->digest()));
+  model.Set("layers", Json(options_.checkpoint->config().layers_count()));
+  model.Set("quantization", Json(options_.config.quantization));
+  const std::vector<Node> members = cluster_->Nodes();
+  const std::lock_guard lock(mutex_);
+  cluster.Set("epoch", Json(static_cast<int64_t>(epoch_)));
+  cluster.Set("model", std::move(model));
+  const auto now = std::chrono::steady_clock::now();
+  Json::Array nodes;
+  for (const Node& node : members) {
+    Json entry = Json(Json::Object());
+    entry.Set("id", Json(node.id));
+    entry.Set("device", Json(absl::StrCat(node.report.device_kind, " ", node.report.device_name)));
+    entry.Set("state", Json(NameOf(node.state)));
+    entry.Set("boot_id", Json(absl::StrCat(absl::Hex(node.boot_id, absl::kZeroPad16))));
+    Json memory = Json(Json::Object());
+    memory.Set("total", Json(node.report.memory_total_bytes));
+    memory.Set("free", Json(node.report.memory_free_bytes));
+    for (const PlannedStage& stage : plan_.stages) {
+      if (phase_ == Phase::kNone || stage.node != node.id) continue;
+      entry.Set("layers", LayersJson(stage.layers));
+      memory.Set("weights", Json(stage.fixed_bytes));
+      memory.Set("kv", Json(stage.page_bytes * plan_.pages));
+    }
+    entry.Set("memory", std::move(memory));
+    Json measured = Json(Json::Object());
+    measured.Set("bandwidth", Json(node.report.read_bandwidth));
+    measured.Set("matmul", Json(node.report.matmul_rate));
+    entry.Set("measured", std::move(measured));
+    entry.Set("heartbeat_age_ms",
+              Json(std::chrono::duration<double, std::milli>(now - node.last_heard).count()));
+    nodes.push_back(std::move(entry));
+  }
+  cluster.Set("nodes", Json(std::move(nodes)));
+  Json plan = Json(Json::Object());
+  Json::Array stages, survives, not_survives;
+  if (phase_ != Phase::kNone) {
+    for (const PlannedStage& stage : plan_.stages) {
+      Json entry = Json(Json::Object());
+      entry.Set("node", Json(stage.node));
+      entry.Set("layers", LayersJson(stage.layers));
+      stages.push_back(std::move(entry));
+    }
+    for (const std::string& node : plan_.survives_loss_of) survives.push_back(Json(node));
+    for (const std::string& node : plan_.not_loss_of) not_survives.push_back(Json(node));
+    plan.Set("predicted_tokens_per_s", Json(plan_.tokens_per_s));
+    plan.Set("explanation", Json(plan_.explanation));
+  }
+  plan.Set("stages", Json(std::move(stages)));
+  plan.Set("survives_loss_of", Json(std::move(survives)));
+  plan.Set("not_of", Json(std::move(not_survives)));
+  cluster.Set("plan", std::move(plan));
+  cluster.Set("stale_messages", Json(static_cast<int64_t>(cluster_->stale_messages())));
+  return cluster;
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,66 @@
+// Bytes of a model's parts in memory: the one place where engine and planner get them
+// (cluster.md 2.1).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/model/layer_range.h"
+#include "engine/model/model_config.h"
+#include "engine/model/precision.h"
+
+namespace neurogrid {
+
+/// Every allocation counts as the next multiple of this.
+inline constexpr int64_t kMemoryGranuleBytes = 256;
+/// Outputs that a packed matrix holds together; the last panel is padded with zeros.
+inline constexpr int64_t kPanelRows = 64;
+
+/// A weight [rows, columns] as the matmul holds it: rows padded to 64, columns to 2 unless f32;
+/// int8 with a float32 scale for each row. Row-joined weights such as q, k and v are one matrix of
+/// all their rows.
+int64_t PackedMatrixBytes(int64_t rows, int64_t columns, Precision precision);
+
+/// Two weights [rows, columns], gate and up, interleaved 32 rows of each to a panel.
+int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision);
+
+/// A norm's weight or a bias: float32 in every mode.
+int64_t VectorBytes(int64_t elements);
+
+/// The embedding [rows, columns], which doubles as the head where it is tied: packed, in bf16 also
+/// in int8 mode, float32 in f32 mode.
+int64_t TableBytes(int64_t rows, int64_t columns, Precision precision);
+
+/// A model's parts in bytes; what planning needs to know, integers only.
+struct ModelMemory {
+  struct Layer {
+    int64_t weight_bytes = 0;
+    int64_t kv_bytes_per_token = 0;
+    int64_t state_bytes_per_slot = 0;
+    int64_t parameters = 0;  // of the matrices: 2 operations each and token
+  };
+
+  std::vector<Layer> layers;
+  int64_t embedding_bytes = 0;  // on the first stage
+  int64_t head_bytes = 0;       // final norm and head, on the last stage
+  int64_t shared_bytes = 0;     // of both, where one stage holds them in one copy (tied)
+  int64_t head_parameters = 0;
+  int64_t activation_bytes_per_row = 0;  // one row between two stages
+
+  int layers_count() const { return static_cast<int>(layers.size()); }
+};
+
+/// Pure; `config` has passed its checks.
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision);
+
+/// Weights of the stage that runs `layers`: with the embedding when it is the first, with final
+/// norm and head when it is the last.
+int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers);
+
+/// One page of `page_tokens` tokens over these layers.
+int64_t PageBytes(const ModelMemory& model, LayerRange layers, int page_tokens);
+
+/// One slot of recurrent state over these layers.
+int64_t StateBytes(const ModelMemory& model, LayerRange layers);
+
+}  // namespace neurogrid

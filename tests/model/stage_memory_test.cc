@@ -1,0 +1,89 @@
+// Bytes counted by hand, and synthetic models.
+#include "engine/model/stage_memory.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+
+#include "absl/strings/match.h"
+#include "engine/model/read_rows.h"
+#include "engine/model/synthetic.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+TEST_CASE("packed weights count whole panels of 64 rows", "[memory]") {
+  CHECK(PackedMatrixBytes(64, 128, Precision::kBf16) == 64 * 128 * 2);
+  CHECK(PackedMatrixBytes(65, 128, Precision::kBf16) == 128 * 128 * 2);
+  CHECK(PackedMatrixBytes(64, 127, Precision::kBf16) == 64 * 128 * 2);
+  CHECK(PackedMatrixBytes(64, 127, Precision::kF32) == 64 * 127 * 4);
+  CHECK(PackedMatrixBytes(64, 128, Precision::kInt8) == 64 * 128 + 256);
+  CHECK(PackedGatedBytes(33, 128, Precision::kBf16) == 128 * 128 * 2);
+  CHECK(VectorBytes(1) == 256);
+  CHECK(TableBytes(3, 100, Precision::kInt8) == 64 * 100 * 2);
+}
+
+TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
+  const auto model = MakeSyntheticCheckpoint("llama-1b").value();
+  const ModelMemory memory = MemoryOf(model->config(), Precision::kBf16);
+  int64_t parameters = 0;
+  for (const ModelMemory::Layer& layer : memory.layers) parameters += layer.parameters;
+  CHECK(parameters == 973'078'528);  // 16 * (2048 * 3072 + 2048 * 2048 + 3 * 2048 * 8192)
+  CHECK(memory.head_parameters == 134'217'728);
+  CHECK(memory.layers[0].kv_bytes_per_token * 16 == 32 * 1024);
+  CHECK(memory.layers[0].weight_bytes == 2 * 60'817'408 + 2 * 4 * 2048);
+  CHECK(PageBytes(memory, {0, 16}, 16) == 16 * 32 * 1024);
+  CHECK(StateBytes(memory, {0, 16}) == 0);
+  CHECK(StageWeightBytes(memory, {0, 16}) ==
+        StageWeightBytes(memory, {0, 7}) + StageWeightBytes(memory, {7, 16}) - 2 * 134'217'728);
+  CHECK(StageWeightBytes(memory, {3, 5}) == 2 * memory.layers[0].weight_bytes);
+  CHECK(MemoryOf(model->config(), Precision::kF32).layers[0].kv_bytes_per_token == 4096);
+}
+
+TEST_CASE("precisions have names", "[memory]") {
+  CHECK(ParsePrecision("int8").value() == Precision::kInt8);
+  CHECK(NameOf(Precision::kBf16) == "bf16");
+  CHECK(ParsePrecision("fp4").status().message() ==
+        "precision \"fp4\" is not known; known are f32, bf16, int8");
+}
+
+TEST_CASE("synthetic weights are normal, norms are one, rows differ", "[synthetic]") {
+  const auto model = MakeSyntheticCheckpoint("smollm2-135m").value();
+  CHECK(model->config().layers_count() == 30);
+  CHECK(model->config().tied_embeddings);
+  CHECK(model->weights_description() == "BF16");
+  const WeightStore::Entry norm = model->weights().Find("model.norm.weight", {576}).value();
+  std::vector<float> ones(576);
+  ReadRows(norm, 0, 1, ones.data());
+  CHECK(ones == std::vector<float>(576, 1.0f));
+
+  const WeightStore::Entry table =
+      model->weights().Find("model.embed_tokens.weight", {49152, 576}).value();
+  std::vector<float> values(4096 * 576);
+  ReadRows(table, 40000, 4096, values.data());
+  double sum = 0, squares = 0;
+  for (const float value : values) {
+    sum += value;
+    squares += double{value} * value;
+  }
+  const double count = static_cast<double>(values.size());
+  CHECK(std::abs(sum / count) < 1e-4);                        // 0.02 / sqrt(10^6) is 2e-5
+  CHECK(std::abs(std::sqrt(squares / count) - 0.02) < 1e-4);  // as sharp
+  for (int row = 1; row < 4096; ++row) {
+    REQUIRE(!std::equal(values.begin(), values.begin() + 576, values.begin() + row * 576));
+  }
+  std::vector<float> alone(576);
+  ReadRows(table, 41821, 1, alone.data());
+  CHECK(std::equal(alone.begin(), alone.end(), values.begin() + 1821 * 576));
+}
+
+TEST_CASE("a synthetic model takes any config.json and names what it does not know",
+          "[synthetic]") {
+  const auto tiny = MakeSyntheticCheckpoint(Golden("tiny/llama3-rope/config.json")).value();
+  CHECK(tiny->config().head_dim == 16);
+  CHECK(absl::StrContains(MakeSyntheticCheckpoint("llama-9z").status().message(),
+                          "known are llama-1b, smollm2-135m"));
+}
+
+}  // namespace
+}  // namespace neurogrid

@@ -1,0 +1,227 @@
+#include "coordinator/plan_step.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <vector>
+
+namespace neurogrid {
+namespace {
+
+struct World {
+  std::vector<RunningView> running;
+  std::vector<WaitingView> waiting;
+  StepView view;
+
+  World() {
+    view.limits.rows_max = 512;
+    view.limits.samples_max = 64;
+    view.limits.sequences_max = 64;
+    view.pages_available = 1000;
+    view.running_max = 64;
+    view.tokens_max = 128;
+  }
+  /// Wants its last token computed, all pages but perhaps the next one held.
+  World& Decode(int64_t known, uint64_t ready = 0) {
+    RunningView sequence;
+    sequence.known = known;
+    sequence.scheduled = known - 1;
+    sequence.known_max = known + 100;
+    sequence.pages = sequence.pages_private = static_cast<int>(PagesOf(known - 1));
+    sequence.ready = ready;
+    running.push_back(sequence);
+    return *this;
+  }
+  World& Prefill(int64_t known, int64_t scheduled) {
+    RunningView sequence;
+    sequence.known = sequence.known_max = known;
+    sequence.scheduled = scheduled;
+    sequence.pages = sequence.pages_private = static_cast<int>(PagesOf(scheduled));
+    running.push_back(sequence);
+    return *this;
+  }
+  World& Waits(int64_t known, int64_t output = 0) {
+    WaitingView sequence;
+    sequence.known = known;
+    sequence.known_max = known + output;
+    waiting.push_back(sequence);
+    return *this;
+  }
+  StepPlan Plan() {
+    view.running = running;
+    view.waiting = waiting;
+    return PlanStep(view);
+  }
+};
+
+using Slices = std::vector<Slice>;
+
+TEST_CASE("decodes come first, then begun prompts oldest first, then waiting ones", "[plan_step]") {
+  World world;
+  world.Prefill(40, 16).Decode(20).Waits(10).Waits(5);
+  CHECK(world.Plan().slices == Slices{{1, false, 1}, {0, false, 24}, {0, true, 10}, {1, true, 5}});
+}
+
+TEST_CASE("a chunk ends on a multiple of 16 unless it is the last", "[plan_step]") {
+  World world;
+  SECTION("with the whole budget for the only prompt") {
+    world.view.tokens_max = 100;
+    world.Prefill(1000, 0);
+    CHECK(world.Plan().slices == Slices{{0, false, 96}});
+  }
+  SECTION("and the last chunk is what is left") {
+    world.Prefill(1000, 960);
+    CHECK(world.Plan().slices == Slices{{0, false, 40}});
+  }
+}
+
+TEST_CASE("one prompt takes at most half of the room while others wait", "[plan_step]") {
+  World world;
+  world.view.tokens_max = 128;
+  world.Prefill(1000, 0).Waits(1000);
+  CHECK(world.Plan().slices == Slices{{0, false, 64}, {0, true, 64}});
+}
+
+TEST_CASE("decodes are never held back by the budget, and prefill keeps 16 rows", "[plan_step]") {
+  World world;
+  world.view.tokens_max = 16;
+  for (int i = 0; i < 40; ++i) world.Decode(20);
+  world.Prefill(100, 0);
+  const StepPlan plan = world.Plan();
+  REQUIRE(plan.slices.size() == 41);
+  CHECK(plan.slices.back() == Slice{40, false, 16});
+}
+
+TEST_CASE("more decodes than a stage takes leave a chunk's room to prefill", "[plan_step]") {
+  World world;
+  world.view.limits.rows_max = world.view.limits.samples_max = 32;
+  for (int i = 0; i < 40; ++i) world.Decode(20);
+  CHECK(world.Plan().slices.size() == 32);
+  world.Prefill(100, 0);
+  const StepPlan plan = world.Plan();
+  REQUIRE(plan.slices.size() == 17);
+  CHECK(plan.slices.back() == Slice{40, false, 16});
+}
+
+TEST_CASE("decodes run in equal groups, longest ready first", "[plan_step]") {
+  World world;
+  world.view.decode_groups = 2;
+  world.Decode(20, 7).Decode(20, 3).Decode(20, 9).Decode(20, 1).Decode(20, 5);
+  CHECK(world.Plan().slices == Slices{{3, false, 1}, {1, false, 1}, {4, false, 1}});
+  SECTION("those in flight count for the group's size and are left alone") {
+    for (const int i : {3, 1, 4}) {
+      world.running[i].in_flight = 1;
+      ++world.running[i].scheduled;
+    }
+    CHECK(world.Plan().slices == Slices{{0, false, 1}, {2, false, 1}});
+  }
+}
+
+TEST_CASE("a sequence is in one step at a time, unless prompts may follow themselves",
+          "[plan_step]") {
+  World world;
+  world.Prefill(1000, 64);
+  world.running[0].in_flight = 1;
+  CHECK(world.Plan().slices.empty());
+  world.view.prefill_depth = 2;
+  CHECK(world.Plan().slices == Slices{{0, false, 128}});
+}
+
+TEST_CASE("on a shortage the latest arrival gives its pages back", "[plan_step]") {
+  World world;
+  world.view.pages_available = 0;
+  world.Decode(17).Decode(40).Decode(40).Waits(5);
+  SECTION("to the one that needs a page, and nothing new starts") {
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted == std::vector<int>{2});
+    CHECK(plan.slices == Slices{{0, false, 1}, {1, false, 1}});
+  }
+  SECTION("but not while it is in flight: then the older one waits") {
+    world.running[1].in_flight = world.running[2].in_flight = 1;
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted.empty());
+    CHECK(plan.slices.empty());
+  }
+  SECTION("and a paused one goes before it") {
+    world.running[1].paused = true;
+    CHECK(world.Plan().preempted == std::vector<int>{1});
+  }
+}
+
+TEST_CASE("nobody is preempted for a later arrival, and never the only one", "[plan_step]") {
+  World world;
+  world.view.pages_available = 0;
+  world.Decode(17);
+  CHECK(world.Plan().preempted.empty());
+  world.running.clear();
+  world.Prefill(100, 16).Decode(17);
+  SECTION("so a decode waits for an older prompt in flight") {
+    world.running[0].in_flight = 1;
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted.empty());
+    CHECK(plan.slices.empty());
+  }
+  SECTION("and gives way to one that is not") {
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted == std::vector<int>{1});
+    CHECK(plan.slices == Slices{{0, false, 16}});  // the decode held one page
+  }
+}
+
+TEST_CASE("a prompt takes the pages there are and goes on later", "[plan_step]") {
+  World world;
+  world.view.pages_available = 2;
+  world.Prefill(100, 16);
+  CHECK(world.Plan().slices == Slices{{0, false, 32}});
+}
+
+TEST_CASE("a newcomer starts only beside what the running ones will need", "[plan_step]") {
+  World world;
+  world.Decode(20).Waits(64);  // 6 pages of output to come, 4 pages of prompt
+  world.view.reserve = 0.5;
+  SECTION("its prompt, half of their output, and no page less") {
+    world.view.pages_available = 4 + 2;
+    CHECK(world.Plan().slices.size() == 1);
+    world.view.pages_available = 4 + 3;
+    CHECK(world.Plan().slices.size() == 2);
+  }
+  SECTION("alone it needs no more than its prompt") {
+    world.running.clear();
+    world.view.pages_available = 4;
+    CHECK(world.Plan().slices == Slices{{0, true, 64}});
+    world.view.pages_available = 3;
+    CHECK(world.Plan().slices.empty());
+  }
+  SECTION("pages found in the cache cost nothing while others hold them") {
+    world.view.pages_available = 1 + 3;
+    world.waiting[0].pages_found = 3;
+    CHECK(world.Plan().slices.size() == 2);
+    world.waiting[0].pages_cached = 3;
+    CHECK(world.Plan().slices.size() == 1);
+  }
+  SECTION("and the first that does not fit stops those behind it") {
+    world.view.pages_available = 6;
+    world.Waits(1);
+    CHECK(world.Plan().slices.size() == 1);
+  }
+}
+
+TEST_CASE("a newcomer brings the choices that follow it", "[plan_step]") {
+  World world;
+  world.view.running_max = 4;
+  world.Decode(20).Waits(8);
+  world.waiting[0].followers = 3;
+  CHECK(world.Plan().slices.size() == 1);
+  world.waiting[0].followers = 2;
+  CHECK(world.Plan().slices.size() == 2);
+}
+
+TEST_CASE("rows that report prompt logprobs fit the samples of a step", "[plan_step]") {
+  World world;
+  world.view.tokens_max = 512;
+  world.view.limits.samples_max = 40;
+  world.Prefill(100, 0);
+  world.running[0].scored_rows_end = 99;
+  CHECK(world.Plan().slices == Slices{{0, false, 32}});
+}
+
+}  // namespace
+}  // namespace neurogrid
