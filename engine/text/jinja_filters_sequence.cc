@@ -544,7 +544,8 @@ absl::StatusOr<Value> FilterGroupBy(Runtime& runtime, const Arguments& arguments
 }
 
 absl::StatusOr<Value> FilterUnique(Runtime& runtime, const Arguments& arguments) {
-  NG_RETURN_IF_ERROR(Bind("unique", arguments, {"value", "case_sensitive", "attribute"}, 1).status());
+  NG_RETURN_IF_ERROR(
+      Bind("unique", arguments, {"value", "case_sensitive", "attribute"}, 1).status());
   return Deferred(runtime, arguments, MakeUnique);
 }
 

@@ -65,8 +65,7 @@ class Method : public Object {
       NG_ASSIGN_OR_RETURN(Value marked, runtime.NewString(item.text(), /*markup=*/true));
       items.push_back(std::move(marked));
     }
-    return value.is_list() ? runtime.NewList(std::move(items))
-                           : runtime.NewTuple(std::move(items));
+    return value.is_list() ? runtime.NewList(std::move(items)) : runtime.NewTuple(std::move(items));
   }
 
   Value self_;

@@ -260,18 +260,13 @@ ExpressionParser::Parsed ExpressionParser::ParsePower() {
 }
 
 ExpressionParser::Parsed ExpressionParser::ParseUnary(bool with_filters) {
-  NG_RETURN_IF_ERROR(Enter());
-  NG_ASSIGN_OR_RETURN(ExpressionPtr node, ParseUnaryInside(with_filters));
-  Leave();
-  return node;
-}
-
-ExpressionParser::Parsed ExpressionParser::ParseUnaryInside(bool with_filters) {
   ExpressionPtr node;
   if (IsOperator("-") || IsOperator("+")) {
     const bool minus = Next().text == "-";
     std::vector<ExpressionPtr> operands(1);
+    NG_RETURN_IF_ERROR(Enter());
     NG_ASSIGN_OR_RETURN(operands[0], ParseUnary(false));
+    Leave();
     NG_ASSIGN_OR_RETURN(node,
                         Checked(New(minus ? ExpressionKind::kNegate : ExpressionKind::kPositive,
                                     std::move(operands))));

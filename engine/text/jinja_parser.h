@@ -91,7 +91,6 @@ class ExpressionParser {
   Parsed ParseProduct();
   Parsed ParsePower();
   Parsed ParseUnary(bool with_filters);
-  Parsed ParseUnaryInside(bool with_filters);
   Parsed ParseLiteral();
   Parsed ParseList();
   Parsed ParseDict();

@@ -240,6 +240,11 @@ TEST_CASE("a template that is a bomb ends at a limit that its error names",
   }
 }
 
+TEST_CASE("templates may nest ninety levels deep", "[chat_template][R29]") {
+  const std::string source = "{{ " + std::string(90, '(') + "1" + std::string(90, ')') + " }}";
+  CHECK(jinja::Template::Compile(source).value()->Render({}, kNow).text.bytes() == "1");
+}
+
 TEST_CASE("a rendering ends when its time is up", "[chat_template][R29][U12]") {
   jinja::Limits limits;
   limits.wall = absl::ZeroDuration();
