@@ -1,0 +1,17 @@
+// Connection settings, the same on both ends: tuning one side alone makes the other one end healthy
+// connections for too many pings (cluster.md 4).
+#pragma once
+
+namespace neurogrid {
+
+inline constexpr int kKeepaliveMs = 1'000;
+inline constexpr int kKeepaliveTimeoutMs = 1'000;
+inline constexpr int kPingIntervalMinMs = 900;
+inline constexpr int kPingStrikes = 2;
+inline constexpr int kMetadataBytesMax = 8 * 1024;
+inline constexpr int kHandshakeMs = 5'000;
+inline constexpr int kStreamsMax = 64;
+/// One prompt chunk fits without waiting for a window update.
+inline constexpr int kWindowBytes = 8 << 20;
+
+}  // namespace neurogrid

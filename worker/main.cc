@@ -1,0 +1,125 @@
+// neurogrid-worker: joins a cluster and serves the layers it is given until it is told to stop.
+#include <pthread.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "common/enroll.h"
+#include "common/log.h"
+#include "common/state_dir.h"
+#include "worker/command_line.h"
+#include "worker/disk.h"
+#include "worker/worker.h"
+
+namespace neurogrid {
+namespace {
+
+LogLevel LevelOf(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warning") return LogLevel::kWarning;
+  return name == "error" ? LogLevel::kError : LogLevel::kInfo;
+}
+
+/// The stored identity, or a new one for the token. A token of another cluster than the stored
+/// identity's moves the worker to that cluster.
+absl::StatusOr<Identity> IdentityFor(const WorkerFlags& flags) {
+  absl::StatusOr<Identity> stored = LoadIdentity(flags.state_dir);
+  if (!stored.ok() && !absl::IsNotFound(stored.status())) return stored.status();
+  if (flags.token.empty()) {
+    if (stored.ok()) return stored;
+    return absl::FailedPreconditionError(
+        absl::StrCat("this worker has not joined a cluster yet (no certificate in ",
+                     flags.state_dir, "); give --token, which neurogrid-coordinator token prints"));
+  }
+  NG_ASSIGN_OR_RETURN(const JoinToken token, ParseJoinToken(flags.token));
+  if (stored.ok()) {
+    const absl::StatusOr<Sha256Digest> digest = DigestOfCertificate(stored->authority);
+    const absl::StatusOr<CertificateFacts> facts = ReadCertificate(stored->certificate);
+    if (digest.ok() && HexOf(*digest) == token.authority_digest && facts.ok() &&
+        facts->node_id == flags.name &&
+        CheckIssuedBy(stored->certificate, stored->authority).ok()) {
+      return stored;
+    }
+  }
+  LogInfo("enrolling as ", flags.name, " at ", flags.host, ":", flags.port);
+  NG_ASSIGN_OR_RETURN(const Identity identity, Enroll(flags.host, flags.port, token, flags.name));
+  NG_RETURN_IF_ERROR(SaveIdentity(flags.state_dir, identity));
+  return identity;
+}
+
+/// SIGTERM and SIGINT end the worker; a second one, or ten seconds, end the process.
+void StopOnSignal(const sigset_t& signals, Worker& worker) {
+  std::thread([signals, &worker] {
+    int signal = 0;
+    sigwait(&signals, &signal);
+    LogInfo("stopping");
+    worker.Stop();
+    const timespec limit = {.tv_sec = 10, .tv_nsec = 0};
+    sigtimedwait(&signals, nullptr, &limit);
+    _exit(1);
+  }).detach();
+}
+
+absl::Status Run(const WorkerFlags& flags, const sigset_t& signals) {
+  NG_RETURN_IF_ERROR(EnsureStateDir(flags.state_dir));
+  const absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Try(flags.state_dir + "/lock");
+  if (!lock.ok()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(flags.state_dir,
+                     ": another worker runs with this state directory; give each "
+                     "its own --name or --state-dir"));
+  }
+  if (!flags.model.empty() && !std::filesystem::exists(flags.model)) {
+    return absl::NotFoundError(absl::StrCat("--model ", flags.model, " does not exist"));
+  }
+  NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
+                      MakeDevice(flags.device, flags.threads));
+  LogInfo("measuring this machine");
+  const DeviceReport report = device->Report();
+  LogInfo(report.kind, " ", report.name, " (", report.instruction_set, "): ", report.cores,
+          " cores, ", report.memory_free_bytes >> 20, " MiB free, ",
+          static_cast<int64_t>(report.read_bandwidth / 1e8) / 10.0, " GB/s");
+  // Beyond loopback only for a coordinator that is beyond it.
+  const bool near =
+      absl::StartsWith(flags.host, "127.") || flags.host == "localhost" || flags.host == "::1";
+  LocalModel model(device.get(), flags.model);
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Worker> worker,
+                      Worker::Start({.host = flags.host,
+                                     .port = flags.port,
+                                     .listen_host = near ? "127.0.0.1" : "0.0.0.0",
+                                     .listen_port = flags.data_port,
+                                     .identity = identity,
+                                     .device = report,
+                                     .disk_free_bytes = DiskFreeBytes(flags.state_dir),
+                                     .host_id = HostId()},
+                                    &model));
+  StopOnSignal(signals, *worker);
+  return worker->Run();
+}
+
+}  // namespace
+}  // namespace neurogrid
+
+int main(int argc, char** argv) {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // Before any thread: only one of ours takes them.
+  std::signal(SIGPIPE, SIG_IGN);
+  const auto flags = neurogrid::ParseWorkerFlags(argc, argv);
+  absl::Status status = flags.status();
+  if (flags.ok() && flags->has_value()) {
+    neurogrid::StartLogging("neurogrid-worker", neurogrid::LevelOf((*flags)->log_level));
+    status = neurogrid::Run(**flags, signals);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return 1;
+}

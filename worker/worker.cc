@@ -1,0 +1,287 @@
+#include "worker/worker.h"
+
+#include <grpcpp/impl/service_type.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/digest.h"
+#include "common/enroll.h"
+#include "common/log.h"
+#include "common/state_dir.h"
+#include "worker/assignment.h"
+
+namespace neurogrid {
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr Milliseconds kRedialFirst{100};
+constexpr Milliseconds kRedialMost{2000};
+constexpr Milliseconds kProgressEvery{200};
+
+uint64_t RandomBootId() {
+  uint64_t id = 0;
+  for (const char c : RandomBytes(8)) id = id << 8 | static_cast<uint8_t>(c);
+  return id;
+}
+
+/// Anything from nothing to `most`, so that many workers do not dial at once.
+Milliseconds Jittered(Milliseconds most) {
+  static thread_local std::mt19937_64 generator{std::random_device{}()};
+  return Milliseconds(std::uniform_int_distribution<int64_t>(1, most.count())(generator));
+}
+
+}  // namespace
+
+std::string HostId() {
+  absl::StatusOr<std::string> id = ReadStateFile("/etc/machine-id", 256);
+  char name[256] = {};
+  gethostname(name, sizeof(name) - 1);
+  // Copies of one machine image share the file, and not the name.
+  return HexOf(Sha256Of(absl::StrCat(id.ok() ? *id : "", "/", name))).substr(0, 16);
+}
+
+Worker::Worker(Options options, StageSource* source, std::string node_id, std::string cluster_id)
+    : options_(std::move(options)),
+      node_id_(std::move(node_id)),
+      cluster_id_(std::move(cluster_id)),
+      boot_id_(RandomBootId()),
+      gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }),
+      runner_(node_id_, source),
+      service_(MakeStageService(cluster_id_, &gate_)) {}
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSource* source) {
+  NG_ASSIGN_OR_RETURN(const CertificateFacts facts, ReadCertificate(options.identity.certificate));
+  NG_ASSIGN_OR_RETURN(std::string cluster_id, ClusterIdOf(options.identity.authority));
+  std::unique_ptr<Worker> worker(
+      new Worker(std::move(options), source, facts.node_id, std::move(cluster_id)));
+  NG_ASSIGN_OR_RETURN(worker->port_, NodePort::Open({.host = worker->options_.listen_host,
+                                                     .port = worker->options_.listen_port,
+                                                     .identity = worker->options_.identity,
+                                                     .services = {worker->service_.get()},
+                                                     .enroll = nullptr}));
+  return worker;
+}
+
+Worker::~Worker() {
+  DropPlan();
+  port_.reset();
+}
+
+absl::Status Worker::Run() {
+  Milliseconds wait = kRedialFirst;
+  while (true) {
+    const JoinSession::End end = RunSession();
+    DropPlan();
+    if (welcomed_) wait = kRedialFirst;
+    std::unique_lock lock(mutex_);
+    if (stopping_) return absl::OkStatus();
+    lock.unlock();
+    bool hopeless = end.refused;
+    if (!hopeless && !welcomed_) ExplainFailure(end, &hopeless);
+    if (hopeless) return end.status;
+    if (welcomed_) LogWarning("lost the coordinator: ", end.status.message(), "; dialling again");
+    lock.lock();
+    stopped_.wait_for(lock, Jittered(wait), [this] { return stopping_; });
+    if (stopping_) return absl::OkStatus();
+    wait = std::min(2 * wait, kRedialMost);
+  }
+}
+
+/// gRPC says only that a connection failed. A handshake of our own tells a coordinator that is not
+/// there from one that is not ours, which no waiting will cure.
+void Worker::ExplainFailure(const JoinSession::End& end, bool* hopeless) {
+  const absl::Status probed = ProbeCoordinator(options_.host, options_.port, options_.identity);
+  if (absl::IsUnauthenticated(probed)) {
+    LogError(probed.message());
+    *hopeless = true;
+    return;
+  }
+  LogWarning("cannot join yet: ", probed.ok() ? end.status.message() : probed.message());
+}
+
+JoinSession::End Worker::RunSession() {
+  welcomed_ = false;
+  JoinSession session({.host = options_.host,
+                       .port = options_.port,
+                       .identity = options_.identity,
+                       .cluster_id = cluster_id_,
+                       .boot_id = boot_id_,
+                       .report = MakeReport(),
+                       .fill_heartbeat =
+                           [this](wire::Heartbeat* heartbeat) {
+                             heartbeat->set_last_step(runner_.last_step());
+                             heartbeat->set_queue_depth(static_cast<uint32_t>(runner_.queued()));
+                           }},
+                      this);
+  {
+    const std::lock_guard lock(mutex_);
+    if (stopping_) return {};
+    session_ = &session;
+  }
+  JoinSession::End end = session.Run();
+  const std::lock_guard lock(mutex_);
+  session_ = nullptr;
+  return end;
+}
+
+void Worker::Stop() {
+  const std::lock_guard lock(mutex_);
+  stopping_ = true;
+  stopped_.notify_all();
+  if (session_ != nullptr) session_->Stop("stopping");
+}
+
+void Worker::Send(const wire::FromWorker& message) {
+  const std::lock_guard lock(mutex_);
+  if (session_ != nullptr) session_->Send(message);
+}
+
+void Worker::DropPlan() {
+  gate_.Close();
+  runner_.Deactivate();
+  const std::lock_guard lock(mutex_);
+  assign_.reset();
+}
+
+wire::Report Worker::MakeReport() const {
+  wire::Report report;
+  report.set_device_kind(options_.device.kind);
+  report.set_device_name(options_.device.name.substr(0, kWireStringBytesMax));
+  report.set_instruction_set(options_.device.instruction_set);
+  report.set_memory_total_bytes(options_.device.memory_total_bytes);
+  report.set_memory_free_bytes(options_.device.memory_free_bytes);
+  report.set_cores(static_cast<uint32_t>(options_.device.cores));
+  report.set_read_bandwidth(options_.device.read_bandwidth);
+  report.set_matmul_rate(options_.device.matmul_rate);
+  report.set_disk_free_bytes(options_.disk_free_bytes);
+  report.set_host_id(options_.host_id);
+  report.set_data_port(static_cast<uint32_t>(port_->port()));
+  return report;
+}
+
+void Worker::OnWelcome(const wire::Welcome& /*welcome*/) {
+  welcomed_ = true;
+  LogInfo("joined the cluster ", HexOf(cluster_id_).substr(0, 8), " as ", node_id_,
+          "; waiting for layers");
+}
+
+void Worker::OnLease(JoinSession::Clock::time_point fence) { runner_.SetFence(fence); }
+
+void Worker::Fail(uint64_t epoch, const absl::Status& status) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!assign_.has_value() || assign_->epoch() != epoch) return;
+  }
+  LogError("epoch ", epoch, ": ", status.message());
+  wire::FromWorker message;
+  message.mutable_stage_failed()->set_epoch(epoch);
+  message.mutable_stage_failed()->set_reason(
+      std::string(status.message().substr(0, kWireStringBytesMax)));
+  Send(message);
+}
+
+void Worker::OnAssign(const wire::Assign& assign) {
+  DropPlan();
+  {
+    const std::lock_guard lock(mutex_);
+    assign_ = assign;
+  }
+  absl::StatusOr<StageRequest> request = ReadAssignment(assign);
+  if (!request.ok()) return Fail(assign.epoch(), request.status());
+  LogInfo("epoch ", assign.epoch(), ": loading layers ", request->options.layers.ToString(), " of ",
+          assign.model_name());
+  auto last = std::make_shared<JoinSession::Clock::time_point>();
+  const auto progress = [this, epoch = assign.epoch(), last](int64_t done, int64_t total) {
+    const JoinSession::Clock::time_point now = JoinSession::Clock::now();
+    if (now - *last < kProgressEvery && done < total) return;
+    *last = now;
+    wire::FromWorker message;
+    message.mutable_progress()->set_epoch(epoch);
+    message.mutable_progress()->set_bytes_done(done);
+    message.mutable_progress()->set_bytes_total(total);
+    Send(message);
+  };
+  runner_.Load(*std::move(request), progress,
+               [this, assign](const absl::StatusOr<StageRunner::Loaded>& loaded) {
+                 TakeLoaded(assign, loaded);
+               });
+}
+
+void Worker::TakeLoaded(const wire::Assign& assign,
+                        const absl::StatusOr<StageRunner::Loaded>& loaded) {
+  if (!loaded.ok()) return Fail(assign.epoch(), loaded.status());
+  {
+    const std::lock_guard lock(mutex_);
+    if (!assign_.has_value() || assign_->epoch() != assign.epoch()) return;
+    gate_.Expect({.epoch = assign.epoch(),
+                  .node_id = assign.previous().node_id(),
+                  .boot_id = assign.previous().boot_id(),
+                  .first = assign.layer_first() == 0,
+                  .hidden_size = loaded->hidden_size,
+                  .activation_dtype = loaded->activation_dtype,
+                  .limits = *FromMessage(assign.limits())});
+  }
+  wire::FromWorker message;
+  wire::Ready* ready = message.mutable_ready();
+  ready->set_epoch(assign.epoch());
+  ready->set_plan_digest(assign.plan_digest());
+  ready->set_weight_bytes(loaded->memory.weight_bytes);
+  ready->set_workspace_bytes(loaded->memory.workspace_bytes);
+  ready->set_page_bytes(loaded->memory.page_bytes);
+  ready->set_state_bytes(loaded->memory.state_bytes);
+  ready->set_load_ms(loaded->load_ms);
+  ready->set_determinism_class(loaded->determinism_class.substr(0, kWireStringBytesMax));
+  Send(message);
+}
+
+absl::StatusOr<StageRunner::Sink> Worker::OpenEdge(const wire::Assign& assign) {
+  const wire::Neighbour& next = assign.next();
+  NG_ASSIGN_OR_RETURN(
+      std::unique_ptr<Peer> opened,
+      options_.open_peer({.cluster_id = cluster_id_,
+                          .epoch = assign.epoch(),
+                          .boot_id = boot_id_,
+                          .node_id = next.node_id(),
+                          .host = next.host().empty() ? options_.host : next.host(),
+                          .port = static_cast<int>(next.port()),
+                          .identity = options_.identity,
+                          .on_end = [this, epoch = assign.epoch()](const absl::Status& status) {
+                            Fail(epoch, status);
+                          }}));
+  return
+      [peer = std::shared_ptr<Peer>(std::move(opened))](Step step) { peer->Send(std::move(step)); };
+}
+
+void Worker::OnActivate(uint64_t epoch) {
+  wire::Assign assign;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!assign_.has_value() || assign_->epoch() != epoch) return;
+    assign = *assign_;
+  }
+  runner_.Activate(
+      epoch, [this, assign] { return OpenEdge(assign); },
+      [this, epoch](const absl::Status& status) {
+        if (!status.ok()) return Fail(epoch, status);
+        gate_.Activate(epoch);
+        LogInfo("epoch ", epoch, ": serving");
+        wire::FromWorker message;
+        message.mutable_activated()->set_epoch(epoch);
+        Send(message);
+      });
+}
+
+void Worker::OnRelease(uint64_t epoch) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (assign_.has_value() && assign_->epoch() > epoch) return;
+  }
+  DropPlan();
+}
+
+}  // namespace neurogrid
