@@ -258,7 +258,9 @@ bool Serving::RefuseNow(Refusal& refusal) const {
     refusal.message = "The server is shutting down.";
     return true;
   }
-  if (chain_ != nullptr) return false;
+  // While the model moves to a better plan requests wait in the queue.
+  const bool moving = state_ == ServingState::kPlanning && scheduler_ != nullptr;
+  if (chain_ != nullptr || moving) return false;
   switch (state_.load()) {
     case ServingState::kRecovering:
       refusal.kind = Refusal::Kind::kRecovering;
