@@ -144,10 +144,12 @@ TEST_CASE("a joiner sends its secret to the token's cluster alone", "[identity][
   SECTION("not even to a worker that shows the right authority") {
     const Identity worker = IssueIdentity(authority, "box", Role::kWorker).value();
     bool asked = false;
+    StepGate gate([](Step) { return true; });
+    const auto service = MakeStageService("", &gate);
     const auto port = NodePort::Open({.host = "127.0.0.1",
                                       .port = 0,
                                       .identity = worker,
-                                      .services = {},
+                                      .services = {service.get()},
                                       .enroll = [&](int socket, const std::string&) {
                                         ServeEnrollment(socket, worker, [&](const EnrollRequest&) {
                                           asked = true;
@@ -185,8 +187,13 @@ TEST_CASE("nobody there, and somebody else there, are told apart", "[identity][e
   const absl::Status nobody = Enroll("127.0.0.1", 1, token, "box").status();
   CHECK(absl::StrContains(nobody.message(), "127.0.0.1:1: cannot connect"));
   const Identity own = IssueIdentity(authority, "box", Role::kWorker).value();
-  const auto worker_port = NodePort::Open(
-      {.host = "127.0.0.1", .port = 0, .identity = own, .services = {}, .enroll = nullptr});
+  StepGate gate([](Step) { return true; });
+  const auto service = MakeStageService("", &gate);
+  const auto worker_port = NodePort::Open({.host = "127.0.0.1",
+                                           .port = 0,
+                                           .identity = own,
+                                           .services = {service.get()},
+                                           .enroll = nullptr});
   REQUIRE(worker_port.ok());
   const absl::Status other = Enroll("127.0.0.1", (*worker_port)->port(), token, "box").status();
   CHECK(absl::StrContains(other.message(), "does not answer like a NeuroGrid coordinator"));
