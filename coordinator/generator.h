@@ -58,7 +58,7 @@ enum class FinishReason { kStop, kLength };
 struct GeneratedToken {
   int32_t id = 0;
   float logprob = 0;
-  std::vector<TokenLogprob> top;
+  std::vector<TokenLogprob> top = {};
 };
 
 /// What happened to one choice since the last event.

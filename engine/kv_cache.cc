@@ -2,10 +2,13 @@
 // read as one stream.
 #include "engine/kv_cache.h"
 
+#include "engine/model/stage_memory.h"
+#include "engine/workspace.h"
+
 namespace neurogrid {
 
 absl::StatusOr<KvCache> KvCache::Allocate(Ops& ops, const ModelConfig& config, LayerRange layers,
-                                          DType dtype, int pages) {
+                                          Precision precision, int pages) {
   KvCache cache;
   cache.layers_ = layers;
   int attention_layers = 0;
@@ -15,11 +18,12 @@ absl::StatusOr<KvCache> KvCache::Allocate(Ops& ops, const ModelConfig& config, L
   }
   cache.first_ = {.kv_heads = config.kv_heads,
                   .head_dim = config.head_dim,
-                  .dtype = dtype,
+                  .dtype = ActivationDType(precision),
                   .pages = pages,
-                  .page_bytes = 2 * kPageTokens * config.kv_heads * BytesOf(dtype, config.head_dim),
+                  .page_bytes = 0,
                   .data = nullptr};
-  cache.page_bytes_ = attention_layers * cache.first_.page_bytes;
+  cache.page_bytes_ = PageBytes(MemoryOf(config, precision), layers, kPageTokens);
+  if (attention_layers > 0) cache.first_.page_bytes = cache.page_bytes_ / attention_layers;
   NG_ASSIGN_OR_RETURN(cache.memory_, ops.Allocate(pages * cache.page_bytes_));
   return cache;
 }

@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "engine/model/layer_range.h"
 #include "engine/model/model_config.h"
+#include "engine/model/precision.h"
 #include "engine/ops.h"
 
 namespace neurogrid {
@@ -18,7 +19,7 @@ class KvCache {
  public:
   /// Layers without keys (short convolutions) take no memory. ResourceExhausted without memory.
   static absl::StatusOr<KvCache> Allocate(Ops& ops, const ModelConfig& config, LayerRange layers,
-                                          DType dtype, int pages);
+                                          Precision precision, int pages);
 
   /// Bytes of one page id over all layers.
   int64_t page_bytes() const { return page_bytes_; }

@@ -163,7 +163,7 @@ float Sampler::RawOf(absl::Span<const float> logits, int32_t id) const {
   return logits[static_cast<size_t>(id)];
 }
 
-/// Step 4 into candidates_, descending where top_p sorted them. False when nothing is dropped, so
+/// Step 4 into candidates_, in no order. False when nothing is dropped, so
 /// that the draw may read the row itself.
 bool Sampler::Gather(absl::Span<const float> logits, const Scale& scale, const SamplingRow& row) {
   const size_t k = row.top_k > 0 ? static_cast<size_t>(row.top_k) : logits.size();
@@ -202,15 +202,35 @@ bool Sampler::Gather(absl::Span<const float> logits, const Scale& scale, const S
   return true;
 }
 
-/// Sorts candidates_ and keeps the shortest prefix with `share` of `total`; 0: of their own mass.
+/// Keeps the shortest prefix of candidates_ in descending order with `share` of `total`; 0: of
+/// their own mass. Halves the range in which the prefix ends until it is worth sorting: a flat row
+/// has tens of thousands of candidates.
 void Sampler::KeepMass(float share, double total) {
-  std::sort(candidates_.begin(), candidates_.end(), std::greater<>());
-  if (total == 0) {
-    for (const uint64_t packed : candidates_) total += std::exp(PackedValue(packed));
+  const auto mass_of = [&](size_t first, size_t last) {
+    double mass = 0;
+    for (size_t i = first; i < last; ++i) mass += std::exp(PackedValue(candidates_[i]));
+    return mass;
+  };
+  if (total == 0) total = mass_of(0, candidates_.size());
+  const double wanted = share * total;
+  const auto at = [&](size_t i) { return candidates_.begin() + static_cast<std::ptrdiff_t>(i); };
+  size_t first = 0;  // everything before is kept: less than `wanted`
+  size_t last = candidates_.size();
+  double sum = 0;  // of everything before `first`
+  while (last - first > 64) {
+    const size_t middle = first + (last - first) / 2;
+    std::nth_element(at(first), at(middle), at(last), std::greater<>());
+    const double mass = mass_of(first, middle);
+    if (sum + mass >= wanted) {
+      last = middle;
+    } else {
+      sum += mass;
+      first = middle;
+    }
   }
-  double sum = 0;
-  size_t kept = 0;
-  while (kept < candidates_.size() && (kept == 0 || sum < share * total)) {
+  std::sort(at(first), at(last), std::greater<>());
+  size_t kept = first;
+  while (kept < last && (kept == 0 || sum < wanted)) {
     sum += std::exp(PackedValue(candidates_[kept++]));
   }
   candidates_.resize(kept);

@@ -73,14 +73,13 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
 
 absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names) {
   const BatchLimits& limits = options_.limits;
-  const DType dtype = ActivationDType(options_.precision);
   for (const RopeParameters& rope : config_.ropes) {
     NG_ASSIGN_OR_RETURN(std::unique_ptr<Rotation> rotation,
                         ops_.MakeRotation(rope, config_.head_dim, limits.positions_max));
     rotations_.push_back(std::move(rotation));
   }
-  NG_ASSIGN_OR_RETURN(cache_,
-                      KvCache::Allocate(ops_, config_, options_.layers, dtype, limits.pages));
+  NG_ASSIGN_OR_RETURN(
+      cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits.pages));
   NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
   NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, limits)));
   for (int layer = options_.layers.first; layer < options_.layers.last; ++layer) {

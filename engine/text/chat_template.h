@@ -52,4 +52,7 @@ class ChatTemplate {
   virtual bool reads_clock() const = 0;
 };
 
+/// Whether an error of Render is the template's own word (raise_exception) and not a fault of it.
+bool IsRaisedByTemplate(const absl::Status& status);
+
 }  // namespace neurogrid

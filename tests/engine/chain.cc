@@ -49,15 +49,16 @@ BatchLimits TestLimits(int vocab_size) {
           .vocab_size = vocab_size};
 }
 
-Chain::Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts)
-    : vocab_(model.config().vocab_size) {
+Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+             const std::vector<int>& cuts)
+    : vocab_(config.vocab_size) {
   std::vector<int> bounds = cuts;
   bounds.insert(bounds.begin(), 0);
-  bounds.push_back(model.config().layers_count());
+  bounds.push_back(config.layers_count());
   for (size_t i = 0; i + 1 < bounds.size(); ++i) {
     const StageOptions options{
         .layers = {bounds[i], bounds[i + 1]}, .precision = precision, .limits = TestLimits(vocab_)};
-    auto stage = Transformer::Load(model.config(), model.weights(), ops, options, nullptr);
+    auto stage = Transformer::Load(config, weights, ops, options, nullptr);
     NG_CHECK(stage.ok());
     stages_.push_back(*std::move(stage));
   }

@@ -28,7 +28,10 @@ BatchLimits TestLimits(int vocab_size);
 class Chain {
  public:
   /// `cuts`: first layers of the stages after the first; empty: one stage.
-  Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts = {});
+  Chain(const Checkpoint& model, Ops& ops, Precision precision, const std::vector<int>& cuts = {})
+      : Chain(model.config(), model.weights(), ops, precision, cuts) {}
+  Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
+        const std::vector<int>& cuts = {});
 
   /// Logits of every row, [rows * vocab].
   std::vector<float> Logits(const Batch& batch);

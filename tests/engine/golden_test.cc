@@ -7,10 +7,13 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "engine/device.h"
+#include "engine/model/safetensors.h"
 #include "tests/engine/chain.h"
+#include "tests/support/test_data.h"
 
 namespace neurogrid {
 namespace {
@@ -121,6 +124,28 @@ TEST_CASE("int8 weights give the logits of the rounded weights", "[golden]") {
     greedy.resize(decided);
     CHECK(Greedy(chain, rounded.Ids(p + "ids"), static_cast<int>(decided)) == greedy);
   }
+}
+
+TEST_CASE("a bias on q, k and v enters where the file has one", "[golden]") {
+  // The qwen2 family is Llama's layer with these biases; only its numbers are needed here.
+  const std::optional<std::string> folder = SharedData("golden/tiny/qwen2");
+  if (!folder) SKIP("golden/tiny/qwen2 is not beside the project");
+  ModelConfig config = Open(Golden("tiny/llama"))->config();
+  config.tied_embeddings = true;
+  config.qkv_bias = true;
+  config.ropes[0].theta = 1e6;
+  auto file = OpenSafetensors(*folder + "/model.safetensors");
+  REQUIRE(file.ok());
+  WeightStore weights;
+  for (const SafetensorsFile::NamedTensor& named : file->tensors) {
+    weights.Add(named.name, {.tensor = named.tensor, .file = *folder});
+  }
+  const Reference reference(*folder + "/reference.safetensors");
+  const std::unique_ptr<Device> device = Cpu();
+  Chain chain(config, weights, device->ops(), Precision::kF32);
+  const std::vector<float>& expected = reference["p47.logits"];
+  const Error error = ErrorOf(LogitsOf(chain, reference.Ids("p47.ids")), expected);
+  CHECK(error.max <= 5e-5 * std::max(1.0, LargestOf(expected)));
 }
 
 TEST_CASE("a GGUF copy gives the bits of the safetensors", "[golden]") {

@@ -130,12 +130,12 @@ TEST_CASE("a stage's weights take the bytes that planning counts", "[stage]") {
   CAPTURE(model, NameOf(precision));
   const std::unique_ptr<Checkpoint> checkpoint = Open(model);
   const std::unique_ptr<Device> device = Cpu();
-  const ModelFacts facts = FactsOf(checkpoint->config(), precision);
+  const ModelMemory model_memory = MemoryOf(checkpoint->config(), precision);
   for (const LayerRange layers : {LayerRange{0, 4}, {0, 2}, {1, 2}, {2, 4}}) {
     CAPTURE(layers.ToString());
     const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, layers, precision);
-    CHECK(stage->memory().weight_bytes == StageWeightBytes(facts, layers));
-    CHECK(stage->memory().page_bytes == PageBytes(facts, layers, kPageTokens));
+    CHECK(stage->memory().weight_bytes == StageWeightBytes(model_memory, layers));
+    CHECK(stage->memory().page_bytes == PageBytes(model_memory, layers, kPageTokens));
   }
 }
 

@@ -153,10 +153,17 @@ TEST_CASE("nobody is preempted for a later arrival, and never the only one", "[p
   CHECK(world.Plan().preempted.empty());
   world.running.clear();
   world.Prefill(100, 16).Decode(17);
-  world.running[0].in_flight = 1;
-  const StepPlan plan = world.Plan();
-  CHECK(plan.preempted.empty());
-  CHECK(plan.slices.empty());
+  SECTION("so a decode waits for an older prompt in flight") {
+    world.running[0].in_flight = 1;
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted.empty());
+    CHECK(plan.slices.empty());
+  }
+  SECTION("and gives way to one that is not") {
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted == std::vector<int>{1});
+    CHECK(plan.slices == Slices{{0, false, 16}});  // the decode held one page
+  }
 }
 
 TEST_CASE("a prompt takes the pages there are and goes on later", "[plan_step]") {

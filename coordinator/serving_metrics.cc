@@ -1,0 +1,152 @@
+#include "coordinator/serving_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+
+namespace neurogrid {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Family;
+using prometheus::Gauge;
+using prometheus::Histogram;
+
+/// vLLM's edges, so that its dashboards port by replacing the prefix.
+const Histogram::BucketBoundaries kFirstTokenEdges = {.001, .005, .01, .02, .04, .06, .08, .1,
+                                                      .25,  .5,   .75, 1,   2.5, 5,   7.5, 10};
+const Histogram::BucketBoundaries kInterTokenEdges = {.01, .025, .05, .075, .1, .15, .2,
+                                                      .3,  .4,   .5,  .75,  1,  2.5};
+const Histogram::BucketBoundaries kRequestEdges = {.3, .5, .8, 1,  1.5, 2,  2.5, 5,  10,
+                                                   15, 20, 30, 40, 50,  60, 120, 240};
+
+constexpr std::array<absl::string_view, 34> kCodes = {"invalid_json",
+                                                      "invalid_type",
+                                                      "invalid_value",
+                                                      "missing_required_parameter",
+                                                      "unsupported_parameter",
+                                                      "unsupported_model_operation",
+                                                      "limit_exceeded",
+                                                      "context_length_exceeded",
+                                                      "template_error",
+                                                      "invalid_api_key",
+                                                      "insufficient_scope",
+                                                      "model_not_found",
+                                                      "unknown_url",
+                                                      "request_not_found",
+                                                      "method_not_allowed",
+                                                      "stream_gone",
+                                                      "deadline_exceeded",
+                                                      "idempotency_conflict",
+                                                      "request_too_large",
+                                                      "uri_too_long",
+                                                      "unsupported_media_type",
+                                                      "request_quarantined",
+                                                      "rate_limit_exceeded",
+                                                      "queue_full",
+                                                      "internal_error",
+                                                      "loading",
+                                                      "no_workers",
+                                                      "recovering",
+                                                      "draining",
+                                                      "too_many_connections",
+                                                      "worker_timeout",
+                                                      "worker_lost",
+                                                      "invalid_schema",
+                                                      "schema_too_complex"};
+
+}  // namespace
+
+struct ServingMetrics::Series {
+  prometheus::Registry registry;
+
+  Gauge& running = AddGauge("num_requests_running", "Requests in a step.");
+  Gauge& waiting = AddGauge("num_requests_waiting", "Requests in the queue.");
+  Gauge& kv_usage = AddGauge("kv_cache_usage_perc", "Share of KV pages in use, 0 to 1.");
+  Counter& cache_queries = AddCounter("prefix_cache_queries_total", "Prompt tokens looked up.");
+  Counter& cache_hits = AddCounter("prefix_cache_hits_total", "Prompt tokens found.");
+  Counter& prompt_tokens = AddCounter("prompt_tokens_total", "Prompt tokens.");
+  Counter& generation_tokens = AddCounter("generation_tokens_total", "Generated tokens.");
+  Counter& preemptions = AddCounter("num_preemptions_total", "Preemptions by recompute.");
+  Family<Counter>& finished = Counters("request_success_total", "Requests answered to the end.");
+  Family<Counter>& cancelled = Counters("requests_cancelled_total", "Clients that left.");
+  Family<Counter>& refused = Counters("requests_refused_total", "Requests refused.");
+  Histogram& first_token = AddHistogram("time_to_first_token_seconds", kFirstTokenEdges);
+  Histogram& inter_token = AddHistogram("inter_token_latency_seconds", kInterTokenEdges);
+  Histogram& request = AddHistogram("e2e_request_latency_seconds", kRequestEdges);
+  Histogram& queue = AddHistogram("request_queue_time_seconds", kRequestEdges);
+  Histogram& prefill = AddHistogram("request_prefill_time_seconds", kRequestEdges);
+  Histogram& decode = AddHistogram("request_decode_time_seconds", kRequestEdges);
+
+  static std::string Name(const char* name) { return absl::StrCat("neurogrid_", name); }
+  Gauge& AddGauge(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry).Add({});
+  }
+  Family<Counter>& Counters(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(Name(name)).Help(help).Register(registry);
+  }
+  Counter& AddCounter(const char* name, const char* help) { return Counters(name, help).Add({}); }
+  Histogram& AddHistogram(const char* name, const Histogram::BucketBoundaries& edges) {
+    return prometheus::BuildHistogram().Name(Name(name)).Register(registry).Add({}, edges);
+  }
+};
+
+ServingMetrics::ServingMetrics() : series_(std::make_unique<Series>()) {
+  for (const char* reason : {"stop", "length"})
+    series_->finished.Add({{"finished_reason", reason}});
+  for (const char* phase : {"queued", "prefill", "decode"})
+    series_->cancelled.Add({{"phase", phase}});
+}
+ServingMetrics::~ServingMetrics() = default;
+
+void ServingMetrics::SetRunning(int64_t requests) {
+  series_->running.Set(static_cast<double>(requests));
+}
+void ServingMetrics::SetWaiting(int64_t requests) {
+  series_->waiting.Set(static_cast<double>(requests));
+}
+void ServingMetrics::SetKvUsage(double fraction) { series_->kv_usage.Set(fraction); }
+
+void ServingMetrics::AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit) {
+  series_->cache_queries.Increment(static_cast<double>(tokens_asked));
+  series_->cache_hits.Increment(static_cast<double>(tokens_hit));
+}
+void ServingMetrics::AddPromptTokens(int64_t tokens) {
+  series_->prompt_tokens.Increment(static_cast<double>(tokens));
+}
+void ServingMetrics::AddGenerationTokens(int64_t tokens) {
+  series_->generation_tokens.Increment(static_cast<double>(tokens));
+}
+void ServingMetrics::AddPreemption() { series_->preemptions.Increment(); }
+void ServingMetrics::AddFinished(absl::string_view reason) {
+  series_->finished.Add({{"finished_reason", std::string(reason)}}).Increment();
+}
+void ServingMetrics::AddCancelled(absl::string_view phase) {
+  series_->cancelled.Add({{"phase", std::string(phase)}}).Increment();
+}
+void ServingMetrics::AddRefused(absl::string_view code) {
+  const bool known = std::find(kCodes.begin(), kCodes.end(), code) != kCodes.end();
+  series_->refused.Add({{"code", known ? std::string(code) : "other"}}).Increment();
+}
+
+void ServingMetrics::ObserveFirstToken(double seconds) { series_->first_token.Observe(seconds); }
+void ServingMetrics::ObserveInterToken(double seconds) { series_->inter_token.Observe(seconds); }
+void ServingMetrics::ObserveRequest(double seconds) { series_->request.Observe(seconds); }
+void ServingMetrics::ObserveQueue(double seconds) { series_->queue.Observe(seconds); }
+void ServingMetrics::ObservePrefill(double seconds) { series_->prefill.Observe(seconds); }
+void ServingMetrics::ObserveDecode(double seconds) { series_->decode.Observe(seconds); }
+
+std::string ServingMetrics::Expose() const {
+  return prometheus::TextSerializer().Serialize(series_->registry.Collect());
+}
+
+}  // namespace neurogrid

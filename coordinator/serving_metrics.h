@@ -1,0 +1,50 @@
+// The figures of GET /metrics (api.md 1), fed by scheduler events and by refusals.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/strings/string_view.h"
+
+namespace neurogrid {
+
+/// Thread-safe. Times are seconds.
+class ServingMetrics {
+ public:
+  ServingMetrics();
+  ~ServingMetrics();
+
+  // State of the moment.
+  void SetRunning(int64_t requests);
+  void SetWaiting(int64_t requests);
+  void SetKvUsage(double fraction);
+
+  // Counts.
+  void AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit);
+  void AddPromptTokens(int64_t tokens);
+  void AddGenerationTokens(int64_t tokens);
+  void AddPreemption();
+  /// `reason` as in finish_reason.
+  void AddFinished(absl::string_view reason);
+  /// The client left; `phase` is queued, prefill or decode.
+  void AddCancelled(absl::string_view phase);
+  /// `code` of an error object; those not in api.md 3 count as "other".
+  void AddRefused(absl::string_view code);
+
+  // Times.
+  void ObserveFirstToken(double seconds);
+  void ObserveInterToken(double seconds);
+  void ObserveRequest(double seconds);
+  void ObserveQueue(double seconds);
+  void ObservePrefill(double seconds);
+  void ObserveDecode(double seconds);
+
+  /// Prometheus text format 0.0.4.
+  std::string Expose() const;
+
+ private:
+  struct Series;
+  std::unique_ptr<Series> series_;
+};
+
+}  // namespace neurogrid

@@ -1,0 +1,163 @@
+#include "tests/http/fake_serving.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace neurogrid {
+namespace {
+
+const std::vector<std::string>& TokenTexts() {
+  static const auto* texts = [] {
+    auto* all = new std::vector<std::string>;
+    for (int byte = 0; byte < 256; ++byte) all->push_back(std::string(1, static_cast<char>(byte)));
+    for (const char* text : {"<s>", "</s>", "<|im_start|>", "<|im_end|>"}) all->push_back(text);
+    return all;
+  }();
+  return *texts;
+}
+
+class FakeGeneration final : public Generation {
+ public:
+  FakeGeneration(FakeScript script, std::atomic<int>& running)
+      : script_(std::move(script)), running_(running) {
+    ++running_;
+  }
+  ~FakeGeneration() override { --running_; }
+
+  absl::StatusOr<std::vector<GenerationEvent>> Next(absl::Duration timeout) override {
+    if (at_ < script_.batches.size()) return script_.batches[at_++];
+    if (!script_.end.ok()) return script_.end;
+    if (script_.forever) absl::SleepFor(timeout);
+    return std::vector<GenerationEvent>{};
+  }
+  bool done() const override { return !script_.forever && at_ == script_.batches.size(); }
+  Progress progress() const override { return script_.progress; }
+  GenerationUsage usage() const override { return script_.usage; }
+
+ private:
+  const FakeScript script_;
+  std::atomic<int>& running_;
+  size_t at_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<int32_t>> FakeTokenizer::Encode(const PromptText& text,
+                                                           const EncodeOptions& options) const {
+  std::vector<int32_t> ids;
+  if (options.add_special && wants_bos) ids.push_back(kBos);
+  for (const TextSegment& segment : text) {
+    absl::string_view rest = segment.text;
+    while (!rest.empty()) {
+      int32_t id = static_cast<unsigned char>(rest[0]);
+      if (segment.origin == Origin::kTemplate && options.parse_special) {
+        for (int32_t special = kBos; special < kVocab; ++special) {
+          if (absl::StartsWith(rest, Bytes(special))) id = special;
+        }
+      }
+      ids.push_back(id);
+      rest.remove_prefix(Bytes(id).size());
+      if (options.tokens_max >= 0 && static_cast<int64_t>(ids.size()) > options.tokens_max) {
+        return absl::ResourceExhaustedError("too many tokens");
+      }
+    }
+  }
+  return ids;
+}
+
+absl::string_view FakeTokenizer::Bytes(int32_t id) const {
+  return TokenTexts()[static_cast<size_t>(id)];
+}
+
+int32_t FakeTokenizer::Find(absl::string_view token) const {
+  for (int32_t id = kVocab - 1; id >= 0; --id) {
+    if (Bytes(id) == token) return id;
+  }
+  return -1;
+}
+
+absl::StatusOr<PromptText> FakeTemplate::Render(const Input& input) const {
+  last = input;
+  PromptText text;
+  for (const Json& message : input.messages.as_array()) {
+    const std::string role = message.Find("role")->as_string();
+    if (role == "forbidden") return absl::InvalidArgumentError("roles must alternate");
+    const Json& content = *message.Find("content");
+    text.push_back({absl::StrCat("<|im_start|>", role, "\n"), Origin::kTemplate});
+    text.push_back({content.is_string() ? content.as_string() : ToString(content),
+                    role == "assistant" ? Origin::kAssistant : Origin::kInput});
+    if (input.continue_final_message && &message == &input.messages.as_array().back()) return text;
+    text.push_back({"<|im_end|>\n", Origin::kTemplate});
+  }
+  if (input.add_generation_prompt) {
+    text.back().text += "<|im_start|>assistant\n";
+  }
+  return text;
+}
+
+FakeGenerator::FakeGenerator() {
+  script = [](const GenerationRequest& request) {
+    FakeScript hello;
+    hello.usage = {.prompt_tokens = static_cast<int64_t>(request.prompts[0].size()),
+                   .completion_tokens = 0};
+    const int choices = static_cast<int>(request.prompts.size()) * request.n;
+    for (int choice = 0; choice < choices; ++choice) {
+      hello.batches.push_back({TextEvent(choice, "Hel")});
+      hello.batches.push_back({TextEvent(choice, "lo")});
+      hello.batches.push_back({EndEvent(choice, FinishReason::kStop)});
+      hello.usage.completion_tokens += 6;
+    }
+    return hello;
+  };
+}
+
+GenerationRequest FakeGenerator::last() const {
+  const std::lock_guard lock(mutex_);
+  return last_;
+}
+
+std::unique_ptr<Generation> FakeGenerator::Start(GenerationRequest request, Refusal* refused) {
+  if (refusal) {
+    *refused = *refusal;
+    return nullptr;
+  }
+  ++started_;
+  auto generation = std::make_unique<FakeGeneration>(script(request), running);
+  const std::lock_guard lock(mutex_);
+  last_ = std::move(request);
+  return generation;
+}
+
+GenerationEvent TextEvent(int choice, const std::string& text) {
+  GenerationEvent event;
+  event.choice = choice;
+  event.text = text;
+  for (const char c : text) {
+    const int32_t id = static_cast<unsigned char>(c);
+    event.tokens.push_back({id, -0.5f, {{id, -0.5f}, {id + 1, -1.25f}}});
+  }
+  return event;
+}
+
+GenerationEvent EndEvent(int choice, FinishReason finish, Json stop_reason) {
+  GenerationEvent event;
+  event.choice = choice;
+  if (finish == FinishReason::kStop) event.tokens.push_back({FakeTokenizer::kTurnEnd, -0.1f, {}});
+  event.finish = finish;
+  event.stop_reason = std::move(stop_reason);
+  return event;
+}
+
+std::string Decode(const Tokenizer& tokenizer, absl::Span<const int32_t> ids, bool skip_special) {
+  std::string text;
+  for (const int32_t id : ids) {
+    if (!skip_special || !tokenizer.IsSpecial(id)) absl::StrAppend(&text, tokenizer.Bytes(id));
+  }
+  return text;
+}
+
+}  // namespace neurogrid
