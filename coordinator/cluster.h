@@ -69,8 +69,8 @@ class Cluster {
     std::string state_dir;
     std::string host = "127.0.0.1";
     int port = 8091;
-    ClusterTimes times;
-    std::optional<LocalDevice> local;  // a stage of this process, as node "local"
+    ClusterTimes times = {};
+    std::optional<LocalDevice> local = std::nullopt;  // a stage of this process, as node "local"
   };
 
   /// Makes or reads the cluster's authority, opens the port, starts the local stage. Errors: port
