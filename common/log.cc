@@ -1,6 +1,7 @@
 #include "common/log.h"
 
 #include <glog/logging.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -29,7 +30,7 @@ std::string Escaped(absl::string_view text) {
 void StartLogging(absl::string_view program, LogLevel level) {
   static const std::string name(program);
   FLAGS_logtostderr = true;
-  FLAGS_colorlogtostderr = true;
+  FLAGS_colorlogtostderr = isatty(STDERR_FILENO) != 0;
   lowest_level = level;
   google::InitGoogleLogging(name.c_str());
 }

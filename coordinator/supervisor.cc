@@ -72,7 +72,11 @@ absl::Status Supervisor::Start() {
   if (config.device != "none") {
     cluster.local = LocalDevice{config.device, config.threads, config.model};
   }
-  NG_ASSIGN_OR_RETURN(cluster_, Cluster::Start(std::move(cluster), this));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<Cluster> started, Cluster::Start(std::move(cluster), this));
+  {
+    const std::lock_guard lock(mutex_);
+    cluster_ = std::move(started);
+  }
   thread_ = std::thread([this] { Loop(); });
   return absl::OkStatus();
 }
@@ -284,7 +288,13 @@ Json Supervisor::Describe() const {
   model.Set("digest", Json(options_.checkpoint->digest()));
   model.Set("layers", Json(options_.checkpoint->config().layers_count()));
   model.Set("quantization", Json(options_.config.quantization));
-  const std::vector<Node> members = cluster_->Nodes();
+  const Cluster* started = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    started = cluster_.get();
+  }
+  // HTTP answers before the workers' port is open. Nodes() is asked without our lock held.
+  const std::vector<Node> members = started != nullptr ? started->Nodes() : std::vector<Node>();
   const std::lock_guard lock(mutex_);
   cluster.Set("epoch", Json(static_cast<int64_t>(epoch_)));
   cluster.Set("model", std::move(model));
@@ -333,7 +343,8 @@ Json Supervisor::Describe() const {
   plan.Set("survives_loss_of", Json(std::move(survives)));
   plan.Set("not_of", Json(std::move(not_survives)));
   cluster.Set("plan", std::move(plan));
-  cluster.Set("stale_messages", Json(static_cast<int64_t>(cluster_->stale_messages())));
+  const uint64_t stale = started != nullptr ? started->stale_messages() : 0;
+  cluster.Set("stale_messages", Json(static_cast<int64_t>(stale)));
   return cluster;
 }
 

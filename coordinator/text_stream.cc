@@ -12,17 +12,19 @@ TextStream::TextStream(const Tokenizer& tokenizer, TextStreamOptions options)
 
 TextStream::Piece TextStream::Push(int32_t token) {
   absl::string_view bytes = tokenizer_.Bytes(token);
+  const bool may_stop = ++tokens_ > options_.tokens_min;
   if (options_.skip_special && tokenizer_.IsSpecial(token)) {
     // A stop string that is a special token's text matches by id: its text is not part of the
     // answer.
     const auto stop = std::find(options_.stops.begin(), options_.stops.end(), bytes);
-    if (stop == options_.stops.end()) return {};
+    if (stop == options_.stops.end() || !may_stop) return {};
     return {Finish(), *stop};
   }
   if (at_start_ && !bytes.empty()) {
     at_start_ = false;
     if (options_.strip_leading_space && bytes[0] == ' ') bytes.remove_prefix(1);
   }
+  if (!may_stop) return {utf8_.Push(bytes), std::nullopt};
   StopMatcher::Result released = matcher_.Push(utf8_.Push(bytes));
   Piece piece = {std::move(released.text), std::nullopt};
   if (released.matched >= 0) piece.stop = options_.stops[released.matched];

@@ -14,6 +14,7 @@ namespace neurogrid {
 struct TextStreamOptions {
   std::vector<std::string> stops;
   bool include_stop_text = false;
+  int64_t tokens_min = 0;  // stop strings count from the token after these on
   bool skip_special = true;
   bool strip_leading_space = false;  // of the whole text
 };
@@ -37,6 +38,7 @@ class TextStream {
   Utf8Stream utf8_;
   StopMatcher matcher_;
   bool at_start_ = true;
+  int64_t tokens_ = 0;
 };
 
 }  // namespace neurogrid
