@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/log.h"
+#include "coordinator/cluster_service.h"
 
 namespace neurogrid {
 namespace {
