@@ -307,11 +307,7 @@ class HttpServer::Impl final : private httplib::Server {
     httplib::detail::get_remote_ip_and_port(socket, address, remote_port);
     HttpConnection connection(socket, address, limits_, budget_);
     const bool admitted = Register(socket, address);
-    if (admitted) {
-      Serve(connection);
-    } else {
-      RefuseConnection(connection);
-    }
+    Guarded(connection, [&] { admitted ? Serve(connection) : RefuseConnection(connection); });
     Unregister(socket, address, admitted);
     close(socket);
     return true;
@@ -322,12 +318,11 @@ class HttpServer::Impl final : private httplib::Server {
     const std::lock_guard lock(mutex_);
     sockets_.insert(socket);
     if (stopping_) shutdown(socket, SHUT_RDWR);
-    int& of_address = per_address_[address];
-    if (open_ >= limits_.connections_max || of_address >= limits_.connections_per_address_max) {
-      return false;
-    }
+    if (open_ >= limits_.connections_max) return false;
+    const auto known = per_address_.try_emplace(address, 0).first;
+    if (known->second >= limits_.connections_per_address_max) return false;
     ++open_;
-    ++of_address;
+    ++known->second;
     return true;
   }
 

@@ -7,6 +7,7 @@
 #include "coordinator/chat_request.h"
 #include "coordinator/generation_api.h"
 #include "coordinator/prompt_request.h"
+#include "engine/text/unicode.h"
 
 namespace neurogrid {
 namespace {
@@ -25,11 +26,9 @@ Json IdsJson(const std::vector<int32_t>& ids) {
   return array;
 }
 
-bool IsText(absl::string_view bytes) { return ParseJson(absl::StrCat("\"", bytes, "\"")).ok(); }
-
 /// A token's text, or its bytes when they are no text by themselves.
 Json PieceJson(absl::string_view bytes) {
-  if (IsText(bytes)) return bytes;
+  if (FirstInvalidUtf8(bytes) == bytes.size()) return bytes;
   Json::Array array;
   for (const char c : bytes) array.push_back(static_cast<int>(static_cast<unsigned char>(c)));
   return array;
@@ -63,8 +62,13 @@ MaybeError TokensOf(const ApiContext& context, CheckedBody& body, std::vector<in
   // llama.cpp's `content` adds no special tokens unless told, vLLM's `prompt` does.
   const bool is_prompt = body.Find("prompt") != nullptr;
   const std::string name = is_prompt ? "prompt" : "content";
-  return EncodeText(context, name, body.String(name, ""), body.Bool("add_special", is_prompt),
-                    body.Bool("parse_special", true), tokens);
+  const absl::StatusOr<std::vector<int32_t>> encoded =
+      context.tokenizer.Encode({{body.String(name, ""), Origin::kTemplate}},
+                               {.add_special = body.Bool("add_special", is_prompt),
+                                .parse_special = body.Bool("parse_special", true)});
+  if (!encoded.ok()) return InvalidValue(name, std::string(encoded.status().message()));
+  *tokens = *encoded;
+  return std::nullopt;
 }
 
 }  // namespace
