@@ -336,11 +336,12 @@ class HttpServer::Impl final : private httplib::Server {
   }
 
   void RefuseConnection(HttpConnection& connection) {
-    HttpResponse response = ErrorResponse({.status = 503,
-                                           .code = "too_many_connections",
-                                           .message = "Too many connections are open.",
-                                           .retry_after_s = 1});
-    Exchange exchange{connection, std::move(response), true};
+    const ApiError error = {.status = 503,
+                            .code = "too_many_connections",
+                            .message = "Too many connections are open.",
+                            .retry_after_s = 1};
+    handler_.Refused(error.code);
+    Exchange exchange{connection, ErrorResponse(error), true};
     Respond(exchange);
     connection.Linger();
   }

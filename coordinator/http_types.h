@@ -69,6 +69,8 @@ class HttpHandler {
   /// Judges route, key and size from the head alone.
   virtual Admission Admit(const HttpRequest& head) = 0;
   virtual HttpResponse Answer(const HttpRequest& request, HttpPeer& peer) = 0;
+  /// The listener itself turned a request or connection away, with this error code.
+  virtual void Refused(absl::string_view code) = 0;
 };
 
 }  // namespace neurogrid

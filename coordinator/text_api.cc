@@ -20,6 +20,11 @@ HttpResponse Answered(const Json& json, const CheckedBody& body) {
   return response;
 }
 
+HttpResponse Refused(ApiContext& context, const ApiError& error) {
+  context.metrics.AddRefused(error.code);
+  return ErrorResponse(error);
+}
+
 Json IdsJson(const std::vector<int32_t>& ids) {
   Json::Array array;
   for (const int32_t id : ids) array.push_back(static_cast<int>(id));
@@ -80,7 +85,7 @@ HttpResponse AnswerTokenize(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kTokenizeBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = TokensOf(context, body, &tokens);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   Json::Array pieces;
   Json::Array strings;
   for (const int32_t id : tokens) {
@@ -103,7 +108,7 @@ HttpResponse AnswerDetokenize(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kDetokenizeBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = ReadTokenIds(context, "tokens", *body.fields.Find("tokens"), &tokens);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   const std::string text = Decode(context.tokenizer, tokens, /*skip_special=*/false);
   return Answered(Json::Object{{"content", text}, {"prompt", text}}, body);
 }
@@ -115,7 +120,7 @@ HttpResponse AnswerApplyTemplate(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kChatBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = ReadChatPrompt(context, body, &prompt);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   std::string text;
   Json::Array segments;
   for (const TextSegment& segment : prompt.text) {

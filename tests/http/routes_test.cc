@@ -210,6 +210,22 @@ TEST_CASE("metrics have vLLM's names and edges under our prefix", "[http]") {
   }
 }
 
+TEST_CASE("whoever is turned away is counted, wherever that happened", "[http]") {
+  const TestServer server({.max_body_bytes = 100});
+  server.Get("/no/such/path");
+  server.Send("BROKEN\r\n\r\n");
+  server.Post("/tokenize", std::string(200, 'x'));
+  server.Post("/tokenize", "{");
+  server.Post("/v1/completions", "{}");
+  const std::string text = server.Get("/metrics").body;
+  for (const char* code : {"unknown_url", "invalid_value", "request_too_large", "invalid_json",
+                           "missing_required_parameter"}) {
+    CAPTURE(code);
+    CHECK(absl::StrContains(
+        text, absl::StrCat("neurogrid_requests_refused_total{code=\"", code, "\"} 1")));
+  }
+}
+
 TEST_CASE("embeddings are refused as an operation, not as a path", "[http]") {
   const TestServer server;
   const RawResponse response = server.Post("/v1/embeddings", R"({"input":"a"})");
