@@ -287,8 +287,11 @@ void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& sha
   const size_t choices = request.prompts.size() * static_cast<size_t>(request.n);
   for (size_t c = 0; c < choices; ++c) {
     active->texts.emplace_back(
-        tokenizer_, TextStreamOptions{request.stops, request.include_stop_text,
-                                      request.skip_special, request.strip_leading_space});
+        tokenizer_, TextStreamOptions{.stops = request.stops,
+                                      .include_stop_text = request.include_stop_text,
+                                      .tokens_min = request.tokens_min,
+                                      .skip_special = request.skip_special,
+                                      .strip_leading_space = request.strip_leading_space});
   }
   active->finished.resize(choices);
   const std::optional<RequestId> id =

@@ -130,7 +130,7 @@ void WaitUntilIdle(Serving& serving) {
 }
 
 TEST_CASE("of 32 readers half leave; the rest get their own tokens and all pages come back",
-          "[serving]") {
+          "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   BringUp(serving, 1);
   std::vector<Answer> answers(32);
@@ -151,7 +151,8 @@ TEST_CASE("of 32 readers half leave; the rest get their own tokens and all pages
   WaitUntilIdle(serving);
 }
 
-TEST_CASE("a lost chain ends what began with an error, and the next chain serves", "[serving]") {
+TEST_CASE("a lost chain ends what began with an error, and the next chain serves",
+          "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   BringUp(serving, 1);
   GenerationRequest endless = Ask(1);
@@ -173,7 +174,8 @@ TEST_CASE("a lost chain ends what began with an error, and the next chain serves
   CHECK(Read(*next, 1000).tokens == AloneTokens(Ask(2), 0, kStages, 512));
 }
 
-TEST_CASE("a stop string ends the text before it and frees the request's pages", "[serving]") {
+TEST_CASE("a stop string ends the text before it and frees the request's pages",
+          "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   BringUp(serving, 1);
   Refusal refusal;
@@ -189,7 +191,7 @@ TEST_CASE("a stop string ends the text before it and frees the request's pages",
   WaitUntilIdle(serving);
 }
 
-TEST_CASE("a canary proves the chain while nobody asks", "[serving]") {
+TEST_CASE("a canary proves the chain while nobody asks", "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   CHECK(serving.canary_age_ms() < 0);
   BringUp(serving, 1);
@@ -198,7 +200,7 @@ TEST_CASE("a canary proves the chain while nobody asks", "[serving]") {
   CHECK(serving.fingerprint().size() == 3 + 16);
 }
 
-TEST_CASE("draining refuses new requests and lets the old ones end", "[serving]") {
+TEST_CASE("draining refuses new requests and lets the old ones end", "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   BringUp(serving, 1);
   Refusal refusal;
