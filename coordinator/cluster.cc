@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/log.h"
+#include "coordinator/cluster_service.h"
 
 namespace neurogrid {
 namespace {
@@ -119,14 +120,15 @@ absl::Status Cluster::Open() {
 
 Cluster::~Cluster() {
   Drop("the coordinator stops");
-  local_.reset();
-  port_.reset();
   {
     const std::lock_guard lock(queue_mutex_);
     stopping_ = true;
     queue_changed_.notify_all();
   }
   if (loop_.joinable()) loop_.join();
+  local_.reset();
+  if (service_ != nullptr) service_->CloseAll("the coordinator stops");
+  port_.reset();
 }
 
 std::string Cluster::cluster_id() const { return HexOf(cluster_id_); }

@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,16 +17,18 @@
 #include "common/identity.h"
 #include "common/state_dir.h"
 #include "common/status.h"
-#include "coordinator/cluster_service.h"
 #include "coordinator/cluster_state.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/local_stage.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/plan.h"
 #include "engine/batch.h"
+#include "proto/cluster.pb.h"
 #include "proto/transport.h"
 
 namespace neurogrid {
+
+class ClusterService;
 
 /// What the owner of a Cluster hears. Called from threads of the cluster, one at a time for each
 /// kind; must be quick, may call Cluster::Submit and Cluster::Assign, must not destroy the Cluster.
@@ -69,8 +72,8 @@ class Cluster {
     std::string state_dir;
     std::string host = "127.0.0.1";
     int port = 8091;
-    ClusterTimes times;
-    std::optional<LocalDevice> local;  // a stage of this process, as node "local"
+    ClusterTimes times = {};
+    std::optional<LocalDevice> local = std::nullopt;  // a stage of this process, as node "local"
   };
 
   /// Makes or reads the cluster's authority, opens the port, starts the local stage. Errors: port

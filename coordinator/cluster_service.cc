@@ -80,6 +80,7 @@ grpc::Status ClusterService::Join(grpc::ServerContext* context, Stream* stream) 
   options_.post(event::Left{id, status.ok() ? "the connection ended" : status.error_message()});
   const std::lock_guard lock(mutex_);
   connections_.erase(id);
+  ended_.notify_all();
   return status;
 }
 
@@ -229,6 +230,17 @@ void ClusterService::Close(ConnectionId id, const std::string& reason) {
   found->second->outgoing.push_back(std::move(message));
   found->second->closing = true;
   found->second->changed.notify_all();
+}
+
+void ClusterService::CloseAll(const std::string& reason) {
+  std::vector<ConnectionId> open;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, connection] : connections_) open.push_back(id);
+  }
+  for (const ConnectionId id : open) Close(id, reason);
+  std::unique_lock lock(mutex_);
+  ended_.wait_for(lock, std::chrono::seconds(1), [this] { return connections_.empty(); });
 }
 
 }  // namespace neurogrid

@@ -39,6 +39,8 @@ class ClusterService : public wire::Cluster::Service {
   void Send(ConnectionId connection, wire::FromCoordinator message);
   /// Says goodbye and ends the connection.
   void Close(ConnectionId connection, const std::string& reason);
+  /// Closes all and waits until they have ended, a second at most.
+  void CloseAll(const std::string& reason);
 
  private:
   using Stream = grpc::ServerReaderWriter<wire::FromCoordinator, wire::FromWorker>;
@@ -63,6 +65,7 @@ class ClusterService : public wire::Cluster::Service {
   Options options_;
   std::atomic<ConnectionId> last_id_ = kPipelineConnection;
   std::mutex mutex_;
+  std::condition_variable ended_;  // a connection is gone
   std::map<ConnectionId, std::unique_ptr<Connection>> connections_;
 };
 

@@ -258,7 +258,9 @@ bool Serving::RefuseNow(Refusal& refusal) const {
     refusal.message = "The server is shutting down.";
     return true;
   }
-  if (chain_ != nullptr) return false;
+  // While the model moves to a better plan requests wait in the queue.
+  const bool moving = state_ == ServingState::kPlanning && scheduler_ != nullptr;
+  if (chain_ != nullptr || moving) return false;
   switch (state_.load()) {
     case ServingState::kRecovering:
       refusal.kind = Refusal::Kind::kRecovering;
@@ -285,8 +287,11 @@ void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& sha
   const size_t choices = request.prompts.size() * static_cast<size_t>(request.n);
   for (size_t c = 0; c < choices; ++c) {
     active->texts.emplace_back(
-        tokenizer_, TextStreamOptions{request.stops, request.include_stop_text,
-                                      request.skip_special, request.strip_leading_space});
+        tokenizer_, TextStreamOptions{.stops = request.stops,
+                                      .include_stop_text = request.include_stop_text,
+                                      .tokens_min = request.tokens_min,
+                                      .skip_special = request.skip_special,
+                                      .strip_leading_space = request.strip_leading_space});
   }
   active->finished.resize(choices);
   const std::optional<RequestId> id =

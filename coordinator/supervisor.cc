@@ -1,6 +1,7 @@
 #include "coordinator/supervisor.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,7 +73,11 @@ absl::Status Supervisor::Start() {
   if (config.device != "none") {
     cluster.local = LocalDevice{config.device, config.threads, config.model};
   }
-  NG_ASSIGN_OR_RETURN(cluster_, Cluster::Start(std::move(cluster), this));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<Cluster> started, Cluster::Start(std::move(cluster), this));
+  {
+    const std::lock_guard lock(mutex_);
+    cluster_ = std::move(started);
+  }
   thread_ = std::thread([this] { Loop(); });
   return absl::OkStatus();
 }
@@ -137,9 +142,21 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
   return PlanStages(facts_, nodes, {}, options_.config.workload, placement);
 }
 
-/// With requests running a better plan waits; idle, it must be better by a tenth.
-bool Supervisor::WorthMoving(const Plan& next) const {
+/// With requests running a better plan waits; idle, it must be better by a tenth and take in a host
+/// that was not there: processes of one host share its memory bandwidth, whatever each measured
+/// alone.
+bool Supervisor::WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const {
   if (!serving_.idle()) return false;
+  const auto hosts_of = [&](const Plan& plan) {
+    std::set<std::string> hosts;
+    for (const PlannedStage& stage : plan.stages) {
+      for (const ReportedNode& member : members) {
+        if (member.id == stage.node) hosts.insert(member.is_cpu ? member.host_id : member.id);
+      }
+    }
+    return hosts;
+  };
+  if (hosts_of(next) == hosts_of(plan_)) return false;
   return next.tokens_per_s > kGainWorthMoving * plan_.tokens_per_s;
 }
 
@@ -164,7 +181,7 @@ void Supervisor::Consider() {
   {
     const std::lock_guard lock(mutex_);
     considered_ = Names(members);
-    if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan))) return;
+    if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan, members))) return;
   }
   if (plan.ok()) {
     BringUp(*std::move(plan));
@@ -197,16 +214,17 @@ void Supervisor::BringUp(Plan plan) {
   BatchLimits limits = options_.limits;
   limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
   plan.pages = limits.pages;
+  ServingState state = was_serving_ ? ServingState::kRecovering : ServingState::kLoading;
   {
     const std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kServing) state = ServingState::kPlanning;
     phase_ = Phase::kLoading;
     plan_ = plan;
     plan_limits_ = limits;
     waiting_for_.clear();
     last_epoch_ = std::max(last_epoch_, std::exchange(epoch_, 0));
   }
-  serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
-                     absl::UnavailableError("worker_lost: the plan changed"),
+  serving_.ChainDown(state, absl::UnavailableError("worker_lost: the plan changed"),
                      {"the model is loading"});
   options_.on_plan(plan);
   ClusterPlan assigned;
@@ -284,7 +302,13 @@ Json Supervisor::Describe() const {
   model.Set("digest", Json(options_.checkpoint->digest()));
   model.Set("layers", Json(options_.checkpoint->config().layers_count()));
   model.Set("quantization", Json(options_.config.quantization));
-  const std::vector<Node> members = cluster_->Nodes();
+  const Cluster* started = nullptr;
+  {
+    const std::lock_guard lock(mutex_);
+    started = cluster_.get();
+  }
+  // HTTP answers before the workers' port is open. Nodes() is asked without our lock held.
+  const std::vector<Node> members = started != nullptr ? started->Nodes() : std::vector<Node>();
   const std::lock_guard lock(mutex_);
   cluster.Set("epoch", Json(static_cast<int64_t>(epoch_)));
   cluster.Set("model", std::move(model));
@@ -333,7 +357,8 @@ Json Supervisor::Describe() const {
   plan.Set("survives_loss_of", Json(std::move(survives)));
   plan.Set("not_of", Json(std::move(not_survives)));
   cluster.Set("plan", std::move(plan));
-  cluster.Set("stale_messages", Json(static_cast<int64_t>(cluster_->stale_messages())));
+  const uint64_t stale = started != nullptr ? started->stale_messages() : 0;
+  cluster.Set("stale_messages", Json(static_cast<int64_t>(stale)));
   return cluster;
 }
 

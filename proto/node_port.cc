@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstring>
 #include <list>
 #include <map>
@@ -269,6 +270,9 @@ class GrpcNodePort : public NodePort {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<NodePort>> NodePort::Open(Options options) {
+  TakeGrpcLog();
+  // TLS of enrolment writes to sockets that strangers close as they like.
+  std::signal(SIGPIPE, SIG_IGN);
   auto port = std::make_unique<GrpcNodePort>();
   NG_RETURN_IF_ERROR(port->Start(std::move(options)));
   return port;

@@ -1,13 +1,17 @@
 #include "proto/transport.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/channel_arguments.h>
 
+#include <mutex>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "common/log.h"
 #include "proto/keepalive.h"
 #include "proto/wire.h"
 
@@ -52,6 +56,7 @@ absl::StatusOr<PeerIdentity> PeerOf(const grpc::ServerContext& context) {
 
 std::shared_ptr<grpc::Channel> DialNode(const std::string& host, int port,
                                         const std::string& node_id, const Identity& identity) {
+  TakeGrpcLog();
   grpc::SslCredentialsOptions tls;
   tls.pem_root_certs = identity.authority;
   tls.pem_cert_chain = identity.certificate;
@@ -73,6 +78,13 @@ std::shared_ptr<grpc::Channel> DialNode(const std::string& host, int port,
   const bool v6 = absl::StrContains(host, ':');
   return grpc::CreateCustomChannel(absl::StrCat(v6 ? "[" : "", host, v6 ? "]:" : ":", port),
                                    grpc::SslCredentials(tls), arguments);
+}
+
+void TakeGrpcLog() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    gpr_set_log_function([](gpr_log_func_args* line) { LogDebug("gRPC: ", line->message); });
+  });
 }
 
 absl::Status StatusOf(const grpc::Status& status) {

@@ -35,6 +35,9 @@ absl::StatusOr<PeerIdentity> PeerOf(const grpc::ServerContext& context);
 std::shared_ptr<grpc::Channel> DialNode(const std::string& host, int port,
                                         const std::string& node_id, const Identity& identity);
 
+/// gRPC's own lines go to our log, at debug level: what matters of them we say ourselves.
+void TakeGrpcLog();
+
 absl::Status StatusOf(const grpc::Status& status);
 grpc::Status GrpcStatusOf(const absl::Status& status);
 

@@ -25,9 +25,23 @@ LogLevel LevelOf(const std::string& name) {
   return name == "error" ? LogLevel::kError : LogLevel::kInfo;
 }
 
+/// Machines start in any order: a coordinator that does not answer yet is tried for half a minute.
+absl::StatusOr<Identity> EnrollPatiently(const WorkerFlags& flags, const JoinToken& token,
+                                         const sigset_t& signals) {
+  for (int tries = 60; true; --tries) {
+    absl::StatusOr<Identity> identity = Enroll(flags.host, flags.port, token, flags.name);
+    if (tries == 0 || !absl::IsUnavailable(identity.status())) return identity;
+    if (tries == 60) LogInfo("waiting: ", identity.status().message());
+    const timespec pause = {.tv_sec = 0, .tv_nsec = 500'000'000};
+    if (sigtimedwait(&signals, nullptr, &pause) > 0) {
+      return absl::CancelledError("stopped before the coordinator answered");
+    }
+  }
+}
+
 /// The stored identity, or a new one for the token. A token of another cluster than the stored
 /// identity's moves the worker to that cluster.
-absl::StatusOr<Identity> IdentityFor(const WorkerFlags& flags) {
+absl::StatusOr<Identity> IdentityFor(const WorkerFlags& flags, const sigset_t& signals) {
   absl::StatusOr<Identity> stored = LoadIdentity(flags.state_dir);
   if (!stored.ok() && !absl::IsNotFound(stored.status())) return stored.status();
   if (flags.token.empty()) {
@@ -47,7 +61,7 @@ absl::StatusOr<Identity> IdentityFor(const WorkerFlags& flags) {
     }
   }
   LogInfo("enrolling as ", flags.name, " at ", flags.host, ":", flags.port);
-  NG_ASSIGN_OR_RETURN(const Identity identity, Enroll(flags.host, flags.port, token, flags.name));
+  NG_ASSIGN_OR_RETURN(const Identity identity, EnrollPatiently(flags, token, signals));
   NG_RETURN_IF_ERROR(SaveIdentity(flags.state_dir, identity));
   return identity;
 }
@@ -77,7 +91,7 @@ absl::Status Run(const WorkerFlags& flags, const sigset_t& signals) {
   if (!flags.model.empty() && !std::filesystem::exists(flags.model)) {
     return absl::NotFoundError(absl::StrCat("--model ", flags.model, " does not exist"));
   }
-  NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags));
+  NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags, signals));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
                       MakeDevice(flags.device, flags.threads));
   LogInfo("measuring this machine");

@@ -81,9 +81,8 @@ absl::Status Worker::Run() {
     std::unique_lock lock(mutex_);
     if (stopping_) return absl::OkStatus();
     lock.unlock();
-    bool hopeless = end.refused;
-    if (!hopeless && !welcomed_) ExplainFailure(end, &hopeless);
-    if (hopeless) return end.status;
+    if (end.refused) return end.status;
+    if (!welcomed_) NG_RETURN_IF_ERROR(ExplainFailure(end));
     if (welcomed_) LogWarning("lost the coordinator: ", end.status.message(), "; dialling again");
     lock.lock();
     stopped_.wait_for(lock, Jittered(wait), [this] { return stopping_; });
@@ -93,15 +92,12 @@ absl::Status Worker::Run() {
 }
 
 /// gRPC says only that a connection failed. A handshake of our own tells a coordinator that is not
-/// there from one that is not ours, which no waiting will cure.
-void Worker::ExplainFailure(const JoinSession::End& end, bool* hopeless) {
+/// there, which is logged, from one that is not ours, which is returned: no waiting will cure it.
+absl::Status Worker::ExplainFailure(const JoinSession::End& end) {
   const absl::Status probed = ProbeCoordinator(options_.host, options_.port, options_.identity);
-  if (absl::IsUnauthenticated(probed)) {
-    LogError(probed.message());
-    *hopeless = true;
-    return;
-  }
+  if (absl::IsUnauthenticated(probed)) return probed;
   LogWarning("cannot join yet: ", probed.ok() ? end.status.message() : probed.message());
+  return absl::OkStatus();
 }
 
 JoinSession::End Worker::RunSession() {

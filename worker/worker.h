@@ -67,7 +67,7 @@ class Worker : private JoinSession::Events {
   void Send(const wire::FromWorker& message);
   void DropPlan();
   JoinSession::End RunSession();
-  void ExplainFailure(const JoinSession::End& end, bool* hopeless);
+  absl::Status ExplainFailure(const JoinSession::End& end);
 
   Options options_;
   std::string node_id_;

@@ -11,8 +11,9 @@ bool Recorder::Wait(const std::function<bool()>& condition) {
   return changed_.wait_for(lock, std::chrono::seconds(20), condition);
 }
 
-RunningWorker::RunningWorker(Worker::Options options, std::unique_ptr<StageSource> source)
-    : source_(std::move(source)) {
+RunningWorker::RunningWorker(Worker::Options options, const std::string& model_path)
+    : device_(MakeDevice("cpu", 1).value()),
+      source_(std::make_unique<LocalModel>(device_.get(), model_path)) {
   auto started = Worker::Start(std::move(options), source_.get());
   INFO(started.status().ToString());
   REQUIRE(started.ok());
@@ -30,13 +31,17 @@ absl::Status RunningWorker::Join() {
   return ended_;
 }
 
-ClusterFixture::ClusterFixture(std::optional<LocalDevice> local, ClusterTimes times) {
-  device = MakeDevice("cpu", 1).value();
-  auto started = Cluster::Start({.state_dir = folder.path() + "/coordinator",
+ClusterFixture::ClusterFixture(std::optional<LocalDevice> local, ClusterTimes times)
+    : local_(std::move(local)), times_(times) {
+  StartCoordinator();
+}
+
+void ClusterFixture::StartCoordinator(int port) {
+  auto started = Cluster::Start({.state_dir = state_dir(),
                                  .host = "127.0.0.1",
-                                 .port = 0,
-                                 .times = times,
-                                 .local = std::move(local)},
+                                 .port = port,
+                                 .times = times_,
+                                 .local = local_},
                                 &recorder);
   INFO(started.status().ToString());
   REQUIRE(started.ok());
@@ -44,8 +49,8 @@ ClusterFixture::ClusterFixture(std::optional<LocalDevice> local, ClusterTimes ti
 }
 
 absl::StatusOr<Identity> ClusterFixture::EnrollAs(const std::string& name) {
-  const Authority authority = OpenAuthority(folder.path() + "/coordinator").value();
-  const JoinTokens tokens(folder.path() + "/coordinator");
+  const Authority authority = OpenAuthority(state_dir()).value();
+  const JoinTokens tokens(state_dir());
   const JoinToken token = tokens.Mint(authority.certificate, absl::Now()).value();
   return Enroll("127.0.0.1", cluster->port(), token, name);
 }
@@ -67,16 +72,11 @@ Worker::Options ClusterFixture::OptionsFor(const Identity& identity) const {
   return options;
 }
 
-RunningWorker& ClusterFixture::AddWorker(const std::string& name,
-                                         std::unique_ptr<StageSource> source) {
+RunningWorker& ClusterFixture::AddWorker(const std::string& name, const std::string& model_path) {
   const absl::StatusOr<Identity> identity = EnrollAs(name);
   INFO(identity.status().ToString());
   REQUIRE(identity.ok());
-  return workers.emplace_back(OptionsFor(*identity), std::move(source));
-}
-
-RunningWorker& ClusterFixture::AddWorker(const std::string& name, const std::string& model_path) {
-  return AddWorker(name, std::make_unique<LocalModel>(device.get(), model_path));
+  return workers.emplace_back(OptionsFor(*identity), model_path);
 }
 
 bool ClusterFixture::WaitForMembers(size_t count) {

@@ -65,13 +65,14 @@ class Recorder : public ClusterListener {
 /// A worker on a thread of its own.
 class RunningWorker {
  public:
-  RunningWorker(Worker::Options options, std::unique_ptr<StageSource> source);
+  RunningWorker(Worker::Options options, const std::string& model_path);
   ~RunningWorker();
   Worker& worker() { return *worker_; }
   /// What Run returned, once it has.
   absl::Status Join();
 
  private:
+  std::unique_ptr<Device> device_;
   std::unique_ptr<StageSource> source_;
   std::unique_ptr<Worker> worker_;
   absl::Status ended_;
@@ -84,7 +85,6 @@ class ClusterFixture {
 
   /// Enrols and starts a worker that serves `model_path`.
   RunningWorker& AddWorker(const std::string& name, const std::string& model_path);
-  RunningWorker& AddWorker(const std::string& name, std::unique_ptr<StageSource> source);
   absl::StatusOr<Identity> EnrollAs(const std::string& name);
   Worker::Options OptionsFor(const Identity& identity) const;
   bool WaitForMembers(size_t count);
@@ -94,11 +94,19 @@ class ClusterFixture {
   ClusterPlan PlanOver(const std::vector<std::string>& nodes, const Checkpoint& checkpoint,
                        const std::string& precision = "bf16") const;
 
+  /// The coordinator's port closes; Start opens it again with the same state directory.
+  void StopCoordinator() { cluster.reset(); }
+  void StartCoordinator(int port = 0);
+  std::string state_dir() const { return folder.path() + "/coordinator"; }
+
   TemporaryFolder folder;
   Recorder recorder;
   std::unique_ptr<Cluster> cluster;
-  std::unique_ptr<Device> device;
   std::list<RunningWorker> workers;
+
+ private:
+  std::optional<LocalDevice> local_;
+  ClusterTimes times_;
 };
 
 BatchLimits TestLimits(const ModelConfig& config);

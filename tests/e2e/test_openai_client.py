@@ -170,12 +170,12 @@ def test_errors_have_the_clients_classes(shared):
 
 def test_keys_and_a_full_queue(start, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text("secret-key-1\n")
+    keys.write_text("a-secret-of-some-length\n")
     keys.chmod(0o600)
     cluster = start(flags=["--api-keys-file", keys, "--max-running", 1, "--max-queued", 1]).wait_ready()
     with pytest.raises(openai.AuthenticationError):
         cluster.client("wrong").models.list()
-    client = cluster.client("secret-key-1")
+    client = cluster.client("a-secret-of-some-length")
     model = client.models.list().data[0].id
     options = dict(model=model, messages=ASK, max_tokens=400, stream=True, extra_body={"ignore_eos": True})
     running = [client.chat.completions.create(**options) for _ in range(2)]
