@@ -168,7 +168,11 @@ void Supervisor::Consider() {
   {
     const std::lock_guard lock(mutex_);
     if (phase_ == Phase::kLoading) return;
-    if (phase_ == Phase::kServing && (considered_ == Names(members) || !serving_.idle())) return;
+    // A plan that serves ends by its own event: members that are only suspected may come back.
+    if (phase_ == Phase::kServing &&
+        (members.empty() || considered_ == Names(members) || !serving_.idle())) {
+      return;
+    }
     if (std::chrono::steady_clock::now() < retry_at_) return;
   }
   if (members.empty() || (!was_serving_ && workers < options_.config.min_peers)) {
