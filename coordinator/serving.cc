@@ -58,6 +58,7 @@ struct Serving::Active {
   std::vector<bool> finished;     // [choices]
   SteadyTime begun;
   SteadyTime last_token;
+  std::optional<GenerationUsage> usage;  // of all choices, once the last one has ended
   bool any_token = false;
   bool paused = false;
 };
@@ -380,8 +381,14 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     return;
   }
   if (active.finished[event.choice]) return;
+  // A stop string may end the request while the ends of other choices, of the same step, are still
+  // to be told.
   GenerationEvent out = ToText(active, event, now);
   const absl::string_view reason = out.finish == FinishReason::kLength ? "length" : "stop";
+  if (event.usage.has_value()) active.usage = event.usage;
+  const bool done =
+      active.usage.has_value() &&
+      std::find(active.finished.begin(), active.finished.end(), false) == active.finished.end();
   const std::shared_ptr<Shared> shared = active.shared;
   bool pause = false;
   {
@@ -389,13 +396,13 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     shared->unread_tokens += out.tokens.size();
     pause = shared->unread_tokens > kUnreadTokensMax && !active.paused;
     shared->events.push_back(std::move(out));
-    shared->done = event.usage.has_value();
-    if (event.usage.has_value()) shared->usage = *event.usage;
+    shared->done = done;
+    if (done) shared->usage = *active.usage;
   }
   shared->changed.notify_all();
-  if (event.usage.has_value()) {
+  if (done) {
     if (observer_ != nullptr) {
-      observer_->RequestEnded(*event.usage, reason, Seconds(now - active.begun));
+      observer_->RequestEnded(*active.usage, reason, Seconds(now - active.begun));
     }
     active_.erase(event.request);
   } else if (pause) {
