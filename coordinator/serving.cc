@@ -245,8 +245,8 @@ void Serving::AbortAll(const absl::Status& error) {
   Post([this, error] {
     const SteadyTime now = std::chrono::steady_clock::now();
     for (auto& [id, active] : active_) {
-      scheduler_->Cancel(id);
       End(id, *active, error, "error", now);
+      scheduler_->Cancel(id);
     }
     active_.clear();
   });
@@ -376,6 +376,7 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
   if (found == active_.end()) return;
   Active& active = *found->second;
   if (!event.error.ok()) {
+    active.usage = event.usage;
     End(event.request, active, event.error, "error", now);
     active_.erase(found);
     return;
@@ -413,7 +414,8 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
 
 void Serving::End(RequestId id, Active& active, const absl::Status& error, absl::string_view reason,
                   SteadyTime now) {
-  const std::optional<GenerationUsage> usage = scheduler_->usage(id, now);
+  const std::optional<GenerationUsage> usage =
+      active.usage.has_value() ? active.usage : scheduler_->usage(id, now);
   {
     const std::lock_guard lock(active.shared->mutex);
     active.shared->error = error;
