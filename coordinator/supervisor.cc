@@ -168,7 +168,11 @@ void Supervisor::Consider() {
   {
     const std::lock_guard lock(mutex_);
     if (phase_ == Phase::kLoading) return;
-    if (phase_ == Phase::kServing && (considered_ == Names(members) || !serving_.idle())) return;
+    // A plan that serves ends by its own event: members that are only suspected may come back.
+    if (phase_ == Phase::kServing &&
+        (members.empty() || considered_ == Names(members) || !serving_.idle())) {
+      return;
+    }
     if (std::chrono::steady_clock::now() < retry_at_) return;
   }
   if (members.empty() || (!was_serving_ && workers < options_.config.min_peers)) {
@@ -275,15 +279,17 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
 
 void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std::string& reason,
                              bool was_active) {
+  ServingState state = ServingState::kRecovering;
   {
     const std::lock_guard lock(mutex_);
     if (!InForce(epoch)) return;
     phase_ = Phase::kNone;
+    if (!was_serving_) state = ServingState::kLoading;
     if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
   }
   LogWarning(was_active ? "the plan broke" : "the plan did not come up",
              node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);
-  serving_.ChainDown(ServingState::kRecovering,
+  serving_.ChainDown(state,
                      absl::UnavailableError("worker_lost: a worker was lost while it answered"),
                      {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
   Wake();
