@@ -178,11 +178,16 @@ void Serving::StepDone(uint64_t tag, uint64_t step,
     absl::StatusOr<std::vector<SchedulerEvent>> events =
         sampled.ok() ? scheduler_->Commit(step, *sampled, now)
                      : scheduler_->FailStep(step, sampled.status(), now);
+    const bool proof = events.ok() && sampled.ok() && !sampled->empty();
     if (!events.ok()) {
       LogError("a step's result does not fit the step: ", events.status().message());
-      return;
+      // The step is over all the same: left in flight, it would hold up its requests for good.
+      events = scheduler_->FailStep(
+          step, absl::InternalError("internal_error: a worker's result does not fit its step"),
+          now);
+      if (!events.ok()) return;
     }
-    if (sampled.ok() && !sampled->empty()) last_token_ns_ = now.time_since_epoch().count();
+    if (proof) last_token_ns_ = now.time_since_epoch().count();
     Deliver(*std::move(events), now);
   });
 }
