@@ -207,6 +207,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     if (scheduler_ == nullptr) {
       scheduler_ = std::make_unique<Scheduler>(std::move(options));
     } else {
+      scheduler_->Cancel(std::exchange(canary_, 0));
       Deliver(scheduler_->Reset(std::move(options),
                                 absl::UnavailableError("worker_lost: the plan changed"), now),
               now);
@@ -214,7 +215,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     chain_ = chain;
     chain_tag_ = tag;
     last_token_ns_ = 0;
-    canary_ = 0;
+    canary_begun_ = {};
     context_tokens_max_ = scheduler_->context_tokens_max();
     {
       const std::lock_guard lock(published_mutex_);
@@ -239,7 +240,7 @@ void Serving::ChainDown(ServingState state, const absl::Status& error,
     }
     if (chain_ == nullptr) return;
     chain_.reset();
-    canary_ = 0;
+    scheduler_->Cancel(std::exchange(canary_, 0));
     Deliver(scheduler_->Reset(shape_, error, now), now);
   });
 }
@@ -432,14 +433,16 @@ void Serving::End(RequestId id, Active& active, const absl::Status& error, absl:
   }
 }
 
-/// When no request proves that tokens pass through every stage, a request of one token does.
+/// When no request proves that tokens pass through every stage (none runs, all wait for slow
+/// readers, a long prompt gives no token yet), a request of one token does.
 void Serving::KeepCanaryFresh(SteadyTime now) {
-  if (chain_ == nullptr || canary_ != 0 || !active_.empty()) return;
+  if (chain_ == nullptr || canary_ != 0 || now - canary_begun_ < kCanaryEvery) return;
   const int64_t last = last_token_ns_.load();
   if (last != 0 &&
       now.time_since_epoch().count() - last < std::chrono::nanoseconds(kCanaryEvery).count()) {
     return;
   }
+  canary_begun_ = now;
   GenerationRequest request;
   request.id = "canary";
   request.prompts = {{std::max(0, tokenizer_.bos_id())}};

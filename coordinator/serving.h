@@ -109,7 +109,8 @@ class Serving final : public Generator {
   std::shared_ptr<Chain> chain_;
   uint64_t chain_tag_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
-  RequestId canary_ = 0;
+  RequestId canary_ = 0;  // 0: none on its way; ids count from 1
+  SteadyTime canary_begun_ = {};
   SteadyTime last_counts_ = {};
 
   // Read by other threads.
