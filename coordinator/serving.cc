@@ -122,17 +122,21 @@ Serving::Serving(const Tokenizer& tokenizer, ServingOptions options, ServingObse
       last_turn_ns_(NowNs()),
       thread_([this] { Loop(); }) {}
 
-Serving::~Serving() {
+Serving::~Serving() { Stop(); }
+
+void Serving::Stop() {
   Post([this] { stop_ = true; });
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
-void Serving::Post(std::function<void()> action) {
+bool Serving::Post(std::function<void()> action) {
   {
     const std::lock_guard lock(mail_mutex_);
+    if (mail_closed_) return false;
     mail_.push_back(std::move(action));
   }
   mail_arrived_.notify_one();
+  return true;
 }
 
 void Serving::Loop() {
@@ -146,10 +150,25 @@ void Serving::Loop() {
     for (const std::function<void()>& action : mail) action();
     Turn(std::chrono::steady_clock::now());
   }
+  CloseMail();
+  chain_.reset();
   for (auto& [id, active] : active_) {
     End(id, *active, absl::UnavailableError("draining: the server stops"), "error",
         std::chrono::steady_clock::now());
   }
+  active_.clear();
+}
+
+/// What came before the end is still done: somebody may wait for the answer.
+void Serving::CloseMail() {
+  draining_ = true;
+  std::deque<std::function<void()>> rest;
+  {
+    const std::lock_guard lock(mail_mutex_);
+    mail_closed_ = true;
+    rest.swap(mail_);
+  }
+  for (const std::function<void()>& action : rest) action();
 }
 
 void Serving::Turn(SteadyTime now) {
@@ -314,10 +333,14 @@ void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& sha
 std::unique_ptr<Generation> Serving::Start(GenerationRequest request, Refusal* refusal) {
   std::promise<void> answered;
   std::shared_ptr<Shared> shared;
-  Post([&] {
+  const bool asked = Post([&] {
     AdmitCall(request, shared, *refusal);
     answered.set_value();
   });
+  if (!asked) {
+    *refusal = {Refusal::Kind::kDraining, "The server is shutting down.", 1};
+    return nullptr;
+  }
   answered.get_future().wait();
   if (shared == nullptr) return nullptr;
   return std::make_unique<Handle>(*this, std::move(shared));
