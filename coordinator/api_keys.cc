@@ -100,7 +100,8 @@ const ApiKey* ApiKeys::Find(absl::string_view shown) const {
   const bool named = SplitNamedKey(shown, &id, &secret);
   const Sha256Digest whole = Sha256Of(shown);
   const Sha256Digest part = Sha256Of(named ? secret : shown);
-  // Every key is compared whatever was found before, so an unknown id costs what a wrong secret does.
+  // Every key is compared whatever was found before, so an unknown id costs what a wrong secret
+  // does.
   const ApiKey* found = nullptr;
   for (const ApiKey& key : keys_) {
     const Sha256Digest& digest = key.named ? part : whole;

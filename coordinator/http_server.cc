@@ -186,11 +186,6 @@ httplib::Server::HandlerResponse Deliver(const httplib::Request&, httplib::Respo
       (response.stream && exchange.connection.http_1_0())) {
     exchange.close = true;
   }
-  if (exchange.close) {
-    out.set_header("Connection", "close");
-  } else if (exchange.connection.http_1_0()) {
-    out.set_header("Connection", "keep-alive");
-  }
   if (exchange.connection.request().method == "HEAD") out.set_header("Accept-Ranges", "none");
   if (!response.stream) {
     // A 204 has neither body nor length.
@@ -212,6 +207,20 @@ httplib::Server::HandlerResponse Deliver(const httplib::Request&, httplib::Respo
   return httplib::Server::HandlerResponse::Handled;
 }
 
+/// The library's headers, where it knows less than we do about the end of the connection.
+ssize_t WriteHeaders(httplib::Stream& stream, httplib::Headers& headers) {
+  const Exchange& exchange = *current_exchange;
+  headers.erase("Connection");
+  if (exchange.close) {
+    headers.erase("Keep-Alive");
+    headers.emplace("Connection", "close");
+  } else if (exchange.connection.http_1_0()) {
+    headers.emplace("Connection", "keep-alive");
+  }
+  if (exchange.response.status == 204) headers.erase("Content-Length");  // RFC 9110 8.6
+  return httplib::detail::write_headers(stream, headers);
+}
+
 }  // namespace
 
 class HttpServer::Impl final : private httplib::Server {
@@ -231,11 +240,7 @@ class HttpServer::Impl final : private httplib::Server {
       httplib::set_socket_opt(socket, SOL_SOCKET, SO_SNDBUF, bytes);
     });
     set_pre_routing_handler(Deliver);
-    set_header_writer([](httplib::Stream& stream, httplib::Headers& headers) {
-      if (current_exchange->response.status == 204)
-        headers.erase("Content-Length");  // RFC 9110 8.6
-      return httplib::detail::write_headers(stream, headers);
-    });
+    set_header_writer(WriteHeaders);
   }
 
   ~Impl() override {

@@ -54,7 +54,7 @@ struct HttpResponse {
   HttpHeaders headers = {};
   std::string body = {};
   std::function<void(HttpSink&)> stream = {};  // when set it writes the body
-  bool close = false;                     // the connection ends after this answer
+  bool close = false;                          // the connection ends after this answer
 };
 
 /// Answers requests; called from many threads.

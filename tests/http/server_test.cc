@@ -207,6 +207,25 @@ TEST_CASE("Expect: 100-continue is answered before the body, unless it is refuse
   CHECK(absl::StartsWith(refused.ReadUntil("}}"), "HTTP/1.1 413"));
 }
 
+TEST_CASE("every answer says once whether the connection stays", "[http]") {
+  const TestServer server;
+  for (const std::string& request :
+       {GetText("/health"), GetText("/nothing"), std::string("x\r\n\r\n"),
+        std::string("GET /health HTTP/1.0\r\n\r\n")}) {
+    const RawResponse response = server.Send(request);
+    CHECK(Count(response.head, "Connection: close") == 1);
+    CHECK(Count(response.head, "Connection:") == 1);
+    CHECK(response.Header("Keep-Alive").empty());
+  }
+  RawConnection kept(server.port());
+  kept.Send("GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+  CHECK(absl::StrContains(kept.ReadUntil("ok"), "Connection: keep-alive\r\n"));
+  kept.Send(kHealth);
+  const std::string open = kept.ReadUntil("ok");
+  CHECK_FALSE(absl::StrContains(open, "Connection:"));
+  CHECK(absl::StrContains(open, "Keep-Alive: timeout=75, max=10000"));
+}
+
 TEST_CASE("an HTTP/1.0 client gets a stream that ends with the connection", "[http]") {
   const TestServer server;
   RawConnection connection(server.port());
