@@ -62,6 +62,8 @@ Supervisor::~Supervisor() {
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
+  const std::lock_guard lock(mutex_);
+  phase_ = Phase::kNone;  // the end of the plan, now to come, is no loss
 }
 
 absl::Status Supervisor::Start() {
