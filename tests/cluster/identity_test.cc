@@ -1,6 +1,7 @@
 // Who is let in: certificates, join tokens, enrolment.
 #include "common/identity.h"
 
+#include <grpcpp/impl/service_type.h>
 #include <sys/stat.h>
 
 #include <catch2/catch_test_macros.hpp>

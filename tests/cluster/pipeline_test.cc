@@ -78,7 +78,7 @@ Batch OneSample() {
   return batch;
 }
 
-TEST_CASE("steps go out numbered and come back under the caller's ids", "[pipeline]") {
+TEST_CASE("steps go out numbered and come back under the caller's ids", "[pipeline][threads]") {
   Chain chain;
   REQUIRE(chain.pipeline.Submit(5, 41, OneSample()).ok());
   REQUIRE(chain.pipeline.Submit(5, 99, OneSample()).ok());
@@ -93,7 +93,8 @@ TEST_CASE("steps go out numbered and come back under the caller's ids", "[pipeli
   CHECK(chain.results[1].sampled[0].token == 3);
 }
 
-TEST_CASE("a failed step is a result with its reason, and the epoch goes on", "[pipeline]") {
+TEST_CASE("a failed step is a result with its reason, and the epoch goes on",
+          "[pipeline][threads]") {
   Chain chain;
   REQUIRE(chain.pipeline.Submit(5, 1, OneSample()).ok());
   REQUIRE(chain.pipeline.Submit(5, 2, OneSample()).ok());
@@ -106,7 +107,7 @@ TEST_CASE("a failed step is a result with its reason, and the epoch goes on", "[
   CHECK(chain.results[1].status.ok());
 }
 
-TEST_CASE("results that nobody waits for are refused by name", "[pipeline]") {
+TEST_CASE("results that nobody waits for are refused by name", "[pipeline][threads]") {
   Chain chain;
   REQUIRE(chain.pipeline.Submit(5, 1, OneSample()).ok());
   const auto refuses = [&](const EdgeSender& sender, const Step& step, absl::string_view words) {
@@ -139,7 +140,7 @@ TEST_CASE("results that nobody waits for are refused by name", "[pipeline]") {
   refuses(other, chain.Result(1), "epoch 6 is not in force");
 }
 
-TEST_CASE("late results of an epoch that is over are dropped and counted", "[pipeline]") {
+TEST_CASE("late results of an epoch that is over are dropped and counted", "[pipeline][threads]") {
   Chain chain;
   REQUIRE(chain.pipeline.Submit(5, 1, OneSample()).ok());
   chain.pipeline.End(5);
@@ -154,7 +155,7 @@ TEST_CASE("late results of an epoch that is over are dropped and counted", "[pip
   CHECK(chain.results.empty());
 }
 
-TEST_CASE("steps under way are bounded", "[pipeline]") {
+TEST_CASE("steps under way are bounded", "[pipeline][threads]") {
   Chain chain;
   for (uint64_t i = 0; i < kStepsQueuedMax; ++i) {
     REQUIRE(chain.pipeline.Submit(5, i, OneSample()).ok());
@@ -162,7 +163,7 @@ TEST_CASE("steps under way are bounded", "[pipeline]") {
   CHECK(absl::IsResourceExhausted(chain.pipeline.Submit(5, 1000, OneSample())));
 }
 
-TEST_CASE("a lost edge and an unreachable stage are events", "[pipeline][R9]") {
+TEST_CASE("a lost edge and an unreachable stage are events", "[pipeline][threads][R9]") {
   Chain chain;
   chain.pipeline.OnEdgeEnd(chain.Last(), absl::OkStatus());
   REQUIRE(chain.recorder.ended.size() == 1);
@@ -173,7 +174,7 @@ TEST_CASE("a lost edge and an unreachable stage are events", "[pipeline][R9]") {
   CHECK(absl::IsFailedPrecondition(unreachable.pipeline.Submit(5, 1, OneSample())));
 }
 
-TEST_CASE("a step that never comes back ends its epoch", "[pipeline][R47]") {
+TEST_CASE("a step that never comes back ends its epoch", "[pipeline][threads][R47]") {
   Chain chain;
   const ClusterTime now = std::chrono::steady_clock::now();
   chain.pipeline.CheckDeadline(now + std::chrono::hours(1));
