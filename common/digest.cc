@@ -1,5 +1,6 @@
 #include "common/digest.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include "absl/strings/escaping.h"
@@ -30,6 +31,10 @@ Sha256Digest Sha256::Finish() {
 }
 
 Sha256Digest Sha256Of(absl::string_view bytes) { return Sha256().Update(bytes).Finish(); }
+
+bool SameInConstantTime(const Sha256Digest& a, const Sha256Digest& b) {
+  return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0;
+}
 
 std::string HexOf(absl::string_view bytes) { return absl::BytesToHexString(bytes); }
 

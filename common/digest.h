@@ -26,6 +26,8 @@ class Sha256 {
 };
 
 Sha256Digest Sha256Of(absl::string_view bytes);
+/// Takes the same time whatever differs: for digests of secrets.
+bool SameInConstantTime(const Sha256Digest& a, const Sha256Digest& b);
 std::string HexOf(absl::string_view bytes);
 inline std::string HexOf(const Sha256Digest& digest) {
   return HexOf(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));

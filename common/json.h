@@ -20,17 +20,23 @@ class Json {
   using Array = std::vector<Json>;
   using Object = std::vector<JsonMember>;
 
-  Json() : value_(nullptr) {}
-  Json(std::nullptr_t) : value_(nullptr) {}                      // NOLINT
-  Json(bool value) : value_(value) {}                            // NOLINT
-  Json(int value) : value_(static_cast<int64_t>(value)) {}       // NOLINT
-  Json(int64_t value) : value_(value) {}                         // NOLINT
-  Json(double value) : value_(value) {}                          // NOLINT
-  Json(const char* value) : value_(std::string(value)) {}        // NOLINT
-  Json(absl::string_view value) : value_(std::string(value)) {}  // NOLINT
-  Json(std::string value) : value_(std::move(value)) {}          // NOLINT
-  Json(Array value) : value_(std::move(value)) {}                // NOLINT
-  Json(Object value) : value_(std::move(value)) {}               // NOLINT
+  // Defined below, where JsonMember is complete.
+  Json();
+  Json(std::nullptr_t);           // NOLINT: a literal is a value
+  Json(bool value);               // NOLINT
+  Json(int value);                // NOLINT
+  Json(int64_t value);            // NOLINT
+  Json(double value);             // NOLINT
+  Json(const char* value);        // NOLINT
+  Json(absl::string_view value);  // NOLINT
+  Json(std::string value);        // NOLINT
+  Json(Array value);              // NOLINT
+  Json(Object value);             // NOLINT
+  Json(const Json& other);
+  Json(Json&& other) noexcept;
+  Json& operator=(const Json& other);
+  Json& operator=(Json&& other) noexcept;
+  ~Json();
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
   bool is_bool() const { return std::holds_alternative<bool>(value_); }
@@ -73,6 +79,23 @@ struct JsonMember {
   std::string key;
   Json value;
 };
+
+inline Json::Json() : value_(nullptr) {}
+inline Json::Json(std::nullptr_t) : value_(nullptr) {}
+inline Json::Json(bool value) : value_(value) {}
+inline Json::Json(int value) : value_(static_cast<int64_t>(value)) {}
+inline Json::Json(int64_t value) : value_(value) {}
+inline Json::Json(double value) : value_(value) {}
+inline Json::Json(const char* value) : value_(std::string(value)) {}
+inline Json::Json(absl::string_view value) : value_(std::string(value)) {}
+inline Json::Json(std::string value) : value_(std::move(value)) {}
+inline Json::Json(Array value) : value_(std::move(value)) {}
+inline Json::Json(Object value) : value_(std::move(value)) {}
+inline Json::Json(const Json& other) = default;
+inline Json::Json(Json&& other) noexcept = default;
+inline Json& Json::operator=(const Json& other) = default;
+inline Json& Json::operator=(Json&& other) noexcept = default;
+inline Json::~Json() = default;
 
 bool operator==(const JsonMember& a, const JsonMember& b);
 

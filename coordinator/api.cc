@@ -27,12 +27,17 @@ absl::string_view ShownKey(const HttpRequest& head) {
   return head.Header("x-api-key");
 }
 
-HttpResponse Unauthorized(absl::string_view shown) {
-  HttpResponse response = ErrorResponse(
-      {.status = 401,
-       .code = "invalid_api_key",
-       .message = shown.empty() ? "An API key is needed: send Authorization: Bearer KEY."
-                                : "The API key is not valid."});
+HttpResponse Refuse(ServingMetrics& metrics, const ApiError& error) {
+  metrics.AddRefused(error.code);
+  return ErrorResponse(error);
+}
+
+HttpResponse Unauthorized(ServingMetrics& metrics, absl::string_view shown) {
+  HttpResponse response = Refuse(
+      metrics, {.status = 401,
+                .code = "invalid_api_key",
+                .message = shown.empty() ? "An API key is needed: send Authorization: Bearer KEY."
+                                         : "The API key is not valid."});
   response.headers.emplace_back("WWW-Authenticate", "Bearer");
   return response;
 }
@@ -69,24 +74,24 @@ std::optional<HttpResponse> Api::Refusal(const HttpRequest& head, const RouteMat
   if (!keys_.empty() && match.scope != Scope::kOpen && !free_metrics) {
     const absl::string_view shown = ShownKey(head);
     const ApiKey* key = keys_.Find(shown);
-    if (key == nullptr) return Unauthorized(shown);
+    if (key == nullptr) return Unauthorized(context_.metrics, shown);
     if (match.path_known && !key->Allows(match.scope)) {
-      return ErrorResponse({.status = 403,
-                            .code = "insufficient_scope",
-                            .message = "This API key may not use this route."});
+      return Refuse(context_.metrics, {.status = 403,
+                                       .code = "insufficient_scope",
+                                       .message = "This API key may not use this route."});
     }
   }
   if (!match.path_known) {
-    return ErrorResponse({.status = 404,
-                          .code = "unknown_url",
-                          .message = absl::StrCat("Unknown request URL: ", head.method, " ",
-                                                  head.path.substr(0, 200), ".")});
+    return Refuse(context_.metrics, {.status = 404,
+                                     .code = "unknown_url",
+                                     .message = absl::StrCat("Unknown request URL: ", head.method,
+                                                             " ", head.path.substr(0, 200), ".")});
   }
   if (match.route == nullptr) {
     HttpResponse response =
-        ErrorResponse({.status = 405,
-                       .code = "method_not_allowed",
-                       .message = absl::StrCat("This route takes ", match.allow, ".")});
+        Refuse(context_.metrics, {.status = 405,
+                                  .code = "method_not_allowed",
+                                  .message = absl::StrCat("This route takes ", match.allow, ".")});
     response.headers.emplace_back("Allow", match.allow);
     return response;
   }

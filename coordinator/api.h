@@ -23,6 +23,7 @@ class Api final : public HttpHandler {
 
   Admission Admit(const HttpRequest& head) override;
   HttpResponse Answer(const HttpRequest& request, HttpPeer& peer) override;
+  void Refused(absl::string_view code) override { context_.metrics.AddRefused(code); }
 
   /// New work gets 503 draining from now on, and /ready says so.
   void BeginDrain() { context_.draining = true; }

@@ -24,15 +24,15 @@ struct ModelInfo {
 };
 
 struct ApiOptions {
-  std::vector<std::string> api_keys;  // lines as ApiKeys::Parse reads them
-  std::vector<std::string> cors_origins;
+  std::vector<std::string> api_keys = {};  // lines as ApiKeys::Parse reads them
+  std::vector<std::string> cors_origins = {};
   ParamsMode params = ParamsMode::kNormal;
   bool any_model_name = false;
   bool open_metrics = false;
   int64_t max_body_bytes = int64_t{8} << 20;
   int64_t default_max_tokens = 0;  // of chat; 0: the rest of the context
   int sse_keepalive_ms = 10'000;
-  std::string version;
+  std::string version = {};
 };
 
 struct ApiContext {

@@ -1,7 +1,5 @@
 #include "coordinator/api_keys.h"
 
-#include <openssl/crypto.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -55,6 +53,7 @@ absl::StatusOr<ApiKey> ParseKey(absl::string_view line, size_t number) {
   absl::string_view secret = line;
   if (absl::string_view id; SplitNamedKey(line, &id, &secret)) {
     key.id = std::string(id);
+    key.named = true;
     if (absl::ConsumePrefix(&secret, "sha256:")) {
       const bool hex =
           secret.size() == 64 && std::all_of(secret.begin(), secret.end(), absl::ascii_isxdigit);
@@ -105,10 +104,10 @@ const ApiKey* ApiKeys::Find(absl::string_view shown) const {
   // does.
   const ApiKey* found = nullptr;
   for (const ApiKey& key : keys_) {
-    const bool by_id = named && key.id == id;
-    const Sha256Digest& digest = by_id ? part : whole;
-    const bool equal = CRYPTO_memcmp(digest.data(), key.secret_digest.data(), digest.size()) == 0;
-    if (equal) found = &key;
+    const Sha256Digest& digest = key.named ? part : whole;
+    const bool equal = SameInConstantTime(digest, key.secret_digest);
+    const bool meant = key.named ? named && key.id == id : true;
+    if (equal && meant) found = &key;
   }
   return found;
 }

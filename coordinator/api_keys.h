@@ -17,6 +17,7 @@ struct ApiKey {
   std::string id;
   Sha256Digest secret_digest = {};
   unsigned scopes = 0;  // of Scope
+  bool named = false;   // shown as ng-ID-SECRET
   bool Allows(Scope scope) const {
     return scope == Scope::kOpen || (scopes & static_cast<unsigned>(Scope::kAdmin)) != 0 ||
            (scopes & static_cast<unsigned>(scope)) != 0;

@@ -74,8 +74,9 @@ HttpConnection::Got HttpConnection::Receive(absl::Time deadline) {
   }
 }
 
-HttpConnection::Arrival HttpConnection::Refuse(HttpResponse response) {
-  refusal_ = std::move(response);
+HttpConnection::Arrival HttpConnection::Refuse(HttpHandler& handler, const ApiError& error) {
+  handler.Refused(error.code);
+  refusal_ = ErrorResponse(error);
   refusal_.close = true;
   return Arrival::kRefused;
 }
@@ -98,7 +99,7 @@ HttpConnection::Arrival HttpConnection::ReadRequest(HttpHandler& handler) {
     if (absl::StartsWith(buffer_, "\r\n")) buffer_.erase(0, 2);
     end = buffer_.find("\r\n\r\n");
     if (end != std::string::npos) break;
-    if (MaybeError error = CheckPartialHttpHead(buffer_)) return Refuse(ErrorResponse(*error));
+    if (MaybeError error = CheckPartialHttpHead(buffer_)) return Refuse(handler, *error);
     if (Receive(deadline) != Got::kBytes) return Arrival::kGone;
   }
   const MaybeError error = ParseHttpHead(absl::string_view(buffer_).substr(0, end + 4), &head_);
@@ -108,10 +109,13 @@ HttpConnection::Arrival HttpConnection::ReadRequest(HttpHandler& handler) {
   request_.query = std::move(head_.query);
   request_.headers = std::move(head_.headers);
   request_.request_id = RequestIdFrom(request_.Header("x-request-id"));
-  if (error) return Refuse(ErrorResponse(*error));
+  if (error) return Refuse(handler, *error);
   HttpHandler::Admission admission = handler.Admit(request_);
-  if (admission.refusal) return Refuse(*std::move(admission.refusal));
-  return ReadBody(admission.body_bytes_max);
+  if (admission.refusal) {
+    refusal_ = *std::move(admission.refusal);
+    return Arrival::kRefused;
+  }
+  return ReadBody(handler, admission.body_bytes_max);
 }
 
 MaybeError HttpConnection::Reserve(int64_t bytes) {
@@ -125,9 +129,9 @@ MaybeError HttpConnection::Reserve(int64_t bytes) {
   return std::nullopt;
 }
 
-HttpConnection::Arrival HttpConnection::ReadBody(int64_t bytes_max) {
+HttpConnection::Arrival HttpConnection::ReadBody(HttpHandler& handler, int64_t bytes_max) {
   if (!head_.chunked && head_.content_length > bytes_max) {
-    return Refuse(ErrorResponse(BodyTooLarge(bytes_max)));
+    return Refuse(handler, BodyTooLarge(bytes_max));
   }
   const bool expects_more =
       head_.chunked || static_cast<int64_t>(buffer_.size()) < head_.content_length;
@@ -135,14 +139,14 @@ HttpConnection::Arrival HttpConnection::ReadBody(int64_t bytes_max) {
     return Arrival::kGone;
   }
   const absl::Time deadline = Now() + absl::Milliseconds(limits_.body_timeout_ms);
-  if (head_.chunked) return TakeChunks(bytes_max, deadline);
+  if (head_.chunked) return TakeChunks(handler, bytes_max, deadline);
   const auto length = static_cast<size_t>(head_.content_length);
   // What was received counts, not what was announced: else a few slow announcements would be enough
   // to shut everybody out.
   while (true) {
     const size_t take = std::min(buffer_.size(), length - request_.body.size());
     if (MaybeError error = Reserve(static_cast<int64_t>(take))) {
-      return Refuse(ErrorResponse(*error));
+      return Refuse(handler, *error);
     }
     request_.body.append(buffer_, 0, take);
     buffer_.erase(0, take);
@@ -151,14 +155,15 @@ HttpConnection::Arrival HttpConnection::ReadBody(int64_t bytes_max) {
   }
 }
 
-HttpConnection::Arrival HttpConnection::TakeChunks(int64_t bytes_max, absl::Time deadline) {
+HttpConnection::Arrival HttpConnection::TakeChunks(HttpHandler& handler, int64_t bytes_max,
+                                                   absl::Time deadline) {
   ChunkedBody decoder(bytes_max);
   while (true) {
     const size_t before = request_.body.size();
     size_t taken = 0;
     MaybeError error = decoder.Push(buffer_, &request_.body, &taken);
     if (!error) error = Reserve(static_cast<int64_t>(request_.body.size() - before));
-    if (error) return Refuse(ErrorResponse(*error));
+    if (error) return Refuse(handler, *error);
     buffer_.erase(0, taken);
     if (decoder.done()) return Arrival::kRequest;
     if (Receive(deadline) != Got::kBytes) return Arrival::kGone;

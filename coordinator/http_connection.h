@@ -58,9 +58,9 @@ class HttpConnection final : public HttpPeer {
  private:
   enum class Got { kBytes, kEnd, kLate };
   Got Receive(absl::Time deadline);
-  Arrival Refuse(HttpResponse response);
-  Arrival ReadBody(int64_t bytes_max);
-  Arrival TakeChunks(int64_t bytes_max, absl::Time deadline);
+  Arrival Refuse(HttpHandler& handler, const ApiError& error);
+  Arrival ReadBody(HttpHandler& handler, int64_t bytes_max);
+  Arrival TakeChunks(HttpHandler& handler, int64_t bytes_max, absl::Time deadline);
   MaybeError Reserve(int64_t bytes);
 
   const int socket_;

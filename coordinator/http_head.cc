@@ -159,7 +159,7 @@ MaybeError CheckBodyKind(const HttpHead& head) {
   type = absl::StripTrailingAsciiWhitespace(type);
   if (absl::EqualsIgnoreCase(type, "application/json")) return std::nullopt;
   ApiError error = unsupported;
-  error.message = "The body must be application/json.";
+  error.message = "The body must be JSON: send Content-Type: application/json.";
   return error;
 }
 

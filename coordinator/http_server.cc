@@ -186,11 +186,6 @@ httplib::Server::HandlerResponse Deliver(const httplib::Request&, httplib::Respo
       (response.stream && exchange.connection.http_1_0())) {
     exchange.close = true;
   }
-  if (exchange.close) {
-    out.set_header("Connection", "close");
-  } else if (exchange.connection.http_1_0()) {
-    out.set_header("Connection", "keep-alive");
-  }
   if (exchange.connection.request().method == "HEAD") out.set_header("Accept-Ranges", "none");
   if (!response.stream) {
     // A 204 has neither body nor length.
@@ -212,6 +207,20 @@ httplib::Server::HandlerResponse Deliver(const httplib::Request&, httplib::Respo
   return httplib::Server::HandlerResponse::Handled;
 }
 
+/// The library's headers, where it knows less than we do about the end of the connection.
+ssize_t WriteHeaders(httplib::Stream& stream, httplib::Headers& headers) {
+  const Exchange& exchange = *current_exchange;
+  headers.erase("Connection");
+  if (exchange.close) {
+    headers.erase("Keep-Alive");
+    headers.emplace("Connection", "close");
+  } else if (exchange.connection.http_1_0()) {
+    headers.emplace("Connection", "keep-alive");
+  }
+  if (exchange.response.status == 204) headers.erase("Content-Length");  // RFC 9110 8.6
+  return httplib::detail::write_headers(stream, headers);
+}
+
 }  // namespace
 
 class HttpServer::Impl final : private httplib::Server {
@@ -231,11 +240,7 @@ class HttpServer::Impl final : private httplib::Server {
       httplib::set_socket_opt(socket, SOL_SOCKET, SO_SNDBUF, bytes);
     });
     set_pre_routing_handler(Deliver);
-    set_header_writer([](httplib::Stream& stream, httplib::Headers& headers) {
-      if (current_exchange->response.status == 204)
-        headers.erase("Content-Length");  // RFC 9110 8.6
-      return httplib::detail::write_headers(stream, headers);
-    });
+    set_header_writer(WriteHeaders);
   }
 
   ~Impl() override {
@@ -307,11 +312,7 @@ class HttpServer::Impl final : private httplib::Server {
     httplib::detail::get_remote_ip_and_port(socket, address, remote_port);
     HttpConnection connection(socket, address, limits_, budget_);
     const bool admitted = Register(socket, address);
-    if (admitted) {
-      Serve(connection);
-    } else {
-      RefuseConnection(connection);
-    }
+    Guarded(connection, [&] { admitted ? Serve(connection) : RefuseConnection(connection); });
     Unregister(socket, address, admitted);
     close(socket);
     return true;
@@ -322,12 +323,11 @@ class HttpServer::Impl final : private httplib::Server {
     const std::lock_guard lock(mutex_);
     sockets_.insert(socket);
     if (stopping_) shutdown(socket, SHUT_RDWR);
-    int& of_address = per_address_[address];
-    if (open_ >= limits_.connections_max || of_address >= limits_.connections_per_address_max) {
-      return false;
-    }
+    if (open_ >= limits_.connections_max) return false;
+    const auto known = per_address_.try_emplace(address, 0).first;
+    if (known->second >= limits_.connections_per_address_max) return false;
     ++open_;
-    ++of_address;
+    ++known->second;
     return true;
   }
 
@@ -341,11 +341,12 @@ class HttpServer::Impl final : private httplib::Server {
   }
 
   void RefuseConnection(HttpConnection& connection) {
-    HttpResponse response = ErrorResponse({.status = 503,
-                                           .code = "too_many_connections",
-                                           .message = "Too many connections are open.",
-                                           .retry_after_s = 1});
-    Exchange exchange{connection, std::move(response), true};
+    const ApiError error = {.status = 503,
+                            .code = "too_many_connections",
+                            .message = "Too many connections are open.",
+                            .retry_after_s = 1};
+    handler_.Refused(error.code);
+    Exchange exchange{connection, ErrorResponse(error), true};
     Respond(exchange);
     connection.Linger();
   }

@@ -54,7 +54,7 @@ struct HttpResponse {
   HttpHeaders headers = {};
   std::string body = {};
   std::function<void(HttpSink&)> stream = {};  // when set it writes the body
-  bool close = false;                     // the connection ends after this answer
+  bool close = false;                          // the connection ends after this answer
 };
 
 /// Answers requests; called from many threads.
@@ -69,6 +69,8 @@ class HttpHandler {
   /// Judges route, key and size from the head alone.
   virtual Admission Admit(const HttpRequest& head) = 0;
   virtual HttpResponse Answer(const HttpRequest& request, HttpPeer& peer) = 0;
+  /// The listener itself turned a request or connection away, with this error code.
+  virtual void Refused(absl::string_view code) = 0;
 };
 
 }  // namespace neurogrid

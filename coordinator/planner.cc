@@ -108,7 +108,7 @@ class Choice {
   }
 
   /// Spreads the cache: layouts within 1 % of the best may hold many times its pages.
-  Candidate WithMostPages(Candidate chosen, int stages) const {
+  Candidate WithMostPages(const Candidate& chosen, int stages) const {
     const double floor = Score(chosen) * 0.99;
     Candidate widest = chosen;
     for (const int groups : GroupsToTry(stages)) {
@@ -151,7 +151,9 @@ absl::Status CheckPins(const ModelFacts& model, absl::Span<const NodeFacts> node
                        const Placement& placement) {
   const int layers = static_cast<int>(model.layers.size());
   std::vector<std::pair<LayerRange, const NodeConfig*>> pins;
-  for (const auto& [name, node] : placement.nodes) {
+  for (const auto& entry : placement.nodes) {
+    const std::string& name = entry.first;
+    const NodeConfig& node = entry.second;
     const bool present = std::any_of(nodes.begin(), nodes.end(),
                                      [&](const NodeFacts& facts) { return facts.id == name; });
     if (!present && (node.layers.has_value() || node.use == "always")) {
@@ -168,11 +170,11 @@ absl::Status CheckPins(const ModelFacts& model, absl::Span<const NodeFacts> node
                                                      range.ToString(), " but the model has layers ",
                                                      LayerRange{0, layers}.ToString()));
     }
-    for (const auto& [other, entry] : pins) {
+    for (const auto& [other, config] : pins) {
       if (other.first < range.last && range.first < other.last) {
         return absl::InvalidArgumentError(absl::StrCat(node.place, ": layers ", range.ToString(),
                                                        " overlap ", other.ToString(), " of ",
-                                                       entry->place));
+                                                       config->place));
       }
     }
     pins.push_back({range, &node});

@@ -17,10 +17,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "coordinator/api.h"
-#include "coordinator/own_device.h"
 #include "coordinator/http_server.h"
 #include "coordinator/join_tokens.h"
 #include "coordinator/model_text.h"
+#include "coordinator/own_device.h"
 #include "coordinator/serving.h"
 #include "coordinator/supervisor.h"
 #include "engine/model/synthetic.h"
@@ -176,8 +176,8 @@ void PrintReady(const Config& config, int http_port, const std::string& name) {
   std::printf(
       "ready    http://%s:%d/v1   try:\n\n"
       "  curl http://%s:%d/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-      "    -d '{\"model\": \"%s\", \"messages\": [{\"role\": \"user\", \"content\": "
-      "\"Hello!\"}]}'\n\n",
+      "    -d '{\"model\": \"%s\", \"temperature\": 0.2, \"messages\": [{\"role\": \"user\", "
+      "\"content\": \"What is the capital of France?\"}]}'\n\n",
       config.http_host.c_str(), http_port, config.http_host.c_str(), http_port, name.c_str());
   std::fflush(stdout);
 }

@@ -58,6 +58,7 @@ struct Serving::Active {
   std::vector<bool> finished;     // [choices]
   SteadyTime begun;
   SteadyTime last_token;
+  std::optional<GenerationUsage> usage;  // of all choices, once the last one has ended
   bool any_token = false;
   bool paused = false;
 };
@@ -244,8 +245,8 @@ void Serving::AbortAll(const absl::Status& error) {
   Post([this, error] {
     const SteadyTime now = std::chrono::steady_clock::now();
     for (auto& [id, active] : active_) {
-      scheduler_->Cancel(id);
       End(id, *active, error, "error", now);
+      scheduler_->Cancel(id);
     }
     active_.clear();
   });
@@ -258,7 +259,9 @@ bool Serving::RefuseNow(Refusal& refusal) const {
     refusal.message = "The server is shutting down.";
     return true;
   }
-  if (chain_ != nullptr) return false;
+  // While the model moves to a better plan requests wait in the queue.
+  const bool moving = state_ == ServingState::kPlanning && scheduler_ != nullptr;
+  if (chain_ != nullptr || moving) return false;
   switch (state_.load()) {
     case ServingState::kRecovering:
       refusal.kind = Refusal::Kind::kRecovering;
@@ -285,8 +288,11 @@ void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& sha
   const size_t choices = request.prompts.size() * static_cast<size_t>(request.n);
   for (size_t c = 0; c < choices; ++c) {
     active->texts.emplace_back(
-        tokenizer_, TextStreamOptions{request.stops, request.include_stop_text,
-                                      request.skip_special, request.strip_leading_space});
+        tokenizer_, TextStreamOptions{.stops = request.stops,
+                                      .include_stop_text = request.include_stop_text,
+                                      .tokens_min = request.tokens_min,
+                                      .skip_special = request.skip_special,
+                                      .strip_leading_space = request.strip_leading_space});
   }
   active->finished.resize(choices);
   const std::optional<RequestId> id =
@@ -370,13 +376,20 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
   if (found == active_.end()) return;
   Active& active = *found->second;
   if (!event.error.ok()) {
+    active.usage = event.usage;
     End(event.request, active, event.error, "error", now);
     active_.erase(found);
     return;
   }
   if (active.finished[event.choice]) return;
+  // A stop string may end the request while the ends of other choices, of the same step, are still
+  // to be told.
   GenerationEvent out = ToText(active, event, now);
   const absl::string_view reason = out.finish == FinishReason::kLength ? "length" : "stop";
+  if (event.usage.has_value()) active.usage = event.usage;
+  const bool done =
+      active.usage.has_value() &&
+      std::find(active.finished.begin(), active.finished.end(), false) == active.finished.end();
   const std::shared_ptr<Shared> shared = active.shared;
   bool pause = false;
   {
@@ -384,13 +397,13 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     shared->unread_tokens += out.tokens.size();
     pause = shared->unread_tokens > kUnreadTokensMax && !active.paused;
     shared->events.push_back(std::move(out));
-    shared->done = event.usage.has_value();
-    if (event.usage.has_value()) shared->usage = *event.usage;
+    shared->done = done;
+    if (done) shared->usage = *active.usage;
   }
   shared->changed.notify_all();
-  if (event.usage.has_value()) {
+  if (done) {
     if (observer_ != nullptr) {
-      observer_->RequestEnded(*event.usage, reason, Seconds(now - active.begun));
+      observer_->RequestEnded(*active.usage, reason, Seconds(now - active.begun));
     }
     active_.erase(event.request);
   } else if (pause) {
@@ -401,7 +414,8 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
 
 void Serving::End(RequestId id, Active& active, const absl::Status& error, absl::string_view reason,
                   SteadyTime now) {
-  const std::optional<GenerationUsage> usage = scheduler_->usage(id, now);
+  const std::optional<GenerationUsage> usage =
+      active.usage.has_value() ? active.usage : scheduler_->usage(id, now);
   {
     const std::lock_guard lock(active.shared->mutex);
     active.shared->error = error;

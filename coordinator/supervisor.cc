@@ -1,6 +1,7 @@
 #include "coordinator/supervisor.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -141,9 +142,21 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
   return PlanStages(facts_, nodes, {}, options_.config.workload, placement);
 }
 
-/// With requests running a better plan waits; idle, it must be better by a tenth.
-bool Supervisor::WorthMoving(const Plan& next) const {
+/// With requests running a better plan waits; idle, it must be better by a tenth and take in a host
+/// that was not there: processes of one host share its memory bandwidth, whatever each measured
+/// alone.
+bool Supervisor::WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const {
   if (!serving_.idle()) return false;
+  const auto hosts_of = [&](const Plan& plan) {
+    std::set<std::string> hosts;
+    for (const PlannedStage& stage : plan.stages) {
+      for (const ReportedNode& member : members) {
+        if (member.id == stage.node) hosts.insert(member.is_cpu ? member.host_id : member.id);
+      }
+    }
+    return hosts;
+  };
+  if (hosts_of(next) == hosts_of(plan_)) return false;
   return next.tokens_per_s > kGainWorthMoving * plan_.tokens_per_s;
 }
 
@@ -155,7 +168,11 @@ void Supervisor::Consider() {
   {
     const std::lock_guard lock(mutex_);
     if (phase_ == Phase::kLoading) return;
-    if (phase_ == Phase::kServing && (considered_ == Names(members) || !serving_.idle())) return;
+    // A plan that serves ends by its own event: members that are only suspected may come back.
+    if (phase_ == Phase::kServing &&
+        (members.empty() || considered_ == Names(members) || !serving_.idle())) {
+      return;
+    }
     if (std::chrono::steady_clock::now() < retry_at_) return;
   }
   if (members.empty() || (!was_serving_ && workers < options_.config.min_peers)) {
@@ -168,7 +185,7 @@ void Supervisor::Consider() {
   {
     const std::lock_guard lock(mutex_);
     considered_ = Names(members);
-    if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan))) return;
+    if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan, members))) return;
   }
   if (plan.ok()) {
     BringUp(*std::move(plan));
@@ -201,16 +218,17 @@ void Supervisor::BringUp(Plan plan) {
   BatchLimits limits = options_.limits;
   limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
   plan.pages = limits.pages;
+  ServingState state = was_serving_ ? ServingState::kRecovering : ServingState::kLoading;
   {
     const std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kServing) state = ServingState::kPlanning;
     phase_ = Phase::kLoading;
     plan_ = plan;
     plan_limits_ = limits;
     waiting_for_.clear();
     last_epoch_ = std::max(last_epoch_, std::exchange(epoch_, 0));
   }
-  serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
-                     absl::UnavailableError("worker_lost: the plan changed"),
+  serving_.ChainDown(state, absl::UnavailableError("worker_lost: the plan changed"),
                      {"the model is loading"});
   options_.on_plan(plan);
   ClusterPlan assigned;
@@ -261,15 +279,17 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
 
 void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std::string& reason,
                              bool was_active) {
+  ServingState state = ServingState::kRecovering;
   {
     const std::lock_guard lock(mutex_);
     if (!InForce(epoch)) return;
     phase_ = Phase::kNone;
+    if (!was_serving_) state = ServingState::kLoading;
     if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
   }
   LogWarning(was_active ? "the plan broke" : "the plan did not come up",
              node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);
-  serving_.ChainDown(ServingState::kRecovering,
+  serving_.ChainDown(state,
                      absl::UnavailableError("worker_lost: a worker was lost while it answered"),
                      {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
   Wake();

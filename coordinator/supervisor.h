@@ -59,7 +59,7 @@ class Supervisor final : public ClusterListener {
   void Consider();
   std::vector<ReportedNode> Members() const;
   absl::StatusOr<Plan> PlanFor(const std::vector<ReportedNode>& members) const;
-  bool WorthMoving(const Plan& next) const;
+  bool WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const;
   void BringUp(Plan plan);
   bool InForce(uint64_t epoch) const;
   void WaitForWorkers(const std::string& why);

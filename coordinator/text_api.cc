@@ -7,6 +7,7 @@
 #include "coordinator/chat_request.h"
 #include "coordinator/generation_api.h"
 #include "coordinator/prompt_request.h"
+#include "engine/text/unicode.h"
 
 namespace neurogrid {
 namespace {
@@ -19,17 +20,20 @@ HttpResponse Answered(const Json& json, const CheckedBody& body) {
   return response;
 }
 
+HttpResponse Refused(ApiContext& context, const ApiError& error) {
+  context.metrics.AddRefused(error.code);
+  return ErrorResponse(error);
+}
+
 Json IdsJson(const std::vector<int32_t>& ids) {
   Json::Array array;
   for (const int32_t id : ids) array.push_back(static_cast<int>(id));
   return array;
 }
 
-bool IsText(absl::string_view bytes) { return ParseJson(absl::StrCat("\"", bytes, "\"")).ok(); }
-
 /// A token's text, or its bytes when they are no text by themselves.
 Json PieceJson(absl::string_view bytes) {
-  if (IsText(bytes)) return bytes;
+  if (FirstInvalidUtf8(bytes) == bytes.size()) return bytes;
   Json::Array array;
   for (const char c : bytes) array.push_back(static_cast<int>(static_cast<unsigned char>(c)));
   return array;
@@ -63,8 +67,13 @@ MaybeError TokensOf(const ApiContext& context, CheckedBody& body, std::vector<in
   // llama.cpp's `content` adds no special tokens unless told, vLLM's `prompt` does.
   const bool is_prompt = body.Find("prompt") != nullptr;
   const std::string name = is_prompt ? "prompt" : "content";
-  return EncodeText(context, name, body.String(name, ""), body.Bool("add_special", is_prompt),
-                    body.Bool("parse_special", true), tokens);
+  const absl::StatusOr<std::vector<int32_t>> encoded =
+      context.tokenizer.Encode({{body.String(name, ""), Origin::kTemplate}},
+                               {.add_special = body.Bool("add_special", is_prompt),
+                                .parse_special = body.Bool("parse_special", true)});
+  if (!encoded.ok()) return InvalidValue(name, std::string(encoded.status().message()));
+  *tokens = *encoded;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -76,7 +85,7 @@ HttpResponse AnswerTokenize(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kTokenizeBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = TokensOf(context, body, &tokens);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   Json::Array pieces;
   Json::Array strings;
   for (const int32_t id : tokens) {
@@ -99,7 +108,7 @@ HttpResponse AnswerDetokenize(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kDetokenizeBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = ReadTokenIds(context, "tokens", *body.fields.Find("tokens"), &tokens);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   const std::string text = Decode(context.tokenizer, tokens, /*skip_special=*/false);
   return Answered(Json::Object{{"content", text}, {"prompt", text}}, body);
 }
@@ -111,7 +120,7 @@ HttpResponse AnswerApplyTemplate(ApiContext& context, const RouteCall& call) {
   MaybeError error = ReadBody(context, call.request, kChatBody, &body);
   if (!error) error = CheckModel(context, body, &model);
   if (!error) error = ReadChatPrompt(context, body, &prompt);
-  if (error) return ErrorResponse(*error);
+  if (error) return Refused(context, *error);
   std::string text;
   Json::Array segments;
   for (const TextSegment& segment : prompt.text) {

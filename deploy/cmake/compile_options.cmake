@@ -19,6 +19,7 @@ target_compile_definitions(ng_options INTERFACE _GLIBCXX_ASSERTIONS NG_VERSION="
 if(NG_SANITIZE)
   add_compile_options(-fsanitize=${NG_SANITIZE} -fno-omit-frame-pointer -g1)
   add_link_options(-fsanitize=${NG_SANITIZE})
+  target_compile_options(ng_options INTERFACE -Wno-maybe-uninitialized)  # false alarms of GCC 12 on std::variant
 elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(ng_options INTERFACE -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
   add_link_options(-Wl,-z,relro,-z,now)

@@ -13,8 +13,8 @@ namespace {
 
 constexpr int kPanelStepBytes = 4 * PackedMatrix::kPanelOutputs;  // 4 vectors of 64 bytes
 constexpr int64_t kBlockSteps = 1024;  // 256 KiB of a panel at a time: a quarter of L2
-constexpr int64_t kChainSteps =
-    256;  // f32 sums and int32 sums restart here: 512 * 127 * 32767 < 2^31
+// Sums restart here, those of f32 for accuracy, those of int32 because 512 * 127 * 32767 < 2^31.
+constexpr int64_t kChainSteps = 256;
 
 /// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
 template <class Steps, int kRows>

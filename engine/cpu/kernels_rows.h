@@ -115,7 +115,7 @@ double SumExponentials(const float* values, int64_t count, float maximum, float 
   const Simd::Float shift = Simd::Set(maximum);
   const Simd::Float factor = Simd::Set(scale);
   double lanes[16] = {};
-  // 4,096 values at a time in f32: 256 additions a lane keep 16 bits exact even in the worst case.
+  // 4,096 values at a time in f32: 256 additions a lane lose 2^-16 of the sum at most.
   for (int64_t block = 0; block < count; block += 4096) {
     const int64_t end = count - block < 4096 ? count : block + 4096;
     Simd::Float sum = Simd::Zero();

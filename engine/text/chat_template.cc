@@ -15,8 +15,8 @@ using jinja::Text;
 
 constexpr absl::string_view kRaisedPayload = "neurogrid/raise_exception";
 
-/// Stands at the end of a message to be continued while it is rendered. Its own last space shows whether
-/// the template keeps white space there.
+/// Stands at the end of a message to be continued while it is rendered. Its own last space shows
+/// whether the template keeps white space there.
 constexpr absl::string_view kEndMark = "NEUROGRID-CONTINUES-HERE ";
 
 /// Puts the mark behind the last message's content, or behind its last part that has text.
@@ -40,8 +40,8 @@ absl::StatusOr<Json> WithEndMark(const Json& messages) {
   return marked;
 }
 
-/// Cuts the prompt right after the last message's content, as transformers does: without the white space
-/// at its end when the template strips that.
+/// Cuts the prompt right after the last message's content, as transformers does: without the white
+/// space at its end when the template strips that.
 absl::StatusOr<Text> CutAtMark(const Text& prompt) {
   const absl::string_view bytes = prompt.bytes();
   const absl::string_view stripped = kEndMark.substr(0, kEndMark.size() - 1);
@@ -204,8 +204,9 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Compile(ChatTemplate
     }
   }
   if (plain == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "the model has no chat template named \"default\"; it has: ", names.empty() ? "none" : names));
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model has no chat template named \"default\"; it has: ",
+                     names.empty() ? "none" : names));
   }
   return std::make_unique<CompiledChatTemplate>(std::move(sources), chosen, std::move(plain),
                                                 std::move(with_tools));

@@ -41,8 +41,8 @@ absl::StatusOr<Json> ReadConfig(const std::string& folder, const std::string& na
         absl::StrCat(folder, "/", name, ": ", config.status().message()));
   }
   if (!config->is_object()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(folder, "/", name, ": is a JSON ", config->kind_name(), ", expected an object"));
+    return absl::InvalidArgumentError(absl::StrCat(folder, "/", name, ": is a JSON ",
+                                                   config->kind_name(), ", expected an object"));
   }
   return config;
 }

@@ -80,8 +80,8 @@ class CompiledTemplate : public Template {
                                         ? converter.ConvertByRole(*variable.value, variable.origin)
                                         : converter.Convert(*variable.value, variable.origin);
       if (!value.ok()) {
-        rendering.status = absl::InvalidArgumentError(
-            absl::StrCat(variable.name, ": ", value.status().message()));
+        rendering.status =
+            absl::InvalidArgumentError(absl::StrCat(variable.name, ": ", value.status().message()));
         return rendering;
       }
       context.insert_or_assign(variable.name, *std::move(value));
@@ -93,9 +93,9 @@ class CompiledTemplate : public Template {
       rendering.text = *std::move(text);
     } else {
       rendering.raised = runtime.raised();
-      rendering.status = rendering.raised ? text.status()
-                                          : ErrorAtLine(interpreter.error_line(),
-                                                        text.status().message());
+      rendering.status = rendering.raised
+                             ? text.status()
+                             : ErrorAtLine(interpreter.error_line(), text.status().message());
     }
     return rendering;
   }

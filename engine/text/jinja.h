@@ -1,4 +1,5 @@
-// A compiled template: jinja2 3.1.6 as transformers sets it up, under limits (models.md 6.2 to 6.4).
+// A compiled template: jinja2 3.1.6 as transformers sets it up, under limits (models.md 6.2
+// to 6.4).
 #pragma once
 
 #include <memory>
@@ -13,8 +14,8 @@
 
 namespace neurogrid::jinja {
 
-/// One variable of a rendering. Every string in it gets `origin`; with by_role, the strings of a list's
-/// members whose "role" is "assistant" are the assistant's.
+/// One variable of a rendering. Every string in it gets `origin`; with by_role, the strings of a
+/// list's members whose "role" is "assistant" are the assistant's.
 struct Variable {
   std::string name;
   const Json* value = nullptr;
@@ -23,9 +24,10 @@ struct Variable {
 };
 
 struct Rendering {
-  absl::Status status;     // InvalidArgument naming the line and the cause, or raise_exception's own text
-  Text text;               // when ok
-  bool raised = false;     // status is what the template said through raise_exception
+  absl::Status
+      status;  // InvalidArgument naming the line and the cause, or raise_exception's own text
+  Text text;   // when ok
+  bool raised = false;  // status is what the template said through raise_exception
   bool read_clock = false;
 };
 

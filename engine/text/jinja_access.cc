@@ -62,8 +62,7 @@ absl::StatusOr<std::optional<Value>> PlainAttribute(Runtime& runtime, const Valu
   const std::string& bytes = name.bytes();
   if (absl::StartsWith(bytes, "__") && absl::EndsWith(bytes, "__")) {
     return runtime.NewUndefined(absl::StrCat("access to attribute '", bytes.substr(0, 100),
-                                             "' of '", value.type_name(),
-                                             "' object is unsafe."));
+                                             "' of '", value.type_name(), "' object is unsafe."));
   }
   if (value.is_object()) return value.object().Attribute(runtime, bytes);
   return FindMethod(runtime, value, bytes);
@@ -73,8 +72,7 @@ absl::StatusOr<std::optional<int64_t>> SliceIndex(const Value& value) {
   if (value.is_none()) return std::nullopt;
   if (value.is_undefined()) return UndefinedError(value);
   if (!value.is_integral()) {
-    return TypeError(
-        "slice indices must be integers or None or have an __index__ method");
+    return TypeError("slice indices must be integers or None or have an __index__ method");
   }
   return value.integer();
 }

@@ -8,7 +8,8 @@ namespace neurogrid::jinja {
 namespace {
 
 absl::Status Overflow() {
-  return absl::InvalidArgumentError("integer beyond 64 bits, which chat templates may not use here");
+  return absl::InvalidArgumentError(
+      "integer beyond 64 bits, which chat templates may not use here");
 }
 
 absl::Status ZeroDivision(absl::string_view what) { return absl::InvalidArgumentError(what); }
@@ -187,7 +188,11 @@ bool IsRepeatable(const Value& value) {
 absl::StatusOr<Value> Compute(Runtime& runtime, Arithmetic op, const Value& a, const Value& b) {
   NG_RETURN_IF_ERROR(runtime.Charge());
   if (a.is_undefined()) return UndefinedError(a);
-  if (op == Arithmetic::kModulo && a.is_string()) return FormatPercent(runtime, a, b);
+  if (op == Arithmetic::kModulo && a.is_string()) {
+    if (!a.str().markup) return FormatPercent(runtime, a, b);
+    return absl::InvalidArgumentError(
+        "formatting of escaped text is not supported in chat templates");
+  }
   if (b.is_undefined()) return UndefinedError(b);
   if (a.is_integral() && b.is_integral()) return ComputeIntegers(op, a.integer(), b.integer());
   if (a.is_number() && b.is_number()) return ComputeFloats(op, a.number(), b.number());

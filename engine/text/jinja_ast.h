@@ -1,4 +1,5 @@
-// The tree a chat template is compiled to. Depth is bounded by the parser, so walking it may recurse.
+// The tree a chat template is compiled to. Depth is bounded by the parser, so walking it may
+// recurse.
 #pragma once
 
 #include <memory>
@@ -49,7 +50,16 @@ enum class ExpressionKind {
   kNamespaceRef,  // target only: name.constant
 };
 
-enum class Comparison { kEqual, kNotEqual, kLess, kLessEqual, kGreater, kGreaterEqual, kIn, kNotIn };
+enum class Comparison {
+  kEqual,
+  kNotEqual,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kIn,
+  kNotIn
+};
 
 struct Expression {
   ExpressionKind kind = ExpressionKind::kConstant;
@@ -117,7 +127,8 @@ struct Statement {
   bool flag = false;
 };
 
-/// Parses a whole template; errors name the line. `nesting_max` bounds statements and expressions alike.
+/// Parses a whole template; errors name the line. `nesting_max` bounds statements and expressions
+/// alike.
 absl::StatusOr<Body> Parse(absl::string_view source, int nesting_max);
 
 }  // namespace neurogrid::jinja

@@ -156,8 +156,7 @@ absl::StatusOr<Value> Interpreter::EvaluateConcatenation(const Expression& expre
   for (const ExpressionPtr& operand : expression.operands) {
     NG_ASSIGN_OR_RETURN(const Value value, Evaluate(*operand));
     NG_ASSIGN_OR_RETURN(const Value text, ToStringValue(runtime_, value));
-    NG_RETURN_IF_ERROR(
-        runtime_.Reserve(static_cast<double>(joined.size() + text.bytes().size())));
+    NG_RETURN_IF_ERROR(runtime_.Reserve(static_cast<double>(joined.size() + text.bytes().size())));
     joined.Append(text.text());
   }
   return runtime_.NewString(std::move(joined));

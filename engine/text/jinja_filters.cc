@@ -92,7 +92,8 @@ absl::StatusOr<Value> FilterTrim(Runtime& runtime, const Arguments& arguments) {
 }
 
 absl::StatusOr<Value> FilterReplace(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound, Bind("replace", arguments, {"s", "old", "new", "count"}, 3));
+  NG_ASSIGN_OR_RETURN(const Bound bound,
+                      Bind("replace", arguments, {"s", "old", "new", "count"}, 3));
   const Value* const given = bound[3] != nullptr && bound[3]->is_none() ? nullptr : bound[3];
   NG_ASSIGN_OR_RETURN(const int64_t most, IntegerArgument(given, -1));
   NG_ASSIGN_OR_RETURN(const Value string, ToStringValue(runtime, *bound[0]));
@@ -119,8 +120,8 @@ absl::StatusOr<Value> FilterIndent(Runtime& runtime, const Arguments& arguments)
   } else {
     NG_ASSIGN_OR_RETURN(const int64_t width, IntegerArgument(bound[1], 4));
     NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(width)));
-    indent = Text(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '),
-                  Origin::kTemplate);
+    indent =
+        Text(std::string(static_cast<size_t>(std::max<int64_t>(width, 0)), ' '), Origin::kTemplate);
   }
   const bool first = bound[2] != nullptr && Truth(*bound[2]);
   const bool blank = bound[3] != nullptr && Truth(*bound[3]);
@@ -143,18 +144,19 @@ absl::StatusOr<Value> FilterIndent(Runtime& runtime, const Arguments& arguments)
 }
 
 absl::StatusOr<Value> FilterTruncate(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound,
-                      Bind("truncate", arguments, {"s", "length", "killwords", "end", "leeway"}, 1));
+  NG_ASSIGN_OR_RETURN(const Bound bound, Bind("truncate", arguments,
+                                              {"s", "length", "killwords", "end", "leeway"}, 1));
   NG_ASSIGN_OR_RETURN(const int64_t length, IntegerArgument(bound[1], 255));
-  NG_ASSIGN_OR_RETURN(const int64_t leeway,
-                      IntegerArgument(bound[4] != nullptr && bound[4]->is_none() ? nullptr : bound[4], 5));
-  if (!bound[0]->is_string()) return TypeError("truncate needs a string");
+  NG_ASSIGN_OR_RETURN(
+      const int64_t leeway,
+      IntegerArgument(bound[4] != nullptr && bound[4]->is_none() ? nullptr : bound[4], 5));
   if (bound[3] != nullptr && !bound[3]->is_string()) return TypeError("truncate: end must be str");
   const Text end = bound[3] == nullptr ? Text("...", Origin::kTemplate) : bound[3]->text();
   const int64_t kept = length - CountCodePoints(end.bytes());
   if (kept < 0 || leeway < 0) return absl::InvalidArgumentError("truncate: length is too small");
   NG_ASSIGN_OR_RETURN(const int64_t whole, Length(runtime, *bound[0]));
   if (whole <= length + leeway) return *bound[0];
+  if (!bound[0]->is_string()) return TypeError("truncate needs a string");
   const Text& text = bound[0]->text();
   Text out = text.Slice(0, OffsetOf(text.bytes(), kept));
   if (bound[2] == nullptr || !Truth(*bound[2])) {
@@ -193,8 +195,8 @@ absl::StatusOr<Value> FilterAttr(Runtime& runtime, const Arguments& arguments) {
                       bound[0]->is_object() ? bound[0]->object().Attribute(runtime, name.bytes())
                                             : FindMethod(runtime, *bound[0], name.bytes()));
   if (found.has_value()) return *found;
-  return runtime.NewUndefined(absl::StrCat("'", bound[0]->type_name(), " object' has no attribute '",
-                                           name.bytes().substr(0, 100), "'"));
+  return runtime.NewUndefined(absl::StrCat(
+      "'", bound[0]->type_name(), " object' has no attribute '", name.bytes().substr(0, 100), "'"));
 }
 
 /// What jinja2 has and no chat template needs: an error that says so.

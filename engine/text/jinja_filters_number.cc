@@ -13,7 +13,8 @@ namespace neurogrid::jinja {
 namespace {
 
 absl::Status Overflow() {
-  return absl::InvalidArgumentError("integer beyond 64 bits, which chat templates may not use here");
+  return absl::InvalidArgumentError(
+      "integer beyond 64 bits, which chat templates may not use here");
 }
 
 absl::string_view Stripped(absl::string_view text) {
@@ -76,7 +77,8 @@ ParsedInteger ParseInteger(absl::string_view text, int64_t base) {
     if (digit >= base) return {};
     if (__builtin_mul_overflow(parsed.value, base, &parsed.value) ||
         __builtin_sub_overflow(parsed.value, digit, &parsed.value)) {
-      parsed.overflow = true;  // The value is built as a negative number: its range is larger by one.
+      parsed.overflow =
+          true;  // The value is built as a negative number: its range is larger by one.
       parsed.value = 0;
     }
   }
@@ -127,8 +129,7 @@ absl::StatusOr<Value> FilterInt(Runtime&, const Arguments& arguments) {
   double number = 0;
   if (value.is_string()) {
     const bool known_base = base == 0 || (base >= 2 && base <= 36);
-    const ParsedInteger parsed =
-        known_base ? ParseInteger(value.bytes(), base) : ParsedInteger{};
+    const ParsedInteger parsed = known_base ? ParseInteger(value.bytes(), base) : ParsedInteger{};
     if (parsed.overflow) return Overflow();
     if (parsed.valid) return Value::Int(parsed.value);
     const std::optional<double> floating = ParseFloat(value.bytes());
@@ -150,7 +151,7 @@ absl::StatusOr<Value> FilterRound(Runtime&, const Arguments& arguments) {
   NG_ASSIGN_OR_RETURN(const Bound bound,
                       Bind("round", arguments, {"value", "precision", "method"}, 1));
   NG_ASSIGN_OR_RETURN(const int64_t precision, IntegerArgument(bound[1], 0));
-  const std::string method = bound[2] == nullptr        ? "common"
+  const std::string method = bound[2] == nullptr     ? "common"
                              : bound[2]->is_string() ? bound[2]->bytes()
                                                      : "";
   if (method != "common" && method != "ceil" && method != "floor") {
@@ -158,8 +159,7 @@ absl::StatusOr<Value> FilterRound(Runtime&, const Arguments& arguments) {
   }
   const Value& value = *bound[0];
   if (!value.is_number()) {
-    return TypeError(
-        absl::StrCat("type ", value.type_name(), " doesn't define __round__ method"));
+    return TypeError(absl::StrCat("type ", value.type_name(), " doesn't define __round__ method"));
   }
   if (precision < -300 || precision > 300) {
     return absl::InvalidArgumentError("round() to that many digits is not supported");
@@ -167,7 +167,11 @@ absl::StatusOr<Value> FilterRound(Runtime&, const Arguments& arguments) {
   const double scale = std::pow(10.0, static_cast<double>(precision));
   if (method != "common") {
     const double scaled = value.number() * scale;
-    return Value::Float((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
+    if (!std::isfinite(scaled)) {
+      return absl::InvalidArgumentError("cannot convert float infinity or NaN to integer");
+    }
+    // math.ceil and math.floor give integers, which have no negative zero.
+    return Value::Float((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale + 0.0);
   }
   if (value.is_integral() && precision >= 0) return Value::Int(value.integer());
   if (!std::isfinite(value.number())) return value;
@@ -177,8 +181,8 @@ absl::StatusOr<Value> FilterRound(Runtime&, const Arguments& arguments) {
   }
   // printf rounds the exact binary value half to even, as Python does.
   char digits[700];
-  const int length = std::snprintf(digits, sizeof digits, "%.*f", static_cast<int>(precision),
-                                   value.number());
+  const int length =
+      std::snprintf(digits, sizeof digits, "%.*f", static_cast<int>(precision), value.number());
   double rounded = 0;
   if (!absl::SimpleAtod(absl::string_view(digits, static_cast<size_t>(length)), &rounded)) {
     return absl::InvalidArgumentError("round() failed");

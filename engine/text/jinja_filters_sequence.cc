@@ -1,5 +1,7 @@
 // Filters over sequences; map, select and their kin are lazy, as generators are.
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
@@ -15,8 +17,7 @@ namespace {
 /// An attribute argument: "a.b", 0, or none at all for the item itself.
 class Getter {
  public:
-  Getter(const Value* attribute, bool fold_case, const Value* otherwise)
-      : fold_case_(fold_case) {
+  Getter(const Value* attribute, bool fold_case, const Value* otherwise) : fold_case_(fold_case) {
     if (attribute != nullptr && !attribute->is_none()) attribute_ = *attribute;
     if (otherwise != nullptr && !otherwise->is_none()) otherwise_ = *otherwise;
   }
@@ -169,8 +170,8 @@ int DepthOf(const Arguments& arguments) {
   return depth;
 }
 
-absl::StatusOr<Value> SelectOrReject(Runtime& runtime, const Arguments& arguments, bool by_attribute,
-                                     bool wanted) {
+absl::StatusOr<Value> SelectOrReject(Runtime& runtime, const Arguments& arguments,
+                                     bool by_attribute, bool wanted) {
   if (arguments.positional.empty()) return TypeError("select needs a value");
   Arguments rest = arguments;
   const Value source = rest.positional[0];
@@ -225,12 +226,37 @@ absl::StatusOr<Value> ItemsOf(Runtime& runtime, const std::vector<Keyed>& keyed)
   return runtime.NewList(std::move(items));
 }
 
-absl::StatusOr<Value> NewIterator(Runtime& runtime, std::vector<Value> items, std::string type) {
-  int depth = 0;
-  for (const Value& item : items) depth = std::max(depth, item.depth());
-  NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(items.size() * sizeof(Value))));
-  return runtime.NewObject(std::make_shared<ItemIterator>(std::move(items), std::move(type)),
-                           depth);
+/// A generator whose items are made all at once, but not before the first is asked for.
+class DeferredIterator : public Iterator {
+ public:
+  using Make = std::function<absl::StatusOr<std::vector<Value>>(Runtime&)>;
+  explicit DeferredIterator(Make make) : make_(std::move(make)) {}
+  absl::StatusOr<std::optional<Value>> Next(Runtime& runtime) override {
+    NG_RETURN_IF_ERROR(runtime.Charge());
+    if (make_ != nullptr) {
+      const Make make = std::exchange(make_, nullptr);
+      NG_ASSIGN_OR_RETURN(items_, make(runtime));
+      NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(items_.size() * sizeof(Value))));
+    }
+    if (next_ == items_.size()) return std::nullopt;
+    return items_[next_++];
+  }
+
+ private:
+  Make make_;
+  std::vector<Value> items_;
+  size_t next_ = 0;
+};
+
+/// A generator over what `make` makes of the arguments.
+absl::StatusOr<Value> Deferred(Runtime& runtime, const Arguments& arguments,
+                               absl::StatusOr<std::vector<Value>> (*make)(Runtime&,
+                                                                          const Arguments&)) {
+  // The lists it makes hold the items one level deeper than the source does.
+  return runtime.NewObject(std::make_shared<DeferredIterator>([arguments, make](Runtime& inner) {
+                             return make(inner, arguments);
+                           }),
+                           DepthOf(arguments) + 1);
 }
 
 absl::StatusOr<Value> MinOrMax(Runtime& runtime, const Arguments& arguments, Order better) {
@@ -256,6 +282,74 @@ absl::StatusOr<std::optional<std::vector<Value>>> Reversed(Runtime& runtime, con
   NG_ASSIGN_OR_RETURN(std::vector<Value> items, Collect(runtime, value));
   std::reverse(items.begin(), items.end());
   return items;
+}
+
+absl::StatusOr<std::vector<Value>> MakeItems(Runtime& runtime, const Arguments& arguments) {
+  NG_ASSIGN_OR_RETURN(const Bound bound, Bind("items", arguments, {"value"}, 1));
+  std::vector<Value> items;
+  if (bound[0]->is_undefined()) return items;
+  if (!bound[0]->is_dict()) return TypeError("Can only get item pairs from a mapping.");
+  for (const Dict::Entry& entry : bound[0]->dict().entries()) {
+    NG_ASSIGN_OR_RETURN(Value pair, runtime.NewTuple({entry.key, entry.value}));
+    items.push_back(std::move(pair));
+  }
+  return items;
+}
+
+absl::StatusOr<std::vector<Value>> MakeUnique(Runtime& runtime, const Arguments& arguments) {
+  NG_ASSIGN_OR_RETURN(const Bound bound,
+                      Bind("unique", arguments, {"value", "case_sensitive", "attribute"}, 1));
+  const Getter getter(bound[2], !IsGiven(bound[1]), nullptr);
+  NG_ASSIGN_OR_RETURN(const std::vector<Keyed> keyed, WithKeys(runtime, *bound[0], getter));
+  absl::flat_hash_set<std::string> seen;
+  std::vector<Value> items;
+  for (const Keyed& one : keyed) {
+    NG_ASSIGN_OR_RETURN(std::string key, CanonicalKey(one.key));
+    if (seen.insert(std::move(key)).second) items.push_back(one.item);
+  }
+  return items;
+}
+
+absl::StatusOr<std::vector<Value>> MakeBatches(Runtime& runtime, const Arguments& arguments) {
+  NG_ASSIGN_OR_RETURN(const Bound bound,
+                      Bind("batch", arguments, {"value", "linecount", "fill_with"}, 2));
+  NG_ASSIGN_OR_RETURN(const int64_t count, IntegerArgument(bound[1], 0));
+  NG_ASSIGN_OR_RETURN(const std::vector<Value> items, Collect(runtime, *bound[0]));
+  const bool fill = bound[2] != nullptr && !bound[2]->is_none();
+  if (fill) NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(count) * sizeof(Value)));
+  std::vector<Value> batches;
+  std::vector<Value> batch;
+  for (size_t i = 0; i < items.size(); ++i) {
+    batch.push_back(items[i]);
+    const bool last = i + 1 == items.size();
+    if (!last && static_cast<int64_t>(batch.size()) != count) continue;
+    while (last && fill && static_cast<int64_t>(batch.size()) < count) batch.push_back(*bound[2]);
+    NG_ASSIGN_OR_RETURN(Value list, runtime.NewList(std::exchange(batch, {})));
+    batches.push_back(std::move(list));
+  }
+  return batches;
+}
+
+absl::StatusOr<std::vector<Value>> MakeSlices(Runtime& runtime, const Arguments& arguments) {
+  NG_ASSIGN_OR_RETURN(const Bound bound,
+                      Bind("slice", arguments, {"value", "slices", "fill_with"}, 2));
+  NG_ASSIGN_OR_RETURN(const int64_t slices, IntegerArgument(bound[1], 0));
+  NG_ASSIGN_OR_RETURN(const std::vector<Value> items, Collect(runtime, *bound[0]));
+  if (slices == 0) return absl::InvalidArgumentError("integer division or modulo by zero");
+  const auto length = static_cast<int64_t>(items.size());
+  std::vector<Value> lists;
+  for (int64_t i = 0, begin = 0; i < slices; ++i) {
+    NG_RETURN_IF_ERROR(runtime.Charge());
+    const int64_t end = begin + length / slices + (i < length % slices ? 1 : 0);
+    std::vector<Value> part(items.begin() + begin, items.begin() + end);
+    if (bound[2] != nullptr && !bound[2]->is_none() && i >= length % slices) {
+      part.push_back(*bound[2]);
+    }
+    NG_ASSIGN_OR_RETURN(Value list, runtime.NewList(std::move(part)));
+    lists.push_back(std::move(list));
+    begin = end;
+  }
+  return lists;
 }
 
 }  // namespace
@@ -339,7 +433,9 @@ absl::StatusOr<Value> FilterReverse(Runtime& runtime, const Arguments& arguments
   if (value.is_string()) return GetSlice(runtime, value, none, none, Value::Int(-1));
   NG_ASSIGN_OR_RETURN(auto reversed, Reversed(runtime, value));
   if (reversed.has_value()) {
-    return NewIterator(runtime, *std::move(reversed), "list_reverseiterator");
+    return runtime.NewObject(
+        std::make_shared<ItemIterator>(*std::move(reversed), "list_reverseiterator"),
+        value.depth());
   }
   NG_ASSIGN_OR_RETURN(std::vector<Value> items, Collect(runtime, value));
   std::reverse(items.begin(), items.end());
@@ -347,16 +443,8 @@ absl::StatusOr<Value> FilterReverse(Runtime& runtime, const Arguments& arguments
 }
 
 absl::StatusOr<Value> FilterItems(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound, Bind("items", arguments, {"value"}, 1));
-  std::vector<Value> items;
-  if (!bound[0]->is_undefined()) {
-    if (!bound[0]->is_dict()) return TypeError("Can only get item pairs from a mapping.");
-    for (const Dict::Entry& entry : bound[0]->dict().entries()) {
-      NG_ASSIGN_OR_RETURN(Value pair, runtime.NewTuple({entry.key, entry.value}));
-      items.push_back(std::move(pair));
-    }
-  }
-  return NewIterator(runtime, std::move(items), "generator");
+  NG_RETURN_IF_ERROR(Bind("items", arguments, {"value"}, 1).status());
+  return Deferred(runtime, arguments, MakeItems);
 }
 
 absl::StatusOr<Value> FilterJoin(Runtime& runtime, const Arguments& arguments) {
@@ -394,8 +482,7 @@ absl::StatusOr<Value> FilterSort(Runtime& runtime, const Arguments& arguments) {
   for (const Value& item : items) {
     std::vector<Value> keys;
     for (const Value& attribute : attributes) {
-      NG_ASSIGN_OR_RETURN(Value key,
-                          Getter(&attribute, fold_case, nullptr).Get(runtime, item));
+      NG_ASSIGN_OR_RETURN(Value key, Getter(&attribute, fold_case, nullptr).Get(runtime, item));
       keys.push_back(std::move(key));
     }
     NG_ASSIGN_OR_RETURN(Value key, runtime.NewList(std::move(keys)));
@@ -406,14 +493,15 @@ absl::StatusOr<Value> FilterSort(Runtime& runtime, const Arguments& arguments) {
 }
 
 absl::StatusOr<Value> FilterDictSort(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(
-      const Bound bound,
-      Bind("dictsort", arguments, {"value", "case_sensitive", "by", "reverse"}, 1));
+  NG_ASSIGN_OR_RETURN(const Bound bound,
+                      Bind("dictsort", arguments, {"value", "case_sensitive", "by", "reverse"}, 1));
   if (bound[0]->is_undefined()) return UndefinedError(*bound[0]);
   if (!bound[0]->is_dict()) {
     return TypeError(absl::StrCat("'", bound[0]->type_name(), "' object has no attribute 'items'"));
   }
-  const std::string by = bound[2] == nullptr ? "key" : bound[2]->is_string() ? bound[2]->bytes() : "";
+  const std::string by = bound[2] == nullptr     ? "key"
+                         : bound[2]->is_string() ? bound[2]->bytes()
+                                                 : "";
   if (by != "key" && by != "value") {
     return absl::InvalidArgumentError("You can only sort by either \"key\" or \"value\"");
   }
@@ -456,17 +544,9 @@ absl::StatusOr<Value> FilterGroupBy(Runtime& runtime, const Arguments& arguments
 }
 
 absl::StatusOr<Value> FilterUnique(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound,
-                      Bind("unique", arguments, {"value", "case_sensitive", "attribute"}, 1));
-  const Getter getter(bound[2], !IsGiven(bound[1]), nullptr);
-  NG_ASSIGN_OR_RETURN(const std::vector<Keyed> keyed, WithKeys(runtime, *bound[0], getter));
-  absl::flat_hash_set<std::string> seen;
-  std::vector<Value> items;
-  for (const Keyed& one : keyed) {
-    NG_ASSIGN_OR_RETURN(std::string key, CanonicalKey(one.key));
-    if (seen.insert(std::move(key)).second) items.push_back(one.item);
-  }
-  return NewIterator(runtime, std::move(items), "generator");
+  NG_RETURN_IF_ERROR(
+      Bind("unique", arguments, {"value", "case_sensitive", "attribute"}, 1).status());
+  return Deferred(runtime, arguments, MakeUnique);
 }
 
 absl::StatusOr<Value> FilterSum(Runtime& runtime, const Arguments& arguments) {
@@ -483,45 +563,13 @@ absl::StatusOr<Value> FilterSum(Runtime& runtime, const Arguments& arguments) {
 }
 
 absl::StatusOr<Value> FilterBatch(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound,
-                      Bind("batch", arguments, {"value", "linecount", "fill_with"}, 2));
-  NG_ASSIGN_OR_RETURN(const int64_t count, IntegerArgument(bound[1], 0));
-  NG_ASSIGN_OR_RETURN(const std::vector<Value> items, Collect(runtime, *bound[0]));
-  const bool fill = bound[2] != nullptr && !bound[2]->is_none();
-  if (fill) NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(count) * sizeof(Value)));
-  std::vector<Value> batches;
-  std::vector<Value> batch;
-  for (size_t i = 0; i < items.size(); ++i) {
-    batch.push_back(items[i]);
-    const bool last = i + 1 == items.size();
-    if (!last && static_cast<int64_t>(batch.size()) != count) continue;
-    while (last && fill && static_cast<int64_t>(batch.size()) < count) batch.push_back(*bound[2]);
-    NG_ASSIGN_OR_RETURN(Value list, runtime.NewList(std::exchange(batch, {})));
-    batches.push_back(std::move(list));
-  }
-  return NewIterator(runtime, std::move(batches), "generator");
+  NG_RETURN_IF_ERROR(Bind("batch", arguments, {"value", "linecount", "fill_with"}, 2).status());
+  return Deferred(runtime, arguments, MakeBatches);
 }
 
 absl::StatusOr<Value> FilterSlice(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound,
-                      Bind("slice", arguments, {"value", "slices", "fill_with"}, 2));
-  NG_ASSIGN_OR_RETURN(const int64_t slices, IntegerArgument(bound[1], 0));
-  NG_ASSIGN_OR_RETURN(const std::vector<Value> items, Collect(runtime, *bound[0]));
-  if (slices == 0) return absl::InvalidArgumentError("integer division or modulo by zero");
-  const auto length = static_cast<int64_t>(items.size());
-  std::vector<Value> lists;
-  for (int64_t i = 0, begin = 0; i < slices; ++i) {
-    NG_RETURN_IF_ERROR(runtime.Charge());
-    const int64_t end = begin + length / slices + (i < length % slices ? 1 : 0);
-    std::vector<Value> part(items.begin() + begin, items.begin() + end);
-    if (bound[2] != nullptr && !bound[2]->is_none() && i >= length % slices) {
-      part.push_back(*bound[2]);
-    }
-    NG_ASSIGN_OR_RETURN(Value list, runtime.NewList(std::move(part)));
-    lists.push_back(std::move(list));
-    begin = end;
-  }
-  return NewIterator(runtime, std::move(lists), "generator");
+  NG_RETURN_IF_ERROR(Bind("slice", arguments, {"value", "slices", "fill_with"}, 2).status());
+  return Deferred(runtime, arguments, MakeSlices);
 }
 
 }  // namespace neurogrid::jinja

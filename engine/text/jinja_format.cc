@@ -130,7 +130,9 @@ absl::StatusOr<std::string> FormatDouble(const Spec& spec, double value) {
   return Assemble(spec, negative, "", std::move(digits));
 }
 
-bool IsFloatType(char type) { return absl::string_view("eEfFgG%").find(type) != absl::string_view::npos; }
+bool IsFloatType(char type) {
+  return absl::string_view("eEfFgG%").find(type) != absl::string_view::npos;
+}
 
 absl::StatusOr<std::string> FormatNumber(Runtime& runtime, const Spec& spec, const Value& value) {
   NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(spec.width) * 4));
@@ -149,16 +151,15 @@ absl::StatusOr<Text> Padded(Runtime& runtime, const Spec& spec, Text text, char 
     NG_ASSIGN_OR_RETURN(const int64_t length, Length(runtime, inner));
     const int64_t left = std::max<int64_t>(spec.width - length, 0) / 2;
     NG_ASSIGN_OR_RETURN(const Value half,
-                        StringPad(runtime, inner, length + left,
-                                  Text(spec.fill, Origin::kTemplate), Align::kRight));
-    NG_ASSIGN_OR_RETURN(const Value whole, StringPad(runtime, half, spec.width,
-                                                     Text(spec.fill, Origin::kTemplate),
-                                                     Align::kLeft));
+                        StringPad(runtime, inner, length + left, Text(spec.fill, Origin::kTemplate),
+                                  Align::kRight));
+    NG_ASSIGN_OR_RETURN(
+        const Value whole,
+        StringPad(runtime, half, spec.width, Text(spec.fill, Origin::kTemplate), Align::kLeft));
     return whole.text();
   }
-  NG_ASSIGN_OR_RETURN(
-      const Value padded,
-      StringPad(runtime, inner, spec.width, Text(spec.fill, Origin::kTemplate), how));
+  NG_ASSIGN_OR_RETURN(const Value padded, StringPad(runtime, inner, spec.width,
+                                                    Text(spec.fill, Origin::kTemplate), how));
   return padded.text();
 }
 
@@ -191,7 +192,9 @@ class PercentFormatter {
       if (i == bytes.size()) break;
       NG_RETURN_IF_ERROR(Conversion(++i));
     }
-    const bool mapping = values_.is_dict() || values_.is_list() || values_.is_undefined();
+    // Python asks whether the value can be subscripted, and takes it for a mapping then.
+    const bool mapping = values_.is_dict() || values_.is_list() || values_.is_undefined() ||
+                         (values_.is_object() && values_.object().is_sequence());
     const size_t given = values_.is_tuple() ? values_.items().size() : 1;
     if (!mapping && !named_ && next_ < given) {
       return TypeError("not all arguments converted during string formatting");
@@ -267,8 +270,8 @@ class PercentFormatter {
     Text text;
     if (spec.type == 's' || spec.type == 'r') {
       spec.zeros = false;
-      NG_ASSIGN_OR_RETURN(const Text whole, spec.type == 's' ? ToText(runtime_, value)
-                                                             : ToRepr(runtime_, value));
+      NG_ASSIGN_OR_RETURN(const Text whole,
+                          spec.type == 's' ? ToText(runtime_, value) : ToRepr(runtime_, value));
       text = Truncated(whole, spec.precision);
     } else {
       NG_ASSIGN_OR_RETURN(text, Number(spec, value));
@@ -285,8 +288,8 @@ class PercentFormatter {
     }
     if (value.is_undefined()) return UndefinedError(value);
     const bool whole = !IsFloatType(spec.type);
-    if (!value.is_number() || (whole && value.is_float() && spec.type != 'd' && spec.type != 'i' &&
-                               spec.type != 'u')) {
+    if (!value.is_number() ||
+        (whole && value.is_float() && spec.type != 'd' && spec.type != 'i' && spec.type != 'u')) {
       return TypeError(absl::StrCat("%", std::string(1, spec.type),
                                     " format: a number is required, not ", value.type_name()));
     }
@@ -352,8 +355,8 @@ absl::StatusOr<Text> FormatValue(Runtime& runtime, const Value& value, absl::str
     return Padded(runtime, spec, Truncated(value.text(), spec.precision), '<');
   }
   if (!value.is_number()) {
-    return TypeError(absl::StrCat("unsupported format string passed to ", value.type_name(),
-                                  ".__format__"));
+    return TypeError(
+        absl::StrCat("unsupported format string passed to ", value.type_name(), ".__format__"));
   }
   const bool floating = value.is_float() || (spec.type != 0 && IsFloatType(spec.type));
   const bool refused = spec.type == 's' || spec.precision > kPrecisionMax ||

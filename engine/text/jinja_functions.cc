@@ -1,4 +1,5 @@
-// Global functions of chat templates: range, dict, namespace, joiner, cycler, raise_exception, strftime_now.
+// Global functions of chat templates: range, dict, namespace, joiner, cycler, raise_exception,
+// strftime_now.
 #include <algorithm>
 #include <ctime>
 
@@ -58,6 +59,14 @@ class Range : public Object {
     const std::string step = step_ == 1 ? "" : absl::StrCat(", ", step_);
     return Text(absl::StrCat("range(", start_, ", ", stop_, step, ")"), Origin::kTemplate);
   }
+  absl::StatusOr<std::optional<Value>> Attribute(Runtime&, absl::string_view name) override {
+    for (const absl::string_view one : {"count", "index", "start", "stop", "step"}) {
+      if (name != one) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the attribute ", name, " of range is not supported in chat templates"));
+    }
+    return std::nullopt;
+  }
   absl::StatusOr<std::optional<Value>> Item(Runtime&, const Value& key) override {
     if (!key.is_integral()) return std::nullopt;
     const int64_t index = key.integer() < 0 ? key.integer() + count_ : key.integer();
@@ -108,8 +117,8 @@ absl::StatusOr<std::shared_ptr<Dict>> FillDict(Runtime& runtime, const Arguments
                                                absl::string_view function) {
   auto dict = std::make_shared<Dict>();
   if (arguments.positional.size() > 1) {
-    return TypeError(absl::StrCat(function, " expected at most 1 argument, got ",
-                                  arguments.positional.size()));
+    return TypeError(
+        absl::StrCat(function, " expected at most 1 argument, got ", arguments.positional.size()));
   }
   if (!arguments.positional.empty()) {
     const Value& from = arguments.positional[0];
@@ -145,8 +154,7 @@ class Namespace : public Object, public Breakable {
   std::string type_name() const override { return "Namespace"; }
   absl::StatusOr<Text> Repr(Runtime& runtime) override {
     Text text("<Namespace ", Origin::kTemplate);
-    NG_ASSIGN_OR_RETURN(const Text inside,
-                        ToRepr(runtime, Value(Value::Kind::kDict, values_)));
+    NG_ASSIGN_OR_RETURN(const Text inside, ToRepr(runtime, Value(Value::Kind::kDict, values_)));
     text.Append(inside);
     text.Append(">", Origin::kTemplate);
     return text;
@@ -156,9 +164,7 @@ class Namespace : public Object, public Breakable {
     if (found == nullptr) return std::nullopt;
     return *found;
   }
-  absl::Status Set(const Value& name, Value value) {
-    return values_->Set(name, std::move(value));
-  }
+  absl::Status Set(const Value& name, Value value) { return values_->Set(name, std::move(value)); }
   void Break() override { values_ = std::make_shared<Dict>(); }
 
  private:
@@ -167,9 +173,9 @@ class Namespace : public Object, public Breakable {
 
 absl::Status CheckNamespaceName(const Value& name) {
   if (!name.is_string() || !absl::StartsWith(name.bytes(), "_")) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("a namespace cannot store '", name.bytes().substr(0, 100),
-                   "': its name starts with an underscore"));
+  return absl::InvalidArgumentError(absl::StrCat("a namespace cannot store '",
+                                                 name.bytes().substr(0, 100),
+                                                 "': its name starts with an underscore"));
 }
 
 absl::StatusOr<Value> MakeNamespace(Runtime& runtime, const Arguments& arguments) {
@@ -301,10 +307,14 @@ struct GlobalRow {
   Builtin body;
 };
 constexpr GlobalRow kGlobals[] = {
-    {"range", MakeRange},   {"dict", MakeDict},
-    {"joiner", MakeJoiner}, {"cycler", MakeCycler},
-    {"lipsum", Lipsum},     {"namespace", MakeNamespace},
-    {"raise_exception", RaiseException}, {"strftime_now", StrftimeNow},
+    {"range", MakeRange},
+    {"dict", MakeDict},
+    {"joiner", MakeJoiner},
+    {"cycler", MakeCycler},
+    {"lipsum", Lipsum},
+    {"namespace", MakeNamespace},
+    {"raise_exception", RaiseException},
+    {"strftime_now", StrftimeNow},
 };
 
 }  // namespace

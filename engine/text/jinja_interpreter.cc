@@ -123,8 +123,7 @@ Interpreter::Done Interpreter::ExecuteInside(const Statement& statement) {
     }
     case StatementKind::kSetBlock:
     case StatementKind::kFilterBlock: {
-      NG_ASSIGN_OR_RETURN(Value value,
-                          Capture(statement.body, std::make_shared<Scope>(scope_)));
+      NG_ASSIGN_OR_RETURN(Value value, Capture(statement.body, std::make_shared<Scope>(scope_)));
       if (statement.filter != nullptr) {
         NG_ASSIGN_OR_RETURN(value, ApplyFilter(*statement.filter, value));
       }
@@ -193,8 +192,7 @@ absl::Status Interpreter::For(const Statement& statement, const Value& items, in
     while (true) {
       NG_ASSIGN_OR_RETURN(std::optional<Value> item, source->Next(runtime_));
       if (!item.has_value() || statement.condition == nullptr) return item;
-      const std::shared_ptr<Scope> before =
-          std::exchange(scope_, std::make_shared<Scope>(outer));
+      const std::shared_ptr<Scope> before = std::exchange(scope_, std::make_shared<Scope>(outer));
       const absl::Status assigned = Assign(*statement.target, *item);
       absl::StatusOr<Value> wanted =
           assigned.ok() ? Evaluate(*statement.condition) : absl::StatusOr<Value>(assigned);
@@ -237,8 +235,8 @@ absl::Status Interpreter::ForRounds(const Statement& statement, Loop& loop, cons
 }
 
 absl::StatusOr<Value> Interpreter::CallLoop(const Statement& loop,
-                                            const std::shared_ptr<Scope>& scope,
-                                            const Value& items, int depth) {
+                                            const std::shared_ptr<Scope>& scope, const Value& items,
+                                            int depth) {
   if (depth > runtime_.limits().macro_depth) {
     return absl::InvalidArgumentError(
         absl::StrCat("loops recursing deeper than ", runtime_.limits().macro_depth));
@@ -263,7 +261,9 @@ absl::Status Interpreter::Assign(const Expression& target, const Value& value) {
   if (target.kind == ExpressionKind::kNamespaceRef) {
     const Value* const found = scope_->Find(target.name);
     const auto given = context_.find(target.name);
-    const Value space = found != nullptr ? *found : given != context_.end() ? given->second : Value();
+    const Value space = found != nullptr          ? *found
+                        : given != context_.end() ? given->second
+                                                  : Value();
     return SetNamespaceAttribute(runtime_, space, target.constant, value);
   }
   NG_ASSIGN_OR_RETURN(const std::vector<Value> parts, Collect(runtime_, value));
@@ -337,15 +337,14 @@ absl::Status Interpreter::BindParameters(const MacroDefinition& macro, const Arg
       NG_ASSIGN_OR_RETURN(Value value, Evaluate(*parameter.otherwise));
       scope.Set(parameter.name, std::move(value));
     } else {
-      scope.Set(parameter.name, runtime_.NewUndefined(absl::StrCat(
-                                    "parameter '", parameter.name, "' was not provided")));
+      scope.Set(parameter.name, runtime_.NewUndefined(absl::StrCat("parameter '", parameter.name,
+                                                                   "' was not provided")));
     }
   }
   if (macro.uses_caller) {
     const Value* const caller = take("caller");
     if (caller != nullptr || scope.Find("caller") == nullptr) {
-      scope.Set("caller", caller != nullptr ? *caller
-                                            : runtime_.NewUndefined("No caller defined"));
+      scope.Set("caller", caller != nullptr ? *caller : runtime_.NewUndefined("No caller defined"));
     }
   }
   auto rest = std::make_shared<Dict>();

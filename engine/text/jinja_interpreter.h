@@ -35,7 +35,8 @@ class Interpreter {
   /// Where the first error happened; 0 before any.
   int error_line() const { return error_line_; }
 
-  /// Runs a macro's body as a call with these arguments; the closure is the scope of its definition.
+  /// Runs a macro's body as a call with these arguments; the closure is the scope of its
+  /// definition.
   absl::StatusOr<Value> CallMacro(const MacroDefinition& macro,
                                   const std::shared_ptr<Scope>& closure,
                                   const Arguments& arguments);

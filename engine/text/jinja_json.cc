@@ -95,8 +95,8 @@ class JsonWriter {
   absl::Status WriteKey(const Value& key) {
     if (key.is_string()) return WriteString(key.text());
     if (!key.is_none() && !key.is_number()) {
-      return TypeError(absl::StrCat("keys must be str, int, float, bool or None, not ",
-                                    key.type_name()));
+      return TypeError(
+          absl::StrCat("keys must be str, int, float, bool or None, not ", key.type_name()));
     }
     return Put(absl::StrCat("\"", Scalar(key), "\""));
   }

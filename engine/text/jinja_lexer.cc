@@ -59,8 +59,8 @@ class Unescaper {
  private:
   absl::Status Escape() {
     static constexpr std::pair<char, char> kSimple[] = {
-        {'\\', '\\'}, {'\'', '\''}, {'"', '"'},  {'n', '\n'}, {'t', '\t'}, {'r', '\r'},
-        {'a', '\a'},  {'b', '\b'},  {'f', '\f'}, {'v', '\v'}};
+        {'\\', '\\'}, {'\'', '\''}, {'"', '"'},  {'n', '\n'}, {'t', '\t'},
+        {'r', '\r'},  {'a', '\a'},  {'b', '\b'}, {'f', '\f'}, {'v', '\v'}};
     const char c = inside_[next_++];
     for (const auto& [name, value] : kSimple) {
       if (c == name) {
@@ -163,7 +163,8 @@ class Lexer {
     Advance(tag - begin);
     const size_t opening = sign == '-' || sign == '+' ? 3 : 2;
     if (source_[tag + 1] == '#') return Comment(opening);
-    if (source_[tag + 1] == '{') return Tag(opening, TokenKind::kVariableBegin, TokenKind::kVariableEnd);
+    if (source_[tag + 1] == '{')
+      return Tag(opening, TokenKind::kVariableBegin, TokenKind::kVariableEnd);
     const size_t raw = RawOpening(opening);
     if (raw != 0) return Raw(raw);
     return Tag(opening, TokenKind::kBlockBegin, TokenKind::kBlockEnd);
@@ -200,7 +201,8 @@ class Lexer {
   absl::Status Comment(size_t opening) {
     const int begin_line = line_;
     const size_t end = source_.find("#}", next_ + opening);
-    if (end == absl::string_view::npos) return ErrorAtLine(begin_line, "Missing end of comment tag");
+    if (end == absl::string_view::npos)
+      return ErrorAtLine(begin_line, "Missing end of comment tag");
     const char before = end > next_ + opening ? source_[end - 1] : '\0';
     const bool signed_end = before == '-' || before == '+';
     Advance(end - next_);
@@ -319,7 +321,8 @@ class Lexer {
   absl::Status Number() {
     const auto digit_at = [&](size_t i) { return i < source_.size() && IsAsciiDigit(source_[i]); };
     const auto lower_at = [&](size_t i) {
-      return i < source_.size() ? absl::ascii_tolower(static_cast<unsigned char>(source_[i])) : '\0';
+      return i < source_.size() ? absl::ascii_tolower(static_cast<unsigned char>(source_[i]))
+                                : '\0';
     };
     size_t end = DigitsEnd(next_);
     bool floating = false;
@@ -330,7 +333,8 @@ class Lexer {
         end = DigitsEnd(end + 1);
       }
       if (lower_at(end) == 'e') {
-        const size_t sign = end + 1 < source_.size() && (source_[end + 1] == '+' || source_[end + 1] == '-');
+        const size_t sign =
+            end + 1 < source_.size() && (source_[end + 1] == '+' || source_[end + 1] == '-');
         if (digit_at(end + 1 + sign)) {
           floating = true;
           end = DigitsEnd(end + 1 + sign);
@@ -339,10 +343,15 @@ class Lexer {
     }
     if (floating) return PushNumber(end, 10, true);
     const char mark = lower_at(next_ + 1);
-    const int base = source_[next_] != '0' ? 10 : mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 10;
+    const int base = source_[next_] != '0' ? 10
+                     : mark == 'x'         ? 16
+                     : mark == 'o'         ? 8
+                     : mark == 'b'         ? 2
+                                           : 10;
     if (base == 10) return PushNumber(IntegerEnd(end), 10, false);
     end = next_ + 2;
-    while (end < source_.size() && (absl::ascii_isalnum(static_cast<unsigned char>(source_[end])) || source_[end] == '_')) {
+    while (end < source_.size() &&
+           (absl::ascii_isalnum(static_cast<unsigned char>(source_[end])) || source_[end] == '_')) {
       ++end;
     }
     return PushNumber(end, base, false);
@@ -374,7 +383,8 @@ class Lexer {
         if (__builtin_mul_overflow(value, static_cast<uint64_t>(base), &value) ||
             __builtin_add_overflow(value, static_cast<uint64_t>(digit), &value) ||
             value > static_cast<uint64_t>(INT64_MAX)) {
-          return ErrorAtLine(line_, "integer beyond 64 bits, which chat templates may not use here");
+          return ErrorAtLine(line_,
+                             "integer beyond 64 bits, which chat templates may not use here");
         }
       }
       token.integer = static_cast<int64_t>(value);
@@ -405,7 +415,8 @@ class Lexer {
       return absl::OkStatus();
     }
     const auto length = static_cast<size_t>(DecodeAt(source_, next_).length);
-    return ErrorAtLine(line_, absl::StrCat("unexpected char '", source_.substr(next_, length), "'"));
+    return ErrorAtLine(line_,
+                       absl::StrCat("unexpected char '", source_.substr(next_, length), "'"));
   }
 
   absl::string_view source_;

@@ -1,4 +1,5 @@
-// Template source to tokens, with the white space rules of trim_blocks and lstrip_blocks (models.md 6.2).
+// Template source to tokens, with the white space rules of trim_blocks and lstrip_blocks
+// (models.md 6.2).
 #pragma once
 
 #include <cstdint>

@@ -25,10 +25,49 @@ class Method : public Object {
     all.positional.insert(all.positional.end(), arguments.positional.begin(),
                           arguments.positional.end());
     all.keyword = arguments.keyword;
-    return body_(runtime, all);
+    if (!self_.is_string() || !self_.str().markup) return body_(runtime, all);
+    return CallMarkup(runtime, std::move(all));
   }
 
  private:
+  /// Methods of markupsafe.Markup: what they take in is escaped, what they give out is Markup.
+  absl::StatusOr<Value> CallMarkup(Runtime& runtime, Arguments all) {
+    if (name_ == "format") {
+      return absl::InvalidArgumentError(
+          "formatting of escaped text is not supported in chat templates");
+    }
+    if (name_ == "join" && all.positional.size() == 2) {
+      NG_ASSIGN_OR_RETURN(std::vector<Value> items, Collect(runtime, all.positional[1]));
+      for (Value& item : items) {
+        NG_ASSIGN_OR_RETURN(item, ToMarkup(runtime, item));
+      }
+      NG_ASSIGN_OR_RETURN(all.positional[1], runtime.NewList(std::move(items)));
+    }
+    if (name_ == "replace" && all.positional.size() > 2 && all.positional[2].is_string()) {
+      NG_ASSIGN_OR_RETURN(all.positional[2], ToMarkup(runtime, all.positional[2]));
+    }
+    NG_ASSIGN_OR_RETURN(const Value result, body_(runtime, all));
+    return Marked(runtime, result);
+  }
+
+  static absl::StatusOr<Value> ToMarkup(Runtime& runtime, const Value& value) {
+    if (value.is_string() && value.str().markup) return value;
+    NG_ASSIGN_OR_RETURN(const Text text, ToText(runtime, value));
+    NG_ASSIGN_OR_RETURN(Text escaped, EscapeHtml(runtime, text));
+    return runtime.NewString(std::move(escaped), /*markup=*/true);
+  }
+
+  static absl::StatusOr<Value> Marked(Runtime& runtime, const Value& value) {
+    if (value.is_string()) return runtime.NewString(value.text(), /*markup=*/true);
+    if (!value.is_list() && !value.is_tuple()) return value;
+    std::vector<Value> items;
+    for (const Value& item : value.items()) {
+      NG_ASSIGN_OR_RETURN(Value marked, runtime.NewString(item.text(), /*markup=*/true));
+      items.push_back(std::move(marked));
+    }
+    return value.is_list() ? runtime.NewList(std::move(items)) : runtime.NewTuple(std::move(items));
+  }
+
   Value self_;
   std::string name_;
   Builtin body_;
@@ -143,8 +182,7 @@ absl::StatusOr<Value> ListIndex(Runtime& runtime, const Arguments& arguments) {
   if (start < 0) start = std::max<int64_t>(start + length, 0);
   if (stop < 0) stop += length;
   for (int64_t i = start; i < std::min(stop, length); ++i) {
-    NG_ASSIGN_OR_RETURN(const bool equal,
-                        Equal(runtime, items[static_cast<size_t>(i)], *bound[1]));
+    NG_ASSIGN_OR_RETURN(const bool equal, Equal(runtime, items[static_cast<size_t>(i)], *bound[1]));
     if (equal) return Value::Int(i);
   }
   return absl::InvalidArgumentError("value is not in the list");
@@ -165,12 +203,12 @@ bool IsMutating(const Value& self, absl::string_view name) {
 
 /// What Python has and this interpreter does not: an error instead of a wrong "undefined".
 bool IsUnsupported(const Value& self, absl::string_view name) {
-  static constexpr absl::string_view kString[] = {"casefold",    "encode",    "format_map", "isidentifier",
-                                                  "isprintable", "maketrans", "translate"};
+  static constexpr absl::string_view kString[] = {
+      "casefold", "encode", "format_map", "isidentifier", "isprintable", "maketrans", "translate"};
   static constexpr absl::string_view kNumber[] = {
-      "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator", "from_bytes",
-      "fromhex",          "hex",       "imag",       "is_integer", "numerator",  "real",
-      "to_bytes"};
+      "as_integer_ratio", "bit_count", "bit_length", "conjugate", "denominator",
+      "from_bytes",       "fromhex",   "hex",        "imag",      "is_integer",
+      "numerator",        "real",      "to_bytes"};
   return (self.is_string() && IsOneOf(name, kString)) ||
          (self.is_number() && IsOneOf(name, kNumber)) || (self.is_dict() && name == "fromkeys");
 }
@@ -202,16 +240,14 @@ absl::StatusOr<std::optional<Value>> FindMethod(Runtime& runtime, const Value& s
                                              self.type_name(), "' object is unsafe."));
   }
   if (IsUnsupported(self, name)) {
-    return absl::InvalidArgumentError(absl::StrCat("the attribute ", name, " of ",
-                                                   self.type_name(),
+    return absl::InvalidArgumentError(absl::StrCat("the attribute ", name, " of ", self.type_name(),
                                                    " is not supported in chat templates"));
   }
-  const Builtin body =
-      self.is_string() ? FindStringMethod(name) : FindContainerMethod(self, name);
+  const Builtin body = self.is_string() ? FindStringMethod(name) : FindContainerMethod(self, name);
   if (body == nullptr) return std::nullopt;
   NG_ASSIGN_OR_RETURN(
-      Value method, runtime.NewObject(std::make_shared<Method>(self, std::string(name), body),
-                                      self.depth()));
+      Value method,
+      runtime.NewObject(std::make_shared<Method>(self, std::string(name), body), self.depth()));
   return method;
 }
 

@@ -78,7 +78,8 @@ absl::StatusOr<bool> EqualDicts(Runtime& runtime, const Dict& a, const Dict& b) 
   return true;
 }
 
-/// -1, 0, 1; 2 when one is not a number. long double holds every int64 on the platforms we build for.
+/// -1, 0, 1; 2 when one is not a number. long double holds every int64 on the platforms we build
+/// for.
 int CompareNumbers(const Value& a, const Value& b) {
   const auto widen = [](const Value& v) {
     return v.is_float() ? static_cast<long double>(v.number())
@@ -200,8 +201,8 @@ absl::StatusOr<bool> Compare(Runtime& runtime, const Value& a, const Value& b, O
 absl::StatusOr<bool> Contains(Runtime& runtime, const Value& container, const Value& item) {
   if (container.is_string()) {
     if (!item.is_string()) {
-      return TypeError(absl::StrCat("'in <string>' requires string as left operand, not ",
-                                    item.type_name()));
+      return TypeError(
+          absl::StrCat("'in <string>' requires string as left operand, not ", item.type_name()));
     }
     NG_RETURN_IF_ERROR(runtime.ChargeBytes(container.bytes().size()));
     return Find(container.bytes(), item.bytes()) != absl::string_view::npos;

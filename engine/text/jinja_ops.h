@@ -1,4 +1,5 @@
-// Python's operators and protocols over template values: truth, equality, order, arithmetic, iteration, text.
+// Python's operators and protocols over template values: truth, equality, order, arithmetic,
+// iteration, text.
 #pragma once
 
 #include <cstdint>
@@ -65,15 +66,16 @@ absl::StatusOr<Value> ToJson(Runtime& runtime, const Arguments& arguments);
 /// A built-in function or method as a value.
 absl::StatusOr<Value> NewFunction(Runtime& runtime, std::string name, Builtin body);
 
-/// A bound method of a str, list, tuple, dict, int or float; nothing when Python has none of that name.
-/// A method that changes its object is undefined with the sandbox's reason.
+/// A bound method of a str, list, tuple, dict, int or float; nothing when Python has none of that
+/// name. A method that changes its object is undefined with the sandbox's reason.
 absl::StatusOr<std::optional<Value>> FindMethod(Runtime& runtime, const Value& self,
                                                 absl::string_view name);
 
 /// format % values; values a tuple, a dict or one value.
 absl::StatusOr<Value> FormatPercent(Runtime& runtime, const Value& format, const Value& values);
 /// format.format(...).
-absl::StatusOr<Value> FormatBraces(Runtime& runtime, const Value& format, const Arguments& arguments);
+absl::StatusOr<Value> FormatBraces(Runtime& runtime, const Value& format,
+                                   const Arguments& arguments);
 
 /// A filter or test by name, null when there is none. The value comes as the first argument.
 Builtin FindFilter(absl::string_view name);

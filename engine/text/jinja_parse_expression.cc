@@ -93,8 +93,8 @@ absl::Status ExpressionParser::Enter() {
 
 bool ExpressionParser::NameSince(size_t begin, absl::string_view name) const {
   for (size_t i = begin; i < place_ && i < tokens_.size(); ++i) {
-    const bool attribute = i > 0 && tokens_[i - 1].kind == TokenKind::kOperator &&
-                           tokens_[i - 1].text == ".";
+    const bool attribute =
+        i > 0 && tokens_[i - 1].kind == TokenKind::kOperator && tokens_[i - 1].text == ".";
     if (tokens_[i].kind == TokenKind::kName && tokens_[i].text == name && !attribute) return true;
   }
   return false;
@@ -169,8 +169,9 @@ ExpressionParser::Parsed ExpressionParser::ParseNot() {
 
 ExpressionParser::Parsed ExpressionParser::ParseComparison() {
   static constexpr std::pair<absl::string_view, Comparison> kOperators[] = {
-      {"==", Comparison::kEqual},    {"!=", Comparison::kNotEqual}, {"<", Comparison::kLess},
-      {"<=", Comparison::kLessEqual}, {">", Comparison::kGreater},  {">=", Comparison::kGreaterEqual}};
+      {"==", Comparison::kEqual},  {"!=", Comparison::kNotEqual},
+      {"<", Comparison::kLess},    {"<=", Comparison::kLessEqual},
+      {">", Comparison::kGreater}, {">=", Comparison::kGreaterEqual}};
   std::vector<ExpressionPtr> operands(1);
   std::vector<Comparison> comparisons;
   NG_ASSIGN_OR_RETURN(operands[0], ParseSum());
@@ -259,21 +260,16 @@ ExpressionParser::Parsed ExpressionParser::ParsePower() {
 }
 
 ExpressionParser::Parsed ExpressionParser::ParseUnary(bool with_filters) {
-  NG_RETURN_IF_ERROR(Enter());
-  NG_ASSIGN_OR_RETURN(ExpressionPtr node, ParseUnaryInside(with_filters));
-  Leave();
-  return node;
-}
-
-ExpressionParser::Parsed ExpressionParser::ParseUnaryInside(bool with_filters) {
   ExpressionPtr node;
   if (IsOperator("-") || IsOperator("+")) {
     const bool minus = Next().text == "-";
     std::vector<ExpressionPtr> operands(1);
+    NG_RETURN_IF_ERROR(Enter());
     NG_ASSIGN_OR_RETURN(operands[0], ParseUnary(false));
-    NG_ASSIGN_OR_RETURN(node, Checked(New(minus ? ExpressionKind::kNegate
-                                                : ExpressionKind::kPositive,
-                                          std::move(operands))));
+    Leave();
+    NG_ASSIGN_OR_RETURN(node,
+                        Checked(New(minus ? ExpressionKind::kNegate : ExpressionKind::kPositive,
+                                    std::move(operands))));
   } else {
     NG_ASSIGN_OR_RETURN(node, ParsePrimary());
   }
@@ -483,8 +479,8 @@ absl::Status ExpressionParser::ParseArgument(CallArguments& arguments) {
     NG_ASSIGN_OR_RETURN(arguments.star, ParseExpression());
     return absl::OkStatus();
   }
-  const bool named = current().kind == TokenKind::kName &&
-                     look().kind == TokenKind::kOperator && look().text == "=";
+  const bool named = current().kind == TokenKind::kName && look().kind == TokenKind::kOperator &&
+                     look().text == "=";
   if (named) {
     if (arguments.double_star != nullptr) return wrong;
     const std::string name = Next().text;

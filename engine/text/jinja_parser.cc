@@ -31,7 +31,8 @@ class StatementParser : public ExpressionParser {
            std::find(ends.begin(), ends.end(), current().text) != ends.end();
   }
 
-  /// Statements up to {% and one of `ends`, which is left as the current token; to the end when empty.
+  /// Statements up to {% and one of `ends`, which is left as the current token; to the end when
+  /// empty.
   absl::StatusOr<Body> ParseBody(const End& ends) {
     NG_RETURN_IF_ERROR(Enter());
     Body body;
@@ -59,8 +60,8 @@ class StatementParser : public ExpressionParser {
     }
     Leave();
     if (ends.empty()) return body;
-    return Fail(absl::StrCat("Unexpected end of template. Looking for: ",
-                             absl::StrJoin(ends, " or ")));
+    return Fail(
+        absl::StrCat("Unexpected end of template. Looking for: ", absl::StrJoin(ends, " or ")));
   }
 
   /// The rest of an opening tag, then a body. An end tag's name is consumed unless `keep_end`.

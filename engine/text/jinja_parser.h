@@ -59,7 +59,9 @@ class ExpressionParser {
   absl::Status ExpectOperator(absl::string_view text);
   absl::Status ExpectKind(TokenKind kind);
   absl::StatusOr<std::string> ExpectName();
-  absl::Status Fail(absl::string_view message) const { return ErrorAtLine(current().line, message); }
+  absl::Status Fail(absl::string_view message) const {
+    return ErrorAtLine(current().line, message);
+  }
   absl::Status Unexpected(absl::string_view expected) const;
 
   ExpressionPtr New(ExpressionKind kind, std::vector<ExpressionPtr> operands = {}) const;
@@ -89,7 +91,6 @@ class ExpressionParser {
   Parsed ParseProduct();
   Parsed ParsePower();
   Parsed ParseUnary(bool with_filters);
-  Parsed ParseUnaryInside(bool with_filters);
   Parsed ParseLiteral();
   Parsed ParseList();
   Parsed ParseDict();

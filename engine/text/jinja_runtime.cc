@@ -152,8 +152,7 @@ absl::StatusOr<Bound> Bind(absl::string_view function, const Arguments& argument
     if (bound[i] != nullptr) continue;
     absl::string_view name = names.begin()[i];
     if (absl::StartsWith(name, "/")) name.remove_prefix(1);
-    return TypeError(
-        absl::StrCat(function, "() missing required argument: '", name, "'"));
+    return TypeError(absl::StrCat(function, "() missing required argument: '", name, "'"));
   }
   return bound;
 }
@@ -161,8 +160,8 @@ absl::StatusOr<Bound> Bind(absl::string_view function, const Arguments& argument
 absl::StatusOr<int64_t> IntegerArgument(const Value* value, int64_t otherwise) {
   if (value == nullptr) return otherwise;
   if (!value->is_integral()) {
-    return TypeError(absl::StrCat("'", value->type_name(),
-                                  "' object cannot be interpreted as an integer"));
+    return TypeError(
+        absl::StrCat("'", value->type_name(), "' object cannot be interpreted as an integer"));
   }
   return value->integer();
 }

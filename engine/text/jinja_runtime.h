@@ -23,7 +23,8 @@ struct Limits {
   int64_t output_bytes = 16 << 20;
   int64_t loop_rounds = 1'000'000;
   int macro_depth = 64;
-  int run_depth = 1500;  // all nesting while running, macros in expressions in loops ...; guards the stack
+  int run_depth =
+      1500;  // all nesting while running, macros in expressions in loops ...; guards the stack
   int64_t memory_bytes = 64 << 20;
   absl::Duration wall = absl::Seconds(1);
 };
@@ -45,7 +46,8 @@ class Runtime {
   absl::Status ChargeBytes(size_t bytes) { return Charge(static_cast<int64_t>(bytes / 256) + 1); }
   /// Counts a round of a loop, whose item was charged for already.
   absl::Status ChargeRound();
-  /// An error when so many more bytes would pass the memory limit. Call before building what may be huge.
+  /// An error when so many more bytes would pass the memory limit. Call before building what may be
+  /// huge.
   absl::Status Reserve(double bytes);
 
   absl::StatusOr<Value> NewString(Text text, bool markup = false);
@@ -69,8 +71,8 @@ class Runtime {
   absl::Status Raise(const std::string& message);
   bool raised() const { return raised_; }
 
-  /// Keeps what can hold references to itself (namespaces, scopes of macros), so that it dies at the end of the
-  /// rendering and not by a long chain of destructors.
+  /// Keeps what can hold references to itself (namespaces, scopes of macros), so that it dies at
+  /// the end of the rendering and not by a long chain of destructors.
   absl::Status BreakAtEnd(std::shared_ptr<class Breakable> thing);
   ~Runtime();
 
@@ -104,7 +106,8 @@ absl::Status TypeError(std::string message);
 
 /// Arguments in the order of a signature; null where none was given.
 using Bound = std::vector<const Value*>;
-/// Matches as Python does. A name that starts with '/' takes no keyword. Errors: too many, missing, unknown, twice.
+/// Matches as Python does. A name that starts with '/' takes no keyword. Errors: too many, missing,
+/// unknown, twice.
 absl::StatusOr<Bound> Bind(absl::string_view function, const Arguments& arguments,
                            std::initializer_list<absl::string_view> names, size_t required);
 

@@ -92,6 +92,23 @@ absl::StatusOr<Value> StringCapitalize(Runtime& runtime, const Value& string) {
   return runtime.NewString(std::move(out));
 }
 
+absl::StatusOr<Value> StringSwapCase(Runtime& runtime, const Value& string) {
+  const Text& text = string.text();
+  NG_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() * 8));
+  Text out;
+  for (size_t i = 0; i < text.size();) {
+    const int32_t code = DecodeAt(text.bytes(), i).code;
+    if (IsUpper(code) || IsLower(code)) {
+      i = AppendCase(out, text, i, IsUpper(code) ? Case::kLower : Case::kUpper);
+    } else {
+      const size_t next = i + static_cast<size_t>(DecodeAt(text.bytes(), i).length);
+      out.Append(text, i, next);
+      i = next;
+    }
+  }
+  return runtime.NewString(std::move(out));
+}
+
 absl::StatusOr<Value> StringStrip(Runtime& runtime, const Value& string, const Value* characters,
                                   bool left, bool right) {
   const Text& text = string.text();

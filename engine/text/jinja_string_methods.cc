@@ -30,23 +30,7 @@ absl::StatusOr<Value> Capitalize(Runtime& runtime, const Arguments& arguments) {
 
 absl::StatusOr<Value> SwapCase(Runtime& runtime, const Arguments& arguments) {
   NG_ASSIGN_OR_RETURN(const Bound bound, Bind("swapcase", arguments, {"/self"}, 1));
-  const Text& text = bound[0]->text();
-  NG_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() * 8));
-  Text out;
-  for (size_t i = 0; i < text.size();) {
-    const CodePoint point = DecodeAt(text.bytes(), i);
-    const CaseForm form =
-        ToCase(point.code, IsUpper(point.code) ? Case::kLower : Case::kUpper);
-    std::string bytes;
-    if (!IsUpper(point.code) && !IsLower(point.code)) {
-      AppendUtf8(bytes, point.code);
-    } else {
-      for (int k = 0; k < form.count; ++k) AppendUtf8(bytes, form.codes[k]);
-    }
-    out.Append(bytes, text.OriginAt(i));
-    i += static_cast<size_t>(point.length);
-  }
-  return runtime.NewString(std::move(out));
+  return StringSwapCase(runtime, *bound[0]);
 }
 
 template <bool kLeft, bool kRight>
@@ -92,8 +76,8 @@ absl::StatusOr<Value> ExpandTabs(Runtime& runtime, const Arguments& arguments) {
     const char c = text.bytes()[i];
     if (c == '\t') {
       const int64_t spaces = size > 0 ? size - column % size : 0;
-      NG_RETURN_IF_ERROR(runtime.Reserve(static_cast<double>(spaces) +
-                                         static_cast<double>(out.size())));
+      NG_RETURN_IF_ERROR(
+          runtime.Reserve(static_cast<double>(spaces) + static_cast<double>(out.size())));
       out.Append(std::string(static_cast<size_t>(spaces), ' '), text.OriginAt(i));
       column += spaces;
     } else {
@@ -117,15 +101,14 @@ absl::StatusOr<Value> Pieces(Runtime& runtime, const Text& text,
 
 template <bool kFromRight>
 absl::StatusOr<Value> SplitMethod(Runtime& runtime, const Arguments& arguments) {
-  NG_ASSIGN_OR_RETURN(const Bound bound,
-                      Bind("split", arguments, {"/self", "sep", "maxsplit"}, 1));
+  NG_ASSIGN_OR_RETURN(const Bound bound, Bind("split", arguments, {"/self", "sep", "maxsplit"}, 1));
   NG_ASSIGN_OR_RETURN(const int64_t most, IntegerArgument(bound[2], -1));
   const Text& text = bound[0]->text();
   NG_RETURN_IF_ERROR(runtime.ChargeBytes(text.size() * 4));
   if (bound[1] == nullptr || bound[1]->is_none()) {
-    return Pieces(runtime, text,
-                  kFromRight ? SplitSpaceFromRight(text.bytes(), most)
-                             : SplitSpace(text.bytes(), most));
+    return Pieces(
+        runtime, text,
+        kFromRight ? SplitSpaceFromRight(text.bytes(), most) : SplitSpace(text.bytes(), most));
   }
   if (!bound[1]->is_string()) return NeedsString("split", *bound[1]);
   const std::string& separator = bound[1]->bytes();
@@ -168,7 +151,8 @@ absl::StatusOr<Value> Partition(Runtime& runtime, const Arguments& arguments) {
   return runtime.NewTuple(std::move(values));
 }
 
-/// The bytes that [start, end) of find, count, startswith ... select; nothing when start is past the end.
+/// The bytes that [start, end) of find, count, startswith ... select; nothing when start is past
+/// the end.
 absl::StatusOr<std::optional<ByteRange>> Window(Runtime& runtime, const Value& self,
                                                 const Value* start, const Value* end) {
   NG_ASSIGN_OR_RETURN(const int64_t length, Length(runtime, self));
@@ -196,8 +180,8 @@ absl::StatusOr<Value> FindMethodOfString(Runtime& runtime, const Arguments& argu
   if (window.has_value()) {
     const absl::string_view all = bound[0]->bytes();
     const absl::string_view part = all.substr(window->first, window->second - window->first);
-    const size_t place = kFromRight ? FindLast(part, bound[1]->bytes())
-                                    : Find(part, bound[1]->bytes());
+    const size_t place =
+        kFromRight ? FindLast(part, bound[1]->bytes()) : Find(part, bound[1]->bytes());
     if (place != absl::string_view::npos) {
       return Value::Int(CountCodePoints(all.substr(0, window->first + place)));
     }
@@ -213,8 +197,8 @@ absl::StatusOr<Value> Count(Runtime& runtime, const Arguments& arguments) {
   NG_RETURN_IF_ERROR(runtime.ChargeBytes(bound[0]->bytes().size()));
   NG_ASSIGN_OR_RETURN(const auto window, Window(runtime, *bound[0], bound[2], bound[3]));
   if (!window.has_value()) return Value::Int(0);
-  const absl::string_view part = absl::string_view(bound[0]->bytes())
-                                     .substr(window->first, window->second - window->first);
+  const absl::string_view part =
+      absl::string_view(bound[0]->bytes()).substr(window->first, window->second - window->first);
   if (bound[1]->bytes().empty()) return Value::Int(CountCodePoints(part) + 1);
   return Value::Int(static_cast<int64_t>(Split(part, bound[1]->bytes(), -1).size()) - 1);
 }
@@ -230,8 +214,8 @@ absl::StatusOr<Value> StartsWith(Runtime& runtime, const Arguments& arguments) {
     if (!affix.is_string()) return NeedsString("startswith", affix);
     NG_RETURN_IF_ERROR(runtime.ChargeBytes(affix.bytes().size()));
     if (!window.has_value()) continue;
-    const absl::string_view part = absl::string_view(bound[0]->bytes())
-                                       .substr(window->first, window->second - window->first);
+    const absl::string_view part =
+        absl::string_view(bound[0]->bytes()).substr(window->first, window->second - window->first);
     if (kAtEnd ? absl::EndsWith(part, affix.bytes()) : absl::StartsWith(part, affix.bytes())) {
       return Value::Bool(true);
     }

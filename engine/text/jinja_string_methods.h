@@ -11,6 +11,7 @@ Builtin FindStringMethod(absl::string_view name);
 
 absl::StatusOr<Value> StringToCase(Runtime& runtime, const Value& string, Case to);
 absl::StatusOr<Value> StringTitle(Runtime& runtime, const Value& string);
+absl::StatusOr<Value> StringSwapCase(Runtime& runtime, const Value& string);
 absl::StatusOr<Value> StringCapitalize(Runtime& runtime, const Value& string);
 /// characters null or None: white space.
 absl::StatusOr<Value> StringStrip(Runtime& runtime, const Value& string, const Value* characters,

@@ -96,18 +96,21 @@ absl::StatusOr<Value> IsSameAs(Runtime& runtime, const Arguments& arguments) {
   const Value& a = *bound[0];
   const Value& b = *bound[1];
   if (a.kind() != b.kind()) return Value::Bool(false);
-  // Python shares small integers, short strings and the empty tuple; large ones are one object when equal here.
+  // Python shares small integers, short strings and the empty tuple; large ones are one object when
+  // equal here.
   if (a.is_none() || a.is_number() || a.is_string()) return IsEqual<true>(runtime, {{a, b}, {}});
   return Value::Bool(a.heap() == b.heap());
 }
 
 absl::StatusOr<Value> IsFilter(Runtime&, const Arguments& arguments) {
   NG_ASSIGN_OR_RETURN(const Bound bound, Bind("filter", arguments, {"value"}, 1));
+  NG_RETURN_IF_ERROR(CanonicalKey(*bound[0]).status());  // It is looked up in a dict.
   return Value::Bool(bound[0]->is_string() && FindFilter(bound[0]->bytes()) != nullptr);
 }
 
 absl::StatusOr<Value> IsTest(Runtime&, const Arguments& arguments) {
   NG_ASSIGN_OR_RETURN(const Bound bound, Bind("test", arguments, {"value"}, 1));
+  NG_RETURN_IF_ERROR(CanonicalKey(*bound[0]).status());  // It is looked up in a dict.
   return Value::Bool(bound[0]->is_string() && FindTest(bound[0]->bytes()) != nullptr);
 }
 

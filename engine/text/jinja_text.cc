@@ -219,7 +219,8 @@ std::vector<ByteRange> SplitLines(absl::string_view text, bool keep_ends) {
   return lines;
 }
 
-ByteRange Strip(absl::string_view text, const absl::string_view* characters, bool left, bool right) {
+ByteRange Strip(absl::string_view text, const absl::string_view* characters, bool left,
+                bool right) {
   const auto goes = [&](size_t place) {
     const int32_t code = DecodeAt(text, place).code;
     return characters == nullptr ? IsSpace(code) : ContainsCode(*characters, code);

@@ -1,4 +1,5 @@
-// Template text that knows the origin of every byte (models.md 5.5), and the string operations that keep it.
+// Template text that knows the origin of every byte (models.md 5.5), and the string operations that
+// keep it.
 #pragma once
 
 #include <cstddef>

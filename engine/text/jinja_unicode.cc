@@ -26,15 +26,15 @@ class CodeSet {
 
 CaseForm MapCase(int32_t code, absl::Span<const CaseRange> ranges,
                  absl::Span<const CaseExpansion> special) {
-  const auto expansion = std::lower_bound(
-      special.begin(), special.end(), code,
-      [](const CaseExpansion& row, int32_t wanted) { return row.code < wanted; });
+  const auto expansion =
+      std::lower_bound(special.begin(), special.end(), code,
+                       [](const CaseExpansion& row, int32_t wanted) { return row.code < wanted; });
   if (expansion != special.end() && expansion->code == code) {
     return {{expansion->to[0], expansion->to[1], expansion->to[2]}, expansion->to[2] != 0 ? 3 : 2};
   }
-  auto range = std::upper_bound(
-      ranges.begin(), ranges.end(), code,
-      [](int32_t wanted, const CaseRange& row) { return wanted < row.first; });
+  auto range =
+      std::upper_bound(ranges.begin(), ranges.end(), code,
+                       [](int32_t wanted, const CaseRange& row) { return wanted < row.first; });
   if (range != ranges.begin()) {
     --range;
     if (code <= range->last && (code - range->first) % range->step == 0) {
@@ -100,9 +100,8 @@ bool IsUtf8(absl::string_view text) {
 }
 
 int64_t CountCodePoints(absl::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) {
-    return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-  });
+  return std::count_if(text.begin(), text.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
 size_t OffsetOf(absl::string_view text, int64_t index) {

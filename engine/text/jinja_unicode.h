@@ -13,7 +13,8 @@ struct CodePoint {
   int length = 1;  // bytes
 };
 
-/// The code point at `position` < text.size(). A byte that starts no sequence counts as one of its own.
+/// The code point at `position` < text.size(). A byte that starts no sequence counts as one of its
+/// own.
 CodePoint DecodeAt(absl::string_view text, size_t position);
 void AppendUtf8(std::string& out, int32_t code);
 bool IsUtf8(absl::string_view text);

@@ -1,5 +1,6 @@
-// Unicode 14.0 properties as Python 3.11's str methods see them (str.isprintable, str.upper, ...), taken from
-// its unicodedata: the templates' reference runs there, so a newer Unicode would give other answers.
+// Unicode 14.0 properties as Python 3.11's str methods see them (str.isprintable, str.upper, ...),
+// taken from its unicodedata: the templates' reference runs there, so a newer Unicode would give
+// other answers.
 #include "engine/text/jinja_unicode_data.h"
 
 namespace neurogrid::jinja {

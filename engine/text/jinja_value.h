@@ -1,4 +1,5 @@
-// Values of chat templates: Python's None, bool, int (64 bits), float, str, list, tuple, dict and objects.
+// Values of chat templates: Python's None, bool, int (64 bits), float, str, list, tuple, dict and
+// objects.
 #pragma once
 
 #include <cstdint>
@@ -56,7 +57,18 @@ class Object;
 
 class Value {
  public:
-  enum class Kind { kUndefined, kNone, kBool, kInt, kFloat, kString, kList, kTuple, kDict, kObject };
+  enum class Kind {
+    kUndefined,
+    kNone,
+    kBool,
+    kInt,
+    kFloat,
+    kString,
+    kList,
+    kTuple,
+    kDict,
+    kObject
+  };
 
   Value() : kind_(Kind::kUndefined), integer_(0) {}
   static Value None() { return Value(Kind::kNone, nullptr); }

@@ -287,10 +287,15 @@ TEST_CASE("instruction sets agree on tiny and huge values", "[cpu]") {
   constexpr int64_t kInputs = 256;
   std::vector<bf16> x(8 * kInputs);
   std::vector<float> w(128 * kInputs);
-  for (size_t i = 0; i < x.size(); ++i) x[i].bits = static_cast<uint16_t>(SplitMix64(i) & 0xbfff);
-  for (size_t i = 0; i < w.size(); ++i) {
-    w[i] = ToFloat(bf16{static_cast<uint16_t>(SplitMix64(i + 999983) & 0xbfff)});
-  }
+  // Exponents of a row are alike, from one where all products are denormal to one where sums
+  // overflow.
+  const auto value = [](size_t i, uint64_t exponent) {
+    const uint64_t bits = SplitMix64(i);
+    return bf16{static_cast<uint16_t>((bits & 0x807f) | ((exponent + bits / 0x10000 % 8) << 7))};
+  };
+  for (size_t i = 0; i < x.size(); ++i) x[i] = value(i, 60 + i / kInputs * 18);
+  for (size_t i = 0; i < w.size(); ++i)
+    w[i] = ToFloat(value(i + 999983, 56 + i / kInputs % 8 * 10));
   ThreadPool pool(2);
   const PackedMatrix packed = PackRows(pool, Format::kBf16, w, kInputs);
   const MatMulScratch scratch = MatMulScratch::Allocate(8, kInputs).value();
@@ -301,6 +306,20 @@ TEST_CASE("instruction sets agree on tiny and huge values", "[cpu]") {
     results.push_back(y);
   }
   CHECK(SameBits(results[0], results[1]));
+}
+
+TEST_CASE("int8 products of the largest values do not overflow", "[cpu]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  constexpr int64_t kInputs = 4096;
+  ThreadPool pool(1);
+  const std::vector<float> w(64 * kInputs, 1.0f);
+  std::vector<bf16> x(kInputs, ToBf16(-1.0f));
+  std::vector<float> y(64);
+  MatMul({&pool, set}, View(y, {1, 64}), View(x, {1, kInputs}),
+         PackRows(pool, Format::kInt8, w, kInputs), nullptr,
+         MatMulScratch::Allocate(1, kInputs).value());
+  // 8 sums, 3 scales' roundings and 2 products.
+  CHECK(std::fabs(double{y[17]} + kInputs) <= kInputs * 13 * kF32Unit);
 }
 
 TEST_CASE("a row with a NaN gives NaNs and leaves its neighbours alone", "[cpu]") {

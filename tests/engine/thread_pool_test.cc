@@ -11,7 +11,7 @@
 namespace neurogrid {
 namespace {
 
-TEST_CASE("a thread pool runs every chunk once", "[cpu]") {
+TEST_CASE("a thread pool runs every chunk once", "[cpu][threads]") {
   const int threads = GENERATE(1, 2, 3, 8);
   const int64_t chunks = GENERATE(0, 1, 2, 7, 1000);
   CAPTURE(threads, chunks);
@@ -22,7 +22,7 @@ TEST_CASE("a thread pool runs every chunk once", "[cpu]") {
   CHECK(runs == std::vector<int>(static_cast<size_t>(chunks), 1));
 }
 
-TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu]") {
+TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu][threads]") {
   ThreadPool pool(4);
   std::vector<std::atomic<int>> busy(4);
   std::atomic<int> clashes = 0;
@@ -35,7 +35,7 @@ TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu]") {
   CHECK(clashes == 0);
 }
 
-TEST_CASE("one job ends before the next begins", "[cpu]") {
+TEST_CASE("one job ends before the next begins", "[cpu][threads]") {
   ThreadPool pool(3);
   std::vector<int64_t> values(64, 0);
   for (int job = 0; job < 5000; ++job) {
@@ -47,7 +47,7 @@ TEST_CASE("one job ends before the next begins", "[cpu]") {
   CHECK(values == std::vector<int64_t>(64, 5000));
 }
 
-TEST_CASE("chunks run with denormals flushed and the caller keeps its own mode", "[cpu]") {
+TEST_CASE("chunks run with denormals flushed and the caller keeps its own mode", "[cpu][threads]") {
   const int threads = GENERATE(1, 3);
   ThreadPool pool(threads);
   constexpr unsigned kSticky = 0x3f;  // exceptions seen so far

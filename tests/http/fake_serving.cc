@@ -152,12 +152,4 @@ GenerationEvent EndEvent(int choice, FinishReason finish, Json stop_reason) {
   return event;
 }
 
-std::string Decode(const Tokenizer& tokenizer, absl::Span<const int32_t> ids, bool skip_special) {
-  std::string text;
-  for (const int32_t id : ids) {
-    if (!skip_special || !tokenizer.IsSpecial(id)) absl::StrAppend(&text, tokenizer.Bytes(id));
-  }
-  return text;
-}
-
 }  // namespace neurogrid

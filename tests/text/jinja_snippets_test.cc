@@ -13,7 +13,8 @@ namespace neurogrid::jinja {
 namespace {
 
 /// The reference's strftime_now is pinned to this time (golden info.json).
-const absl::Time kNow = absl::FromCivil(absl::CivilSecond(2024, 7, 26, 13, 5, 9), absl::UTCTimeZone());
+const absl::Time kNow =
+    absl::FromCivil(absl::CivilSecond(2024, 7, 26, 13, 5, 9), absl::UTCTimeZone());
 
 struct Refused {
   std::string source;

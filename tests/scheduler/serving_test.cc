@@ -1,0 +1,215 @@
+// The serving thread over a chain without a model: readers in their own threads, losses, drains.
+#include "coordinator/serving.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/text/tokenizer.h"
+#include "tests/scheduler/hash_chain.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int kStages = 2;
+constexpr int kPages = 64;
+
+const Tokenizer& TinyTokenizer() {
+  static const std::unique_ptr<Tokenizer> tokenizer =
+      Tokenizer::FromDirectory(Golden("tiny/llama")).value();
+  return *tokenizer;
+}
+
+/// The hash chain as a chain of workers: a thread of its own runs the stages.
+class ThreadedChain final : public Chain {
+ public:
+  ThreadedChain(Serving& serving, uint64_t tag)
+      : serving_(serving), tag_(tag), thread_([this] { Loop(); }) {}
+  ~ThreadedChain() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    changed_.notify_all();
+    thread_.join();
+  }
+
+  void Submit(uint64_t step, Batch batch) override {
+    {
+      const std::lock_guard lock(mutex_);
+      chain_.Send({step, std::move(batch)});
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  void Loop() {
+    std::unique_lock lock(mutex_);
+    while (!stop_) {
+      changed_.wait(lock, [&] { return stop_ || chain_.in_flight() > 0; });
+      chain_.TurnAll();
+      HashChain::Result result;
+      while (chain_.Receive(result)) {
+        lock.unlock();
+        serving_.StepDone(tag_, result.step, std::move(result.sampled));
+        lock.lock();
+      }
+    }
+  }
+
+  Serving& serving_;
+  uint64_t tag_;
+  HashChain chain_{kStages, kPages};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool stop_ = false;
+  std::thread thread_;
+};
+
+SchedulerOptions Shape() {
+  SchedulerOptions shape;
+  shape.limits = {.rows_max = 64,
+                  .sequences_max = 64,
+                  .samples_max = 64,
+                  .pages = kPages,
+                  .slots = 0,
+                  .positions_max = 512,
+                  .vocab_size = kHashVocab};
+  shape.stages = kStages;
+  return shape;
+}
+
+void BringUp(Serving& serving, uint64_t tag) {
+  serving.ChainUp(tag, std::make_shared<ThreadedChain>(serving, tag), Shape(), "test");
+  while (serving.state() != ServingState::kReady) std::this_thread::yield();
+}
+
+GenerationRequest Ask(int number) {
+  GenerationRequest request;
+  request.id = "test";
+  request.prompts.emplace_back();
+  for (int i = 0; i < 5 + number % 37; ++i) request.prompts[0].push_back((number + i) % kHashVocab);
+  request.tokens_max = 4 + number % 20;
+  request.sampling.seed = static_cast<uint64_t>(number);
+  return request;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::string text;
+  absl::Status error;
+};
+
+/// Reads to the end, or leaves after `tokens_max` tokens.
+Answer Read(Generation& generation, size_t tokens_max) {
+  Answer answer;
+  while (answer.tokens.size() < tokens_max) {
+    absl::StatusOr<std::vector<GenerationEvent>> events = generation.Next(absl::Seconds(60));
+    if (!events.ok()) {
+      answer.error = events.status();
+      return answer;
+    }
+    for (const GenerationEvent& event : *events) {
+      answer.text += event.text;
+      for (const GeneratedToken& token : event.tokens) answer.tokens.push_back(token.id);
+    }
+    if (generation.done()) return answer;
+  }
+  return answer;
+}
+
+void WaitUntilIdle(Serving& serving) {
+  while (!serving.idle() || serving.stats().pages_free + serving.stats().pages_cached != kPages) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+}
+
+TEST_CASE("of 32 readers half leave; the rest get their own tokens and all pages come back",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  std::vector<Answer> answers(32);
+  std::vector<std::thread> readers;
+  for (int n = 0; n < 32; ++n) {
+    readers.emplace_back([&, n] {
+      Refusal refusal;
+      const std::unique_ptr<Generation> generation = serving.Start(Ask(n), &refusal);
+      if (generation != nullptr) answers[n] = Read(*generation, n % 2 == 0 ? 1000 : 1 + n % 3);
+    });
+  }
+  for (std::thread& reader : readers) reader.join();
+  for (int n = 0; n < 32; n += 2) {
+    CAPTURE(n);
+    CHECK(answers[n].error.ok());
+    CHECK(answers[n].tokens == AloneTokens(Ask(n), 0, kStages, 512));
+  }
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("a lost chain ends what began with an error, and the next chain serves",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  GenerationRequest endless = Ask(1);
+  endless.tokens_max = 400;
+  Refusal refusal;
+  const std::unique_ptr<Generation> lost = serving.Start(endless, &refusal);
+  REQUIRE(lost != nullptr);
+  Read(*lost, 1);
+  serving.ChainDown(ServingState::kRecovering, absl::UnavailableError("worker_lost: gone"),
+                    {"node b"});
+  CHECK(Read(*lost, 1000).error.message() == "worker_lost: gone");
+  CHECK(serving.Start(Ask(2), &refusal) == nullptr);
+  CHECK(refusal.kind == Refusal::Kind::kRecovering);
+  CHECK(serving.missing() == std::vector<std::string>{"node b"});
+
+  BringUp(serving, 2);
+  const std::unique_ptr<Generation> next = serving.Start(Ask(2), &refusal);
+  REQUIRE(next != nullptr);
+  CHECK(Read(*next, 1000).tokens == AloneTokens(Ask(2), 0, kStages, 512));
+}
+
+TEST_CASE("a stop string ends the text before it and frees the request's pages",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  Refusal refusal;
+  GenerationRequest request = Ask(7);
+  request.tokens_max = 60;
+  const std::string whole = Read(*serving.Start(request, &refusal), 1000).text;
+  REQUIRE(whole.size() > 8);
+  request.stops = {whole.substr(4, 3)};
+  CHECK(Read(*serving.Start(request, &refusal), 1000).text ==
+        whole.substr(0, whole.find(request.stops[0])));
+  request.tokens_min = 60;  // stop strings count only after these tokens
+  CHECK(Read(*serving.Start(request, &refusal), 1000).text == whole);
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("a canary proves the chain while nobody asks", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  CHECK(serving.canary_age_ms() < 0);
+  BringUp(serving, 1);
+  while (serving.canary_age_ms() < 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(serving.alive());
+  CHECK(serving.fingerprint().size() == 3 + 16);
+}
+
+TEST_CASE("draining refuses new requests and lets the old ones end", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  Refusal refusal;
+  const std::unique_ptr<Generation> running = serving.Start(Ask(3), &refusal);
+  serving.Drain();
+  CHECK(serving.Start(Ask(4), &refusal) == nullptr);
+  CHECK(refusal.kind == Refusal::Kind::kDraining);
+  CHECK(Read(*running, 1000).tokens == AloneTokens(Ask(3), 0, kStages, 512));
+}
+
+}  // namespace
+}  // namespace neurogrid
