@@ -202,19 +202,23 @@ TEST_CASE("a plan ends, with the node to blame, when it cannot come up", "[clust
   world.Member(1, "a");
   world.Member(2, "b");
   std::string reason, node = "b";
+  CHECK(world.Find<action::TellEnded>() == nullptr);
   SECTION("since a node is not there") {
     world.Order(5, {"a", "c"});
     node = "c", reason = "not connected";
+    CHECK_FALSE(world.state.plan().has_value());
   }
   SECTION("since a stage cannot load") {
     world.Order(5, {"a", "b"});
     world(event::StageFailed{2, 5, "model is not here"});
     reason = "model is not here";
+    CHECK_FALSE(world.state.plan().has_value());
   }
   SECTION("since a stage loaded something else") {
     world.Order(5, {"a", "b"});
     world(event::StageReady{2, 5, "another digest", {}});
     reason = "another plan";
+    CHECK_FALSE(world.state.plan().has_value());
   }
   SECTION("since loading stands still while heartbeats go on") {
     world.Order(5, {"a", "b"});
@@ -225,6 +229,7 @@ TEST_CASE("a plan ends, with the node to blame, when it cannot come up", "[clust
       world.Pass(milliseconds(500));
     }
     reason = "no progress";
+    CHECK_FALSE(world.state.plan().has_value());
   }
   SECTION("since a stage never answers its activation") {
     world.Order(5, {"a", "b"});
@@ -237,13 +242,13 @@ TEST_CASE("a plan ends, with the node to blame, when it cannot come up", "[clust
       world.Pass(milliseconds(500));
     }
     reason = "activation took too long";
+    CHECK_FALSE(world.state.plan().has_value());
   }
   const auto* ended = world.Find<action::TellEnded>();
   REQUIRE(ended != nullptr);
   CHECK(ended->node == node);
   CHECK_FALSE(ended->was_active);
   CHECK(absl::StrContains(ended->reason, reason));
-  CHECK_FALSE(world.state.plan().has_value());
 }
 
 TEST_CASE("a new plan ends the one in force", "[cluster_state]") {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
+#include <filesystem>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -166,10 +167,12 @@ TEST_CASE("a worker without its model says which and where, and stays a member",
   SECTION("when it has another one") {
     model = Golden("tiny/llama3-rope");
     words = "is another model than the cluster's tiny";
+    CHECK(Checkpoint::Open(model).value()->digest() != checkpoint->digest());
   }
   SECTION("when the coordinator's path is not on this machine") {
     plan.model_path = "/only/there";
     words = "model tiny is not on this machine at /only/there";
+    CHECK_FALSE(std::filesystem::exists(plan.model_path));
   }
   WorkerProcess a(p.folder.path(), p.Flags("a", p.Token(), model));
   REQUIRE(p.WaitForMembers(1));
