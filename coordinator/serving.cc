@@ -249,19 +249,36 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
 
 void Serving::ChainDown(ServingState state, const absl::Status& error,
                         std::vector<std::string> missing) {
-  Post([this, state, error, missing = std::move(missing)] {
-    const SteadyTime now = std::chrono::steady_clock::now();
-    state_ = state;
-    last_token_ns_ = 0;
-    {
-      const std::lock_guard lock(published_mutex_);
-      missing_ = missing;
-    }
-    if (chain_ == nullptr) return;
-    chain_.reset();
-    scheduler_->Cancel(std::exchange(canary_, 0));
-    Deliver(scheduler_->Reset(shape_, error, now), now);
+  Post([this, state, error, missing = std::move(missing)]() mutable {
+    DropChain(state, error, std::move(missing));
   });
+}
+
+bool Serving::Vacate() {
+  std::promise<bool> vacated;
+  const bool asked = Post([&] {
+    const bool free = active_.empty();
+    if (free) {
+      DropChain(ServingState::kPlanning, absl::OkStatus(), {"the model moves to a better plan"});
+    }
+    vacated.set_value(free);
+  });
+  return asked && vacated.get_future().get();
+}
+
+void Serving::DropChain(ServingState state, const absl::Status& error,
+                        std::vector<std::string> missing) {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  state_ = state;
+  last_token_ns_ = 0;
+  {
+    const std::lock_guard lock(published_mutex_);
+    missing_ = std::move(missing);
+  }
+  if (chain_ == nullptr) return;
+  chain_.reset();
+  scheduler_->Cancel(std::exchange(canary_, 0));
+  Deliver(scheduler_->Reset(shape_, error, now), now);
 }
 
 void Serving::Drain() { draining_ = true; }

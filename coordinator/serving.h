@@ -59,6 +59,9 @@ class Serving final : public Generator {
                std::string determinism_class);
   /// The chain is lost: requests that began end with `error`, queued ones wait for the next chain.
   void ChainDown(ServingState state, const absl::Status& error, std::vector<std::string> missing);
+  /// Takes the chain down for a better plan, but only when no request has begun: answers whether it
+  /// did. Requests that come meanwhile wait in the queue.
+  bool Vacate();
   void StepDone(uint64_t tag, uint64_t step, absl::StatusOr<std::vector<SampledToken>> sampled);
   /// No new requests; those that run go on.
   void Drain();
@@ -88,6 +91,7 @@ class Serving final : public Generator {
   struct Active;
 
   void Loop();
+  void DropChain(ServingState state, const absl::Status& error, std::vector<std::string> missing);
   void CloseMail();
   /// False, and nothing done, after Stop.
   bool Post(std::function<void()> action);
