@@ -126,6 +126,7 @@ Cluster::~Cluster() {
     queue_changed_.notify_all();
   }
   if (loop_.joinable()) loop_.join();
+  if (pipeline_ != nullptr) pipeline_->Stop();  // It may be opening its edge to the local stage.
   local_.reset();
   if (service_ != nullptr) service_->CloseAll("the coordinator stops");
   port_.reset();

@@ -241,8 +241,6 @@ MaybeError CheckServing(const ApiContext& context) {
   switch (context.generator.state()) {
     case ServingState::kLoading:
       return unavailable("loading", "The model is being loaded.");
-    case ServingState::kPlanning:
-      return unavailable("loading", "The model is being placed on the workers.");
     case ServingState::kWaitingForWorkers:
       return unavailable("no_workers", "The server waits for workers.");
     case ServingState::kRecovering:
@@ -250,6 +248,7 @@ MaybeError CheckServing(const ApiContext& context) {
     case ServingState::kDraining:
       return DrainingError();
     case ServingState::kReady:
+    case ServingState::kPlanning:      // the model moves to a better plan: requests wait for it
     case ServingState::kCanaryFailed:  // requests may still pass: only balancers look at it
       break;
   }

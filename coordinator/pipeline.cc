@@ -17,7 +17,9 @@ constexpr std::chrono::seconds kStepTimeLeast{60};
 Pipeline::Pipeline(Options options)
     : options_(std::move(options)), opener_([this] { OpenLoop(); }) {}
 
-Pipeline::~Pipeline() {
+Pipeline::~Pipeline() { Stop(); }
+
+void Pipeline::Stop() {
   uint64_t epoch = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -29,7 +31,7 @@ Pipeline::~Pipeline() {
     stopping_ = true;
     to_open_changed_.notify_all();
   }
-  opener_.join();
+  if (opener_.joinable()) opener_.join();
 }
 
 void Pipeline::Begin(const Route& route) {

@@ -58,6 +58,8 @@ class Pipeline : public StepReceiver {
   };
   explicit Pipeline(Options options);
   ~Pipeline() override;
+  /// Ends the epoch and opens no edge any more: after the return `open_peer` is not running.
+  void Stop();
 
   /// Opens the edge to the first stage, on a thread of its own; on_open or on_broken follows.
   /// Results of the last stage are expected from now on.

@@ -244,7 +244,7 @@ absl::Status Serve(const Config& config) {
                                   info, ApiOptionsOf(config), metrics));
 
   ProgressBar bar;
-  std::unique_ptr<HttpServer> server;
+  int http_port = 0;
   Supervisor::Options options;
   options.config = config;
   options.checkpoint = model.checkpoint;
@@ -258,24 +258,29 @@ absl::Status Serve(const Config& config) {
   options.on_progress = [&bar](const std::string& node, int64_t done, int64_t total) {
     bar.Show(node, done, total);
   };
-  options.on_ready = [&] { PrintReady(config, server->port(), model.name); };
+  options.on_ready = [&] { PrintReady(config, http_port, model.name); };
   Supervisor supervisor(std::move(options), serving);
   serving.set_describe_cluster([&] { return supervisor.Describe(); });
 
   HttpLimits limits;
   limits.connections_max = config.http_max_connections;
-  NG_ASSIGN_OR_RETURN(server, HttpServer::Start(config.http_host, config.http_port, limits, *api));
+  // After all that its handlers ask, so that it is the first to go.
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server,
+                      HttpServer::Start(config.http_host, config.http_port, limits, *api));
+  http_port = server->port();
   NG_RETURN_IF_ERROR(supervisor.Start());
   std::printf(
       "http     http://%s:%d\nworkers  join at %s:%d with: neurogrid-worker --bootstrap HOST:%d "
       "--token "
       "$(neurogrid-coordinator token%s)\n",
-      config.http_host.c_str(), server->port(), config.grpc_host.c_str(), supervisor.grpc_port(),
+      config.http_host.c_str(), http_port, config.grpc_host.c_str(), supervisor.grpc_port(),
       supervisor.grpc_port(), absl::StrCat(" --state-dir ", config.state_dir).c_str());
   std::fflush(stdout);
   int signal = 0;
   sigwait(&signals, &signal);
   DrainAndStop(config, serving, *api, *server, signals);
+  server.reset();
+  serving.Stop();  // Before the cluster goes that its chain sends steps into.
   return absl::OkStatus();
 }
 

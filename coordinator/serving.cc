@@ -122,17 +122,21 @@ Serving::Serving(const Tokenizer& tokenizer, ServingOptions options, ServingObse
       last_turn_ns_(NowNs()),
       thread_([this] { Loop(); }) {}
 
-Serving::~Serving() {
+Serving::~Serving() { Stop(); }
+
+void Serving::Stop() {
   Post([this] { stop_ = true; });
-  thread_.join();
+  if (thread_.joinable()) thread_.join();
 }
 
-void Serving::Post(std::function<void()> action) {
+bool Serving::Post(std::function<void()> action) {
   {
     const std::lock_guard lock(mail_mutex_);
+    if (mail_closed_) return false;
     mail_.push_back(std::move(action));
   }
   mail_arrived_.notify_one();
+  return true;
 }
 
 void Serving::Loop() {
@@ -146,10 +150,25 @@ void Serving::Loop() {
     for (const std::function<void()>& action : mail) action();
     Turn(std::chrono::steady_clock::now());
   }
+  CloseMail();
+  chain_.reset();
   for (auto& [id, active] : active_) {
     End(id, *active, absl::UnavailableError("draining: the server stops"), "error",
         std::chrono::steady_clock::now());
   }
+  active_.clear();
+}
+
+/// What came before the end is still done: somebody may wait for the answer.
+void Serving::CloseMail() {
+  draining_ = true;
+  std::deque<std::function<void()>> rest;
+  {
+    const std::lock_guard lock(mail_mutex_);
+    mail_closed_ = true;
+    rest.swap(mail_);
+  }
+  for (const std::function<void()>& action : rest) action();
 }
 
 void Serving::Turn(SteadyTime now) {
@@ -178,11 +197,16 @@ void Serving::StepDone(uint64_t tag, uint64_t step,
     absl::StatusOr<std::vector<SchedulerEvent>> events =
         sampled.ok() ? scheduler_->Commit(step, *sampled, now)
                      : scheduler_->FailStep(step, sampled.status(), now);
+    const bool proof = events.ok() && sampled.ok() && !sampled->empty();
     if (!events.ok()) {
       LogError("a step's result does not fit the step: ", events.status().message());
-      return;
+      // The step is over all the same: left in flight, it would hold up its requests for good.
+      events = scheduler_->FailStep(
+          step, absl::InternalError("internal_error: a worker's result does not fit its step"),
+          now);
+      if (!events.ok()) return;
     }
-    if (sampled.ok() && !sampled->empty()) last_token_ns_ = now.time_since_epoch().count();
+    if (proof) last_token_ns_ = now.time_since_epoch().count();
     Deliver(*std::move(events), now);
   });
 }
@@ -202,6 +226,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     if (scheduler_ == nullptr) {
       scheduler_ = std::make_unique<Scheduler>(std::move(options));
     } else {
+      scheduler_->Cancel(std::exchange(canary_, 0));
       Deliver(scheduler_->Reset(std::move(options),
                                 absl::UnavailableError("worker_lost: the plan changed"), now),
               now);
@@ -209,7 +234,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     chain_ = chain;
     chain_tag_ = tag;
     last_token_ns_ = 0;
-    canary_ = 0;
+    canary_begun_ = {};
     context_tokens_max_ = scheduler_->context_tokens_max();
     {
       const std::lock_guard lock(published_mutex_);
@@ -224,19 +249,36 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
 
 void Serving::ChainDown(ServingState state, const absl::Status& error,
                         std::vector<std::string> missing) {
-  Post([this, state, error, missing = std::move(missing)] {
-    const SteadyTime now = std::chrono::steady_clock::now();
-    state_ = state;
-    last_token_ns_ = 0;
-    {
-      const std::lock_guard lock(published_mutex_);
-      missing_ = missing;
-    }
-    if (chain_ == nullptr) return;
-    chain_.reset();
-    canary_ = 0;
-    Deliver(scheduler_->Reset(shape_, error, now), now);
+  Post([this, state, error, missing = std::move(missing)]() mutable {
+    DropChain(state, error, std::move(missing));
   });
+}
+
+bool Serving::Vacate() {
+  std::promise<bool> vacated;
+  const bool asked = Post([&] {
+    const bool free = active_.empty();
+    if (free) {
+      DropChain(ServingState::kPlanning, absl::OkStatus(), {"the model moves to a better plan"});
+    }
+    vacated.set_value(free);
+  });
+  return asked && vacated.get_future().get();
+}
+
+void Serving::DropChain(ServingState state, const absl::Status& error,
+                        std::vector<std::string> missing) {
+  const SteadyTime now = std::chrono::steady_clock::now();
+  state_ = state;
+  last_token_ns_ = 0;
+  {
+    const std::lock_guard lock(published_mutex_);
+    missing_ = std::move(missing);
+  }
+  if (chain_ == nullptr) return;
+  chain_.reset();
+  scheduler_->Cancel(std::exchange(canary_, 0));
+  Deliver(scheduler_->Reset(shape_, error, now), now);
 }
 
 void Serving::Drain() { draining_ = true; }
@@ -308,10 +350,14 @@ void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& sha
 std::unique_ptr<Generation> Serving::Start(GenerationRequest request, Refusal* refusal) {
   std::promise<void> answered;
   std::shared_ptr<Shared> shared;
-  Post([&] {
+  const bool asked = Post([&] {
     AdmitCall(request, shared, *refusal);
     answered.set_value();
   });
+  if (!asked) {
+    *refusal = {Refusal::Kind::kDraining, "The server is shutting down.", 1};
+    return nullptr;
+  }
   answered.get_future().wait();
   if (shared == nullptr) return nullptr;
   return std::make_unique<Handle>(*this, std::move(shared));
@@ -427,14 +473,16 @@ void Serving::End(RequestId id, Active& active, const absl::Status& error, absl:
   }
 }
 
-/// When no request proves that tokens pass through every stage, a request of one token does.
+/// When no request proves that tokens pass through every stage (none runs, all wait for slow
+/// readers, a long prompt gives no token yet), a request of one token does.
 void Serving::KeepCanaryFresh(SteadyTime now) {
-  if (chain_ == nullptr || canary_ != 0 || !active_.empty()) return;
+  if (chain_ == nullptr || canary_ != 0 || now - canary_begun_ < kCanaryEvery) return;
   const int64_t last = last_token_ns_.load();
   if (last != 0 &&
       now.time_since_epoch().count() - last < std::chrono::nanoseconds(kCanaryEvery).count()) {
     return;
   }
+  canary_begun_ = now;
   GenerationRequest request;
   request.id = "canary";
   request.prompts = {{std::max(0, tokenizer_.bos_id())}};

@@ -45,8 +45,11 @@ struct ServingOptions {
 class Serving final : public Generator {
  public:
   Serving(const Tokenizer& tokenizer, ServingOptions options, ServingObserver* observer);
-  /// Ends every request with an error and the thread.
   ~Serving() override;
+
+  /// Ends every request with an error and the thread; what is asked later is refused. Nothing is
+  /// sent into a chain after the return.
+  void Stop();
 
   // Called from any thread; each takes effect on the serving thread, in order.
 
@@ -56,6 +59,9 @@ class Serving final : public Generator {
                std::string determinism_class);
   /// The chain is lost: requests that began end with `error`, queued ones wait for the next chain.
   void ChainDown(ServingState state, const absl::Status& error, std::vector<std::string> missing);
+  /// Takes the chain down for a better plan, but only when no request has begun: answers whether it
+  /// did. Requests that come meanwhile wait in the queue.
+  bool Vacate();
   void StepDone(uint64_t tag, uint64_t step, absl::StatusOr<std::vector<SampledToken>> sampled);
   /// No new requests; those that run go on.
   void Drain();
@@ -85,7 +91,10 @@ class Serving final : public Generator {
   struct Active;
 
   void Loop();
-  void Post(std::function<void()> action);
+  void DropChain(ServingState state, const absl::Status& error, std::vector<std::string> missing);
+  void CloseMail();
+  /// False, and nothing done, after Stop.
+  bool Post(std::function<void()> action);
   void Turn(SteadyTime now);
   void SubmitSteps(SteadyTime now);
   void Deliver(std::vector<SchedulerEvent> events, SteadyTime now);
@@ -109,7 +118,8 @@ class Serving final : public Generator {
   std::shared_ptr<Chain> chain_;
   uint64_t chain_tag_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
-  RequestId canary_ = 0;
+  RequestId canary_ = 0;  // 0: none on its way; ids count from 1
+  SteadyTime canary_begun_ = {};
   SteadyTime last_counts_ = {};
 
   // Read by other threads.
@@ -129,7 +139,8 @@ class Serving final : public Generator {
   std::mutex mail_mutex_;
   std::condition_variable mail_arrived_;
   std::deque<std::function<void()>> mail_;
-  bool stop_ = false;
+  bool mail_closed_ = false;
+  bool stop_ = false;   // of the serving thread
   std::thread thread_;  // Last: it uses everything above.
 };
 

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick(250);
 constexpr std::chrono::seconds kRetryAfterFailure(1);
+constexpr int kBlameDoublings = 6;         // a node that cannot load is left out for up to 64 s
 constexpr double kGainWorthMoving = 1.10;  // re-planning on its own costs a load
 
 std::vector<std::string> Names(const std::vector<ReportedNode>& members) {
@@ -62,6 +63,8 @@ Supervisor::~Supervisor() {
   }
   changed_.notify_all();
   if (thread_.joinable()) thread_.join();
+  const std::lock_guard lock(mutex_);
+  phase_ = Phase::kNone;  // the end of the plan, now to come, is no loss
 }
 
 absl::Status Supervisor::Start() {
@@ -104,8 +107,13 @@ void Supervisor::Loop() {
 
 std::vector<ReportedNode> Supervisor::Members() const {
   std::vector<ReportedNode> members;
-  for (const Node& node : cluster_->Nodes()) {
+  const std::vector<Node> nodes = cluster_->Nodes();
+  const std::lock_guard lock(mutex_);
+  const auto now = std::chrono::steady_clock::now();
+  for (const Node& node : nodes) {
     if (node.state == NodeState::kConnecting || node.state == NodeState::kSuspect) continue;
+    const auto blame = blamed_.find(node.id);
+    if (blame != blamed_.end() && now < blame->second.until) continue;
     ReportedNode member;
     member.id = node.id;
     member.host_id = node.report.host_id;
@@ -218,18 +226,25 @@ void Supervisor::BringUp(Plan plan) {
   BatchLimits limits = options_.limits;
   limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
   plan.pages = limits.pages;
-  ServingState state = was_serving_ ? ServingState::kRecovering : ServingState::kLoading;
+  bool serving = false;
   {
     const std::lock_guard lock(mutex_);
-    if (phase_ == Phase::kServing) state = ServingState::kPlanning;
+    serving = phase_ == Phase::kServing;
+  }
+  if (serving && !serving_.Vacate()) return;  // a request was quicker: the better plan waits
+  {
+    const std::lock_guard lock(mutex_);
     phase_ = Phase::kLoading;
     plan_ = plan;
     plan_limits_ = limits;
     waiting_for_.clear();
     last_epoch_ = std::max(last_epoch_, std::exchange(epoch_, 0));
   }
-  serving_.ChainDown(state, absl::UnavailableError("worker_lost: the plan changed"),
-                     {"the model is loading"});
+  if (!serving) {
+    serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
+                       absl::UnavailableError("worker_lost: the plan changed"),
+                       {"the model is loading"});
+  }
   options_.on_plan(plan);
   ClusterPlan assigned;
   assigned.stages = plan.stages;
@@ -245,6 +260,7 @@ void Supervisor::BringUp(Plan plan) {
     return;
   }
   LogError("the plan could not be assigned: ", epoch.status().message());
+  cluster_->Drop("the next plan could not be assigned");
   phase_ = Phase::kNone;
   retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
 }
@@ -270,6 +286,7 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     epoch_ = epoch;
     phase_ = Phase::kServing;
     was_serving_ = true;
+    for (const PlannedStage& stage : plan_.stages) blamed_.erase(stage.node);
     shape = ShapeOf(plan_, plan_limits_);
   }
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
@@ -286,6 +303,11 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
     phase_ = Phase::kNone;
     if (!was_serving_) state = ServingState::kLoading;
     if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
+    if (!was_active && !node.empty()) {
+      Blame& blame = blamed_[node];
+      const int doubled = std::min(blame.failures++, kBlameDoublings);
+      blame.until = std::chrono::steady_clock::now() + kRetryAfterFailure * (1 << doubled);
+    }
   }
   LogWarning(was_active ? "the plan broke" : "the plan did not come up",
              node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);

@@ -2,8 +2,11 @@
 // down. One thread of its own, so that planning and loading never hold up a request.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -77,8 +80,13 @@ class Supervisor final : public ClusterListener {
   bool was_serving_ = false;  // a chain served before: its loss is a recovery
   Plan plan_;                 // in force when phase_ is not kNone
   BatchLimits plan_limits_;
-  uint64_t last_epoch_ = 0;              // no plan up to this one is in force any more
-  uint64_t epoch_ = 0;                   // of the plan in force; 0: not known yet
+  uint64_t last_epoch_ = 0;  // no plan up to this one is in force any more
+  uint64_t epoch_ = 0;       // of the plan in force; 0: not known yet
+  struct Blame {
+    int failures = 0;
+    std::chrono::steady_clock::time_point until;
+  };
+  std::map<std::string, Blame> blamed_;  // nodes that could not load; left out until then
   std::vector<std::string> considered_;  // members when the plan was last weighed
   std::string waiting_for_;
   std::chrono::steady_clock::time_point retry_at_ = {};

@@ -25,6 +25,7 @@ struct JoinSession::Stream {
   std::unique_ptr<wire::Cluster::Stub> stub;
   grpc::ClientContext context;
   std::unique_ptr<grpc::ClientReaderWriter<wire::FromWorker, wire::FromCoordinator>> call;
+  bool said_goodbye = false;  // gRPC allows no write after WritesDone
 };
 
 JoinSession::JoinSession(Options options, Events* events)
@@ -208,7 +209,7 @@ void JoinSession::Cancel(const std::string& why) {
 
 bool JoinSession::Write(const wire::FromWorker& message) {
   const std::lock_guard lock(write_mutex_);
-  return stream_->call != nullptr && stream_->call->Write(message);
+  return stream_->call != nullptr && !stream_->said_goodbye && stream_->call->Write(message);
 }
 
 void JoinSession::Send(const wire::FromWorker& message) { Write(message); }
@@ -222,9 +223,10 @@ void JoinSession::Stop(const std::string& reason) {
   }
   wire::FromWorker message;
   message.mutable_goodbye()->set_reason(reason.substr(0, kWireStringBytesMax));
-  Write(message);
   const std::lock_guard lock(write_mutex_);
-  if (stream_->call != nullptr) stream_->call->WritesDone();
+  if (stream_->call == nullptr || std::exchange(stream_->said_goodbye, true)) return;
+  stream_->call->Write(message);
+  stream_->call->WritesDone();
 }
 
 }  // namespace neurogrid

@@ -39,6 +39,17 @@ def test_one_two_and_three_workers_give_the_bits_of_one_process(start):
         cluster.stop()
 
 
+def answers_after_recovery(cluster):
+    """As a patient client gets them: 503 says come back, until the rest of the cluster serves."""
+    for _ in range(600):
+        try:
+            return answers(cluster)
+        except openai.InternalServerError as error:
+            assert error.status_code == 503, error
+            time.sleep(0.1)
+    raise AssertionError(f"never recovered:\n{cluster.text()}")
+
+
 def pages(cluster):
     plan, queue = (cluster.get("/v1/cluster")[1][key] for key in ("plan", "queue"))
     return plan["pages_free"], queue["running"], queue["waiting"]
@@ -99,21 +110,20 @@ def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(sta
             pass
     assert "worker" in str(lost.value)
     assert isinstance(lost.value, openai.APIError) and not isinstance(lost.value, openai.APIConnectionError)
-    cluster.wait_ready()
-    assert answers(cluster) == expected
+    assert answers_after_recovery(cluster) == expected
     cluster.add_worker("worker-3")
     wait_for("the new worker joins", lambda: any(node["id"] == "worker-3" for node in cluster.get("/v1/cluster")[1]["nodes"]))
-    assert answers(cluster) == expected
+    assert answers_after_recovery(cluster) == expected
 
 
 def test_a_frozen_worker_is_replaced(start):
     cluster = start(workers=2).wait_ready()
+    expected = answers(cluster)
     victim = cluster.get("/v1/cluster")[1]["plan"]["stages"][0]["node"]
     cluster.kill(victim, signal.SIGSTOP)
     wait_for("the frozen worker is lost", lambda: all(
         node["id"] != victim or node["state"] == "lost" for node in cluster.get("/v1/cluster")[1]["nodes"]))
-    cluster.wait_ready()
-    assert len(answers(cluster)) == 6
+    assert answers_after_recovery(cluster) == expected
 
 
 def test_sigterm_drains_and_exits_zero(start):

@@ -417,7 +417,6 @@ TEST_CASE("what cannot serve now says why with 503", "[http]") {
   TestServer server;
   const std::pair<ServingState, const char*> states[] = {
       {ServingState::kLoading, "loading"},
-      {ServingState::kPlanning, "loading"},
       {ServingState::kWaitingForWorkers, "no_workers"},
       {ServingState::kRecovering, "recovering"},
       {ServingState::kDraining, "draining"}};

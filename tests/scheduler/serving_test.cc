@@ -1,6 +1,7 @@
 // The serving thread over a chain without a model: readers in their own threads, losses, drains.
 #include "coordinator/serving.h"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <condition_variable>
 #include <memory>
@@ -9,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/text/tokenizer.h"
 #include "tests/scheduler/hash_chain.h"
 #include "tests/support/golden.h"
@@ -189,6 +191,78 @@ TEST_CASE("a stop string ends the text before it and frees the request's pages",
   request.tokens_min = 60;  // stop strings count only after these tokens
   CHECK(Read(*serving.Start(request, &refusal), 1000).text == whole);
   WaitUntilIdle(serving);
+}
+
+/// Two prompts of one request that end at the same token: the first by a stop string, the second by
+/// a stop id.
+GenerationRequest AskForTwoEndsInOneStep() {
+  const auto has = [](const std::vector<int32_t>& ids, size_t count, int32_t id) {
+    return std::find(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), id) !=
+           ids.begin() + static_cast<std::ptrdiff_t>(count);
+  };
+  for (int number = 0; number < 200; ++number) {
+    GenerationRequest request = Ask(37 * number);
+    request.prompts.push_back(Ask(37 * (number + 1)).prompts[0]);
+    request.tokens_max = 40;
+    const std::vector<int32_t> first = AloneTokens(request, 0, kStages, 512);
+    const std::vector<int32_t> second = AloneTokens(request, 1, kStages, 512);
+    std::string before;
+    for (size_t k = 0; k < first.size(); ++k) {
+      const auto stop = std::string(TinyTokenizer().Bytes(first[k]));
+      const bool plain = !stop.empty() && !TinyTokenizer().IsSpecial(first[k]) &&
+                         std::all_of(stop.begin(), stop.end(), [](char c) { return c > ' '; });
+      std::string other;
+      for (size_t i = 0; i <= k; ++i) absl::StrAppend(&other, TinyTokenizer().Bytes(second[i]));
+      before += stop;
+      if (k < 2 || !plain || before.find(stop) + stop.size() != before.size() ||
+          other.find(stop) != std::string::npos || has(second, k, second[k]) ||
+          has(first, k + 1, second[k])) {
+        continue;
+      }
+      request.stops = {stop};
+      request.stop_ids = {second[k]};
+      return request;
+    }
+  }
+  FAIL("no such request");
+  return {};
+}
+
+TEST_CASE("a stop string that ends the last choice does not swallow the end of another one",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  SchedulerOptions shape = Shape();
+  shape.decode_groups = 1;  // both choices run in the same steps
+  serving.ChainUp(1, std::make_shared<ThreadedChain>(serving, 1), shape, "test");
+  while (serving.state() != ServingState::kReady) std::this_thread::yield();
+  Refusal refusal;
+  const std::unique_ptr<Generation> generation = serving.Start(AskForTwoEndsInOneStep(), &refusal);
+  REQUIRE(generation != nullptr);
+  std::vector<int> finishes(2);
+  while (!generation->done()) {
+    const auto events = generation->Next(absl::Seconds(60));
+    REQUIRE(events.ok());
+    for (const GenerationEvent& event : *events) {
+      finishes[static_cast<size_t>(event.choice)] += event.finish.has_value() ? 1 : 0;
+    }
+  }
+  CHECK(finishes == std::vector<int>{1, 1});
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("after its end the serving thread refuses and leaves nobody waiting",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  Refusal refusal;
+  GenerationRequest endless = Ask(1);
+  endless.tokens_max = 400;
+  const std::unique_ptr<Generation> cut = serving.Start(endless, &refusal);
+  REQUIRE(cut != nullptr);
+  serving.Stop();
+  CHECK(Read(*cut, 1000).error.message() == "draining: the server stops");
+  CHECK(serving.Start(Ask(2), &refusal) == nullptr);
+  CHECK(refusal.kind == Refusal::Kind::kDraining);
 }
 
 TEST_CASE("a canary proves the chain while nobody asks", "[serving][threads]") {
