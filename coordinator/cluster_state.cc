@@ -123,11 +123,13 @@ void ClusterState::Remove(ConnectionId connection, const std::string& reason, bo
   nodes_.erase(connection);
   if (close) actions_.push_back(action::Close{connection, reason});
   if (node.state == NodeState::kConnecting) return;
-  actions_.push_back(action::NodesChanged{});
-  if (!plan_.has_value()) return;
-  for (const StageState& stage : plan_->stages) {
-    if (stage.connection == connection) return EndPlan(node.id, reason);
+  if (plan_.has_value()) {
+    const bool planned =
+        std::any_of(plan_->stages.begin(), plan_->stages.end(),
+                    [&](const StageState& stage) { return stage.connection == connection; });
+    if (planned) EndPlan(node.id, reason);
   }
+  actions_.push_back(action::NodesChanged{});
 }
 
 void ClusterState::EndPlan(const std::string& node, const std::string& reason) {

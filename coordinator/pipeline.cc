@@ -24,10 +24,13 @@ void Pipeline::Stop() {
   {
     const std::lock_guard lock(mutex_);
     epoch = route_.epoch;
+  }
+  End(epoch);
+  {
+    const std::lock_guard lock(mutex_);
     stopping_ = true;
     to_open_changed_.notify_all();
   }
-  End(epoch);
   if (opener_.joinable()) opener_.join();
 }
 
@@ -44,11 +47,15 @@ void Pipeline::Begin(const Route& route) {
 void Pipeline::OpenLoop() {
   std::unique_lock lock(mutex_);
   while (true) {
-    to_open_changed_.wait(lock, [this] { return stopping_ || to_open_.has_value(); });
-    if (stopping_) return;
-    const Route route = *std::exchange(to_open_, std::nullopt);
+    to_open_changed_.wait(
+        lock, [this] { return stopping_ || to_open_.has_value() || !to_close_.empty(); });
+    std::vector<std::unique_ptr<Peer>> closed = std::exchange(to_close_, {});
+    const std::optional<Route> route = std::exchange(to_open_, std::nullopt);
+    const bool stopping = stopping_;
     lock.unlock();
-    Open(route);
+    closed.clear();
+    if (stopping) return;
+    if (route.has_value()) Open(*route);
     lock.lock();
   }
 }
@@ -76,7 +83,6 @@ void Pipeline::Open(const Route& route) {
 }
 
 void Pipeline::End(uint64_t epoch) {
-  std::unique_ptr<Peer> closed;
   const std::lock_guard peer_lock(peer_mutex_);
   const std::lock_guard lock(mutex_);
   if (route_.epoch != epoch) return;
@@ -84,7 +90,9 @@ void Pipeline::End(uint64_t epoch) {
   route_ = Route();
   to_open_.reset();
   in_flight_.clear();
-  closed = std::move(peer_);
+  if (peer_ == nullptr) return;
+  to_close_.push_back(std::move(peer_));
+  to_open_changed_.notify_all();
 }
 
 absl::Status Pipeline::Submit(uint64_t epoch, uint64_t id, Batch batch) {

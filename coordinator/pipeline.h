@@ -103,8 +103,9 @@ class Pipeline : public StepReceiver {
   std::unique_ptr<Peer> peer_;  // null: not open
   std::condition_variable to_open_changed_;
   std::optional<Route> to_open_;
+  std::vector<std::unique_ptr<Peer>> to_close_;
   bool stopping_ = false;
-  std::thread opener_;  // dials, so that nobody else waits for a dead node
+  std::thread opener_;  // dials and hangs up, so that nobody else waits for a dead node
 };
 
 }  // namespace neurogrid

@@ -5,7 +5,9 @@
 namespace neurogrid {
 
 inline constexpr int kKeepaliveMs = 1'000;
-inline constexpr int kKeepaliveTimeoutMs = 1'000;
+/// Longer than the lease, which finds a silent node first: a machine that stalls for a second is no
+/// reason to cut its connections.
+inline constexpr int kKeepaliveTimeoutMs = 5'000;
 inline constexpr int kPingIntervalMinMs = 900;
 inline constexpr int kPingStrikes = 2;
 inline constexpr int kMetadataBytesMax = 8 * 1024;

@@ -14,6 +14,8 @@ namespace {
 
 constexpr auto kWelcomeTime = std::chrono::seconds(10);
 constexpr auto kGoodbyeTime = std::chrono::milliseconds(1000);
+constexpr auto kFirstPause = std::chrono::milliseconds(100);
+constexpr auto kLate = std::chrono::milliseconds(100);
 constexpr uint32_t kLeaseMsMax = 600'000;
 
 }  // namespace
@@ -164,9 +166,19 @@ void JoinSession::HeartbeatLoop() {
   std::unique_lock lock(mutex_);
   while (!over_) {
     const bool greeted = heartbeat_.count() > 0;
-    changed_.wait_for(lock, greeted ? heartbeat_ : std::chrono::milliseconds(100));
+    const Clock::duration pause = greeted ? heartbeat_ : kFirstPause;
+    const Clock::time_point due = Clock::now() + pause;
+    changed_.wait_for(lock, pause);
     if (over_) return;
     const Clock::time_point now = Clock::now();
+    if (now - due > kLate && greeted) {
+      // This process was held up, or the whole machine: answers may lie here unread. Safe to go on:
+      // if the coordinator gave this worker up, it has ended the connection and the epoch.
+      const Clock::time_point fence = fence_ += now - due;
+      lock.unlock();
+      events_->OnLease(fence);
+      lock.lock();
+    }
     if (now > fence_) {
       const std::string why = greeted ? "the coordinator has not answered heartbeats for 0.8 leases"
                                       : "the coordinator did not answer hello";
