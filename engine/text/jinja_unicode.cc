@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/text/jinja_unicode_data.h"
+#include "engine/text/unicode.h"
 
 namespace neurogrid::jinja {
 namespace {
@@ -68,22 +69,7 @@ CodePoint DecodeAt(absl::string_view text, size_t position) {
 }
 
 void AppendUtf8(std::string& out, int32_t code) {
-  const auto put = [&](int32_t byte) { out += static_cast<char>(byte); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xc0 | (code >> 6));
-    put(0x80 | (code & 0x3f));
-  } else if (code < 0x10000) {
-    put(0xe0 | (code >> 12));
-    put(0x80 | ((code >> 6) & 0x3f));
-    put(0x80 | (code & 0x3f));
-  } else {
-    put(0xf0 | (code >> 18));
-    put(0x80 | ((code >> 12) & 0x3f));
-    put(0x80 | ((code >> 6) & 0x3f));
-    put(0x80 | (code & 0x3f));
-  }
+  neurogrid::AppendUtf8(out, static_cast<char32_t>(code));
 }
 
 bool IsUtf8(absl::string_view text) {
