@@ -42,7 +42,10 @@ struct Batch {
   std::vector<int32_t> sequence_offsets;  // [sequences + 1]   sequence s owns rows [s], [s + 1)
   std::vector<int32_t> pages;             // [pages]           page ids, the same on every stage
   std::vector<int32_t> page_offsets;  // [sequences + 1]   pages of sequence s, from position 0 on
-  std::vector<int32_t> state_slots;   // [sequences]       slot of the recurrent state; -1: none
+  std::vector<int32_t>
+      state_slots;  // [sequences]       slot that the recurrent state is written to; -1: none
+  std::vector<int32_t>
+      state_sources;  // [sequences]      slot that it is read from, perhaps the same; -1: zeros
   std::vector<int32_t> sampled_rows;  // [samples]         ascending row numbers
   std::vector<SamplingRow> sampling;  // [samples]
 

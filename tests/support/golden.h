@@ -23,8 +23,8 @@ class TemporaryFolder {
   std::string path_;
 };
 
-/// Path of a golden file or folder, unpacked once a process: "tiny/llama",
-/// "tiny/llama/bf16", "tiny/llama3-rope/reference.safetensors", "gguf/llama-F32.gguf",
+/// Path of a golden file or folder, its archive unpacked once a process: "tiny/llama",
+/// "tiny/llama/bf16", "tiny/llama3-rope/reference.safetensors", "gguf/qwen3-F32.gguf",
 /// "gguf/blocks.gguf". The test fails when there is no such thing.
 std::string Golden(const std::string& name);
 
