@@ -5,6 +5,7 @@
 #include <fstream>
 #include <mutex>
 #include <set>
+#include <utility>
 
 #include "common/check.h"
 #include "tests/support/test_data.h"
@@ -61,6 +62,19 @@ std::string Golden(const std::string& name) {
   const std::lock_guard<std::mutex> lock(mutex);
   const std::string archive = ArchiveOf(name);
   if (unpacked.insert(archive).second) Unpack(TestData("golden/" + archive), folder.path());
+  const std::string path = folder.path() + "/" + name;
+  NG_CHECK(fs::exists(path));
+  return path;
+}
+
+std::optional<std::string> PublishedTokenizer(const std::string& name) {
+  static const TemporaryFolder folder;
+  static bool unpacked = false;
+  static std::mutex mutex;
+  const std::optional<std::string> packed = SharedData("tokenizers/tokenizers.tar.xz");
+  if (!packed.has_value()) return std::nullopt;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (!std::exchange(unpacked, true)) Unpack(*packed, folder.path());
   const std::string path = folder.path() + "/" + name;
   NG_CHECK(fs::exists(path));
   return path;

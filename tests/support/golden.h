@@ -28,6 +28,10 @@ class TemporaryFolder {
 /// "gguf/blocks.gguf". The test fails when there is no such thing.
 std::string Golden(const std::string& name);
 
+/// The folder of a published tokenizer ("llama3_1", "qwen3", ...; SharedData), unpacked once a
+/// process. Nothing when absent: the test says SKIP.
+std::optional<std::string> PublishedTokenizer(const std::string& name);
+
 /// The default model SmolLM2-135M-Instruct in Q4_1: the file named by NG_SMOLLM2, else the one that
 /// deploy/fetch-default-model leaves in the cache folder. Nothing when absent: the test says SKIP.
 std::optional<std::string> SmolLm2();
