@@ -88,11 +88,11 @@ void Ops::MatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
   DoMatMulAdd(y, x, w);
 }
 
-void Ops::MatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) {
+void Ops::MatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {
   CheckMatMul(y, x, gate_up);
   NG_CHECK(gate_up.gated());
   if (y.shape.elements() == 0) return;
-  DoMatMulSiluGated(y, x, gate_up);
+  DoMatMulGated(y, x, gate_up, activation);
 }
 
 void Ops::Add(Tensor y, ConstTensor x) {
@@ -116,6 +116,32 @@ void Ops::Attention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Ba
   NG_CHECK(out.shape == Shape({batch.rows(), spec.query_heads * kv.head_dim}));
   if (batch.rows() == 0) return;
   DoAttention(out, qkv, kv, batch, spec);
+}
+
+void Ops::ShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                           const StateLayerView& state, const Batch& batch) {
+  const int64_t columns = state.columns;
+  NG_CHECK(IsActivation(out) && out.dtype == state.dtype && bcu.dtype == state.dtype);
+  NG_CHECK(out.shape == Shape({batch.rows(), columns}));
+  NG_CHECK(bcu.shape == Shape({batch.rows(), 3 * columns}));
+  NG_CHECK(state.rows >= 0 && state.rows < kConvolutionTapsMax);
+  NG_CHECK(taps.dtype == DType::kF32 && taps.shape == Shape({state.rows + 1, columns}));
+  NG_CHECK(bias.data == nullptr || bias.dtype == DType::kF32);
+  NG_CHECK(bias.data == nullptr || bias.shape == Shape({columns}));
+  const auto sequences = static_cast<size_t>(batch.sequences());
+  NG_CHECK(batch.state_slots.size() == sequences && batch.state_sources.size() == sequences);
+  for (size_t s = 0; s < sequences; ++s) {
+    NG_CHECK(batch.state_slots[s] >= -1 && batch.state_slots[s] < state.slots);
+    NG_CHECK(batch.state_sources[s] >= -1 && batch.state_sources[s] < state.slots);
+  }
+  if (out.shape.elements() == 0) return;
+  DoShortConvolution(out, bcu, taps, bias, state, batch);
+}
+
+void Ops::Softcap(Tensor y, float cap) {
+  NG_CHECK(y.dtype == DType::kF32 && y.shape.rank() == 2 && cap > 0);
+  if (y.shape.elements() == 0) return;
+  DoSoftcap(y, cap);
 }
 
 void Ops::GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {

@@ -79,6 +79,19 @@ struct KvLayerView {
   void* data = nullptr;
 };
 
+/// Most taps of a short convolution.
+inline constexpr int kConvolutionTapsMax = 16;
+
+/// One short convolution's recurrent state: slot i is [rows, columns] at data + i * slot_bytes.
+struct StateLayerView {
+  int rows = 0;  // taps but one
+  int columns = 0;
+  DType dtype = DType::kBF16;
+  int slots = 0;
+  int64_t slot_bytes = 0;
+  void* data = nullptr;
+};
+
 /// How the heads of one layer attend.
 struct AttentionSpec {
   int query_heads =
@@ -125,7 +138,7 @@ class Ops {
   /// ResourceExhausted without memory, or the first error of `rows`. kInt8: one scale for each
   /// output, max|w| / 127.
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, RowSource rows);
-  /// A gate and an up projection in one, for MatMulSiluGated. spec.outputs counts each one's;
+  /// A gate and an up projection in one, for MatMulGated. spec.outputs counts each one's;
   /// spec.bias [2 * outputs] holds the gate's, then the up's.
   absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const MatrixSpec& spec, RowSource gate,
                                                     RowSource up);
@@ -167,9 +180,11 @@ class Ops {
   /// y += x W^T + bias, rounded once. Shapes as MatMul.
   void MatMulAdd(Tensor y, ConstTensor x, const Matrix& w);
 
-  /// y[r, n] = SiLU(gate[n] . x[r]) * (up[n] . x[r]), rounded once, for a gated matrix; biases are
-  /// added before SiLU and before the product. Shapes as MatMul.
-  void MatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up);
+  /// y[r, n] = act(gate[n] . x[r]) * (up[n] . x[r]), rounded once, for a gated matrix; biases are
+  /// added before `activation` and before the product. Shapes as MatMul.
+  ///   SiLU(x)       x / (1 + exp(-x))
+  ///   GELU-tanh(x)  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
+  void MatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation);
 
   /// y += x, rounded once.   y, x  [rows, columns]  the same dtype
   void Add(Tensor y, ConstTensor x);
@@ -187,6 +202,23 @@ class Ops {
   ///   qkv  as RopeAndWriteKv left it
   void Attention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                  const AttentionSpec& spec);
+
+  /// out[t, c] = C[t, c] * z[t, c]
+  /// z[t, c]   = bias[c] + sum over j < K of taps[j, c] * g[t - (K - 1) + j, c]
+  /// g[t, c]   = B[t, c] * U[t, c] of the sequence; before its first row the K - 1 rows of its
+  ///             source slot, oldest first, zeros for the source -1
+  ///   out   [rows, columns]      the dtype of the state
+  ///   bcu   [rows, 3 * columns]  B, C, U in this order; the dtype of the state
+  ///   taps  [K, columns]         f32, K - 1 = state.rows; the last one meets the current token
+  ///   bias  [columns]            f32, or without data: none
+  /// g, z and out are rounded to the dtype, sums are f32 (models.md 2.3). Afterwards the slot of
+  /// each sequence, unless -1, holds the last K - 1 rows of its source and its g together. A slot
+  /// that is written is read by its own sequence at most.
+  void ShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                        const StateLayerView& state, const Batch& batch);
+
+  /// y = cap * tanh(y / cap), for a cap above 0.   y  [rows, columns]  f32
+  void Softcap(Tensor y, float cap);
 
   /// y[i] = x[rows[i]]
   ///   y  [count, columns], x  [any, columns]  the same dtype
@@ -215,12 +247,16 @@ class Ops {
                               bool rounds_before_weight) = 0;
   virtual void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) = 0;
   virtual void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) = 0;
-  virtual void DoMatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) = 0;
+  virtual void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
+                             Activation activation) = 0;
   virtual void DoAdd(Tensor y, ConstTensor x) = 0;
   virtual void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
                                 const KvLayerView& kv, const Batch& batch) = 0;
   virtual void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                            const AttentionSpec& spec) = 0;
+  virtual void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                                  const StateLayerView& state, const Batch& batch) = 0;
+  virtual void DoSoftcap(Tensor y, float cap) = 0;
   virtual void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) = 0;
   virtual std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                              int vocab_size) = 0;

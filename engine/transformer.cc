@@ -162,7 +162,7 @@ ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
         },
         layer.block);
     Norm(a.normed, a.hidden, layer.ffn_norm);
-    ops_.MatMulSiluGated(a.gated, a.normed, *layer.gate_up);
+    ops_.MatMulGated(a.gated, a.normed, *layer.gate_up, config_.activation);
     AddProjection(a, a.gated, *layer.down, layer.post_ffn_norm);
   }
   return a.hidden;

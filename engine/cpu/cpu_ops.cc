@@ -11,6 +11,7 @@
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_pages.h"
 #include "engine/cpu/rope.h"
+#include "engine/cpu/short_convolution.h"
 
 namespace neurogrid {
 namespace {
@@ -159,9 +160,9 @@ void CpuOps::DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
   neurogrid::MatMulAdd(cpu_, y, x, matrix.packed(), matrix.bias(), matmul_scratch_);
 }
 
-void CpuOps::DoMatMulSiluGated(Tensor y, ConstTensor x, const Matrix& gate_up) {
+void CpuOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {
   const CpuMatrix& matrix = CpuMatrix::Of(gate_up);
-  neurogrid::MatMulSiluGated(cpu_, y, x, matrix.packed(), matrix.bias(), matmul_scratch_);
+  neurogrid::MatMulGated(cpu_, y, x, matrix.packed(), matrix.bias(), activation, matmul_scratch_);
 }
 
 void CpuOps::DoAdd(Tensor y, ConstTensor x) {
@@ -191,6 +192,18 @@ void CpuOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, con
                                        .softcap = spec.softcap,
                                        .window = spec.window};
   neurogrid::Attention(cpu_, out, qkv, LayerOf(kv), batch, parameters, attention_scratch_);
+}
+
+void CpuOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                                const StateLayerView& state, const Batch& batch) {
+  neurogrid::ShortConvolution(cpu_, out, bcu, taps.as<float>(), bias.as<float>(), state, batch);
+}
+
+void CpuOps::DoSoftcap(Tensor y, float cap) {
+  const Kernels& kernels = KernelsFor(cpu_.instructions);
+  ForRows(cpu_, y.shape[0], [&](int64_t row, int) {
+    kernels.softcap(y.as<float>() + row * y.shape[1], y.shape[1], cap);
+  });
 }
 
 void CpuOps::DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {

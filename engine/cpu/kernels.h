@@ -12,7 +12,7 @@ namespace neurogrid {
 inline constexpr int kPanelRowsMax =
     192;  // rows of one PanelJob: 48 KiB of sums, beside a panel in L2
 
-enum class Epilogue { kStore, kAdd, kSiluGated };
+enum class Epilogue { kStore, kAdd, kSiluGated, kGeluGated };
 
 /// One panel of weights times some rows of activations.
 struct PanelJob {
@@ -78,6 +78,26 @@ constexpr int64_t AttentionWorkFloats(int padded_dim) {
          AttentionStateFloats(kAttentionRowsMax, padded_dim);
 }
 
+/// Some channels of one sequence through a short convolution. Pointers stand at the first of them.
+struct ConvolutionJob {
+  bool is_bf16;      // activations and states; else f32
+  int rows;          // of the sequence in this batch
+  int channels;      // of this job
+  int taps_count;    // at most kConvolutionTapsMax
+  const uint8_t* b;  // [rows]
+  const uint8_t* c;  // [rows]
+  const uint8_t* u;  // [rows]
+  int64_t in_stride_bytes;
+  uint8_t* out;  // [rows]
+  int64_t out_stride_bytes;
+  const float* taps;  // [taps_count] rows of taps_stride
+  int64_t taps_stride;
+  const float* bias;      // or null
+  const uint8_t* source;  // [taps_count - 1] rows of the state read, or null: zeros
+  uint8_t* target;        // the same of the state written, perhaps the source; or null
+  int64_t state_stride_bytes;
+};
+
 struct Kernels {
   void (*multiply_panel)(const PanelJob& job);
 
@@ -100,6 +120,12 @@ struct Kernels {
   /// Rotates a head of 2 * half elements in place.
   void (*rotate_bf16)(uint16_t* x, const float* cosines, const float* sines, int half);
   void (*rotate_f32)(float* x, const float* cosines, const float* sines, int half);
+
+  /// The contract of Ops::ShortConvolution for one job.
+  void (*convolve)(const ConvolutionJob& job);
+
+  /// y = cap * tanh(y / cap).
+  void (*softcap)(float* y, int64_t count, float cap);
 
   double (*sum_of_exponentials)(const float* values, int64_t count, float maximum, float scale);
 

@@ -1,5 +1,6 @@
 // The kernels in AVX-512 with BF16 and VNNI.
 #include "engine/cpu/kernels_attention.h"
+#include "engine/cpu/kernels_convolution.h"
 #include "engine/cpu/kernels_matmul.h"
 #include "engine/cpu/kernels_rows.h"
 
@@ -15,6 +16,8 @@ const Kernels kAvx512Kernels = {
     .rms_norm_f32 = RmsNormF32,
     .rotate_bf16 = RotateBf16,
     .rotate_f32 = RotateF32,
+    .convolve = Convolve,
+    .softcap = Softcap,
     .sum_of_exponentials = SumExponentials,
     .sum_memory = SumMemory,
     .chain_dots = ChainDots,

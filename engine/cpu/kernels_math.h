@@ -32,6 +32,16 @@ inline Simd::Float Silu(Simd::Float x) {
   return S::Div(x, S::Add(S::Set(1.0f), Exp(S::Sub(S::Zero(), x))));
 }
 
+/// x / 2 * (1 + tanh u) = x / (1 + e^-2u) with u = sqrt(2 / pi) (x + 0.044715 x^3): no cancellation
+/// where tanh u is near -1.
+inline Simd::Float Gelu(Simd::Float x) {
+  using S = Simd;
+  constexpr float kLinear = -1.5957691216057308f;             // -2 sqrt(2 / pi)
+  constexpr float kCubic = -1.5957691216057308f * 0.044715f;  // and of x^2 beside it
+  const S::Float factor = S::Fma(S::Mul(x, x), S::Set(kCubic), S::Set(kLinear));
+  return S::Div(x, S::Add(S::Set(1.0f), Exp(S::Mul(x, factor))));
+}
+
 /// Within 2e-7 of tanh x.
 inline Simd::Float Tanh(Simd::Float x) {
   using S = Simd;

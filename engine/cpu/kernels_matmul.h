@@ -142,9 +142,11 @@ inline void FinishRow(const PanelJob& job, int row, float* v) {
   if (job.up_bias != nullptr) {
     for (int i = 0; i < job.outputs; ++i) v[32 + i] += job.up_bias[i];
   }
-  if (job.epilogue == Epilogue::kSiluGated) {
+  if (job.epilogue == Epilogue::kSiluGated || job.epilogue == Epilogue::kGeluGated) {
+    const bool silu = job.epilogue == Epilogue::kSiluGated;
     for (int i = 0; i < 32; i += 16) {
-      Simd::Store(v + i, Simd::Mul(Silu(Simd::Load(v + i)), Simd::Load(v + 32 + i)));
+      const Simd::Float gate = Simd::Load(v + i);
+      Simd::Store(v + i, Simd::Mul(silu ? Silu(gate) : Gelu(gate), Simd::Load(v + 32 + i)));
     }
   }
   const int64_t size = job.y_is_bf16 ? 2 : 4;

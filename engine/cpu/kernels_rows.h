@@ -111,6 +111,15 @@ void RotateF32(float* x, const float* cosines, const float* sines, int half) {
   }
 }
 
+void Softcap(float* y, int64_t count, float cap) {
+  const Simd::Float c = Simd::Set(cap);
+  for (int64_t i = 0; i < count; i += 16) {
+    uint8_t* p = reinterpret_cast<uint8_t*>(y + i);
+    const Simd::Float v = LoadSome(p, false, count - i);
+    StoreSome(p, false, Simd::Mul(c, Tanh(Simd::Div(v, c))), count - i);
+  }
+}
+
 double SumExponentials(const float* values, int64_t count, float maximum, float scale) {
   const Simd::Float shift = Simd::Set(maximum);
   const Simd::Float factor = Simd::Set(scale);

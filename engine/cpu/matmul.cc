@@ -51,6 +51,16 @@ PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w
           is_int ? scratch.scales() : nullptr};
 }
 
+Epilogue EpilogueOf(Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return Epilogue::kSiluGated;
+    case Activation::kGeluTanh:
+      return Epilogue::kGeluGated;
+  }
+  NG_CHECK(false);
+}
+
 /// How rows are cut into jobs: few enough rows for the sums' space, equal to within a row.
 int64_t RowBlocks(int64_t rows) { return (rows + kPanelRowsMax - 1) / kPanelRowsMax; }
 
@@ -129,10 +139,10 @@ void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatri
   Multiply(cpu, Epilogue::kAdd, y, x, w, bias, scratch);
 }
 
-void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
-                     const float* bias, const MatMulScratch& scratch) {
+void MatMulGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
+                 const float* bias, Activation activation, const MatMulScratch& scratch) {
   NG_CHECK(gate_up.gated());
-  Multiply(cpu, Epilogue::kSiluGated, y, x, gate_up, bias, scratch);
+  Multiply(cpu, EpilogueOf(activation), y, x, gate_up, bias, scratch);
 }
 
 }  // namespace neurogrid

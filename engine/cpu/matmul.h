@@ -8,6 +8,7 @@
 #include "common/tensor.h"
 #include "engine/cpu/cpu_context.h"
 #include "engine/cpu/packed_matrix.h"
+#include "engine/model/model_config.h"
 
 namespace neurogrid {
 
@@ -47,9 +48,9 @@ void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& 
 void MatMulAdd(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
                const float* bias, const MatMulScratch& scratch);
 
-/// y[r, n] = SiLU(gate[n] . x[r] + bias[n]) * (up[n] . x[r] + bias[outputs + n]) for a gated
+/// y[r, n] = act(gate[n] . x[r] + bias[n]) * (up[n] . x[r] + bias[outputs + n]) for a gated
 /// matrix, rounded once. `bias` [2 * outputs], or null. Shapes as MatMul.
-void MatMulSiluGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
-                     const float* bias, const MatMulScratch& scratch);
+void MatMulGated(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& gate_up,
+                 const float* bias, Activation activation, const MatMulScratch& scratch);
 
 }  // namespace neurogrid

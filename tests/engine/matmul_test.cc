@@ -1,6 +1,7 @@
 #include "engine/cpu/matmul.h"
 
 #include <cmath>
+#include <numbers>
 #include <vector>
 
 #include "catch2/catch_test_macros.hpp"
@@ -173,12 +174,33 @@ TEST_CASE("MatMul is the product of activations and weights", "[cpu]") {
   }
 }
 
-TEST_CASE("MatMulSiluGated is SiLU of one product times the other", "[cpu]") {
+/// An activation in f64, and how far an f32 one may stray from it, in units of its value.
+struct Activated {
+  Activated(Activation activation, double x) {
+    // exp is good to 2 ulps (4 units); sum, quotient and product round once each.
+    units = 7;
+    if (activation == Activation::kSilu) {
+      value = x / (1 + std::exp(-x));
+    } else {
+      const double u = std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x);
+      value = x / 2 * (1 + std::tanh(u));
+      // Before exp, -2u rounds in two constants, the square, the sum and the product: 4 units of
+      // it.
+      units += 4 * std::fabs(2 * u);
+    }
+  }
+  double value;
+  double units;
+};
+
+TEST_CASE("MatMulGated is the activation of one product times the other", "[cpu]") {
+  const Activation activation = GENERATE(Activation::kSilu, Activation::kGeluTanh);
   const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
   const auto [rows, outputs, inputs] =
       GENERATE(table<int64_t, int64_t, int64_t>({{1, 32, 64}, {5, 97, 48}, {9, 64, 77}}));
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
-  CAPTURE(static_cast<int>(format), rows, outputs, inputs, NameOf(set));
+  CAPTURE(static_cast<int>(activation), static_cast<int>(format), rows, outputs, inputs,
+          NameOf(set));
   ThreadPool pool(2);
   const CpuContext cpu = {&pool, set};
   Case gate = MakeCase(format, rows, outputs, inputs);
@@ -190,35 +212,51 @@ TEST_CASE("MatMulSiluGated is SiLU of one product times the other", "[cpu]") {
                                                     Rows{gate.w, inputs}, Rows{up.w, inputs})
                                 .value();
   CHECK(both.bytes() == PackedMatrix::BytesFor(format, outputs, inputs, true));
-  // The two products alone have the same bits, so only the gate's own arithmetic is in question.
-  std::vector<float> g(static_cast<size_t>(rows * outputs)), u(g), y(g);
-  MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
-         nullptr, scratch);
-  MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
-         nullptr, scratch);
-  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, nullptr, scratch);
-  double worst = 0;
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
-    worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
-  }
-  // exp is good to 2 ulps (4 units); sum, quotient and product round once each.
-  CHECK(worst <= 7 * kF32Unit);
-
-  // Biases enter the products, which round once more each.
   const std::vector<float> bias = Widen(RandomBf16(10, 2 * outputs));
-  const auto count = static_cast<size_t>(outputs);
-  MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
-         bias.data(), scratch);
-  MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
-         bias.data() + count, scratch);
-  MatMulSiluGated(cpu, View(y, {rows, outputs}), Activations(gate), both, bias.data(), scratch);
-  worst = 0;
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double expected = double{g[i]} / (1 + std::exp(-double{g[i]})) * double{u[i]};
-    worst = std::max(worst, std::fabs(double{y[i]} - expected) / (std::fabs(expected) + 1e-30));
+  // Biases enter the products, which round once more each.
+  for (const float* b : {static_cast<const float*>(nullptr), bias.data()}) {
+    CAPTURE(b != nullptr);
+    const float* up_bias = b == nullptr ? nullptr : b + outputs;
+    // The two products alone have the same bits, so only the gate's own arithmetic is in question.
+    std::vector<float> g(static_cast<size_t>(rows * outputs)), u(g), y(g);
+    MatMul(cpu, View(g, {rows, outputs}), Activations(gate), PackRows(pool, format, gate.w, inputs),
+           b, scratch);
+    MatMul(cpu, View(u, {rows, outputs}), Activations(gate), PackRows(pool, format, up.w, inputs),
+           up_bias, scratch);
+    MatMulGated(cpu, View(y, {rows, outputs}), Activations(gate), both, b, activation, scratch);
+    double worst = 0;
+    for (size_t i = 0; i < y.size(); ++i) {
+      const Activated a(activation, double{g[i]});
+      const double expected = a.value * double{u[i]};
+      worst = std::max(
+          worst, std::fabs(double{y[i]} - expected) / (a.units * (std::fabs(expected) + 1e-30)));
+    }
+    CHECK(worst <= kF32Unit);
   }
-  CHECK(worst <= 7 * kF32Unit);
+}
+
+TEST_CASE("activations of extreme gates stay finite and instruction sets agree on them", "[cpu]") {
+  const Activation activation = GENERATE(Activation::kSilu, Activation::kGeluTanh);
+  // A product with one input and weight 1 for the gate and for the up projection: y = act(x) x.
+  const std::vector<float> ones(32, 1.0f);
+  std::vector<float> x = {0, -0.0f, 1e-20f, -1e-20f, 1, -1, 5, -5, 9, -9, 40, -40, 1e9f, -1e9f};
+  const auto rows = static_cast<int64_t>(x.size());
+  ThreadPool pool(1);
+  const PackedMatrix both =
+      PackedMatrix::PackGated(pool, Format::kF32, 32, 1, Rows{ones, 1}, Rows{ones, 1}).value();
+  std::vector<std::vector<float>> results;
+  for (const InstructionSet set : InstructionSets()) {
+    std::vector<float> y(static_cast<size_t>(rows) * 32);
+    MatMulGated({&pool, set}, View(y, {rows, 32}), View(x, {rows, 1}), both, nullptr, activation,
+                MatMulScratch::Allocate(rows, 1).value());
+    for (const float value : y) REQUIRE(std::isfinite(value));
+    // Far from zero the activation is the identity or nothing.
+    CHECK(y[12 * 32] == 1e9f * 1e9f);
+    CHECK(std::fabs(y[13 * 32]) < 1e-10f);
+    CHECK(y[0] == 0);
+    results.push_back(y);
+  }
+  CHECK(SameBits(results.front(), results.back()));
 }
 
 TEST_CASE("a row's product has the same bits in any company", "[cpu]") {

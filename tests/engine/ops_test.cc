@@ -118,6 +118,24 @@ TEST_CASE("Embed reads rows of a packed table exactly", "[ops]") {
   }
 }
 
+TEST_CASE("Softcap bends values towards its bound", "[ops]") {
+  const std::unique_ptr<Device> device = Cpu();
+  const float cap = GENERATE(3.0f, 30.0f);
+  Values y(DType::kF32, 21, 37, 10);
+  for (size_t i = 0; i < y.Count(); ++i) y.f32[i] *= static_cast<float>(i % 40);
+  y.f32[0] = 1e30f;
+  y.f32[1] = -1e30f;
+  const Values before = y;
+  device->ops().Softcap(y.view(), cap);
+  double worst = 0;
+  for (size_t i = 0; i < y.Count(); ++i) {
+    worst = std::max(worst, std::abs(y.at(i) - cap * std::tanh(before.at(i) / cap)));
+  }
+  CHECK(worst <= 3e-7 * cap);  // tanh within 2e-7, a product within 2^-24
+  CHECK(y.f32[0] == cap);
+  CHECK(y.f32[1] == -cap);
+}
+
 TEST_CASE("GatherRows copies the rows it is told", "[ops]") {
   const DType dtype = GENERATE(DType::kF32, DType::kBF16);
   const std::unique_ptr<Device> device = Cpu();
