@@ -12,6 +12,7 @@ inline constexpr int kHiddenSizeMax = 65536;
 inline constexpr int kFfnSizeMax = 1 << 19;
 inline constexpr int kHeadsMax = 1024;
 inline constexpr int kHeadDimMax = 512;
+inline constexpr int kConvTapsMax = 64;
 inline constexpr int kVocabSizeMax = 1 << 22;
 inline constexpr int kPositionsMax = 1 << 30;
 inline constexpr int kEosIdsMax = 1024;

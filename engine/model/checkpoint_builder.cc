@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "common/digest.h"
 #include "engine/model/config_gguf.h"
 #include "engine/model/config_json.h"
@@ -29,6 +30,21 @@ std::string Words(const ConstTensor& tensor) {
   return absl::StrCat(InfoOf(tensor.dtype).name, " ", tensor.shape.ToString());
 }
 
+/// A name of the table for a tensor of a file that holds more than the language model. Empty for
+/// its other parts.
+std::string InnerName(const Architecture& row, const std::string& name) {
+  if (row.wrapper_name.empty()) return name;
+  absl::string_view rest = name;
+  absl::string_view part = name;
+  absl::ConsumePrefix(&part, "model.");
+  if (absl::StartsWith(part, "vision_tower.") || absl::StartsWith(part, "multi_modal_projector.")) {
+    return "";
+  }
+  if (absl::ConsumePrefix(&rest, "model.language_model.")) return absl::StrCat("model.", rest);
+  absl::ConsumePrefix(&rest, "language_model.");
+  return std::string(rest);
+}
+
 /// Heads of a tensor whose rows GGUF interleaves; 0 for the others.
 int InterleavedHeads(const Architecture& row, const ModelConfig& config, absl::string_view name) {
   if (!row.gguf_interleaves_heads) return 0;
@@ -44,8 +60,8 @@ int InterleavedHeads(const Architecture& row, const ModelConfig& config, absl::s
 std::string ConfigWords(const ModelConfig& c) {
   std::string words = absl::StrCat(
       c.architecture, " ", c.hidden_size, " ", c.ffn_size, " ", c.query_heads, " ", c.kv_heads, " ",
-      c.head_dim, " ", c.vocab_size, " ", c.max_positions, " ", c.conv_taps, " ", c.norm_epsilon,
-      " ", c.norm_offset, " ", c.norm_rounds_before_weight);
+      c.head_dim, " ", c.vocab_size, " ", c.max_positions, " ", c.conv_taps, " ", c.conv_bias, " ",
+      c.norm_epsilon, " ", c.norm_offset, " ", c.norm_rounds_before_weight);
   absl::StrAppend(&words, " ", c.attention_scale, " ", c.attention_softcap, " ", c.final_softcap,
                   " ", c.embedding_scale, " ", static_cast<int>(c.activation), " ",
                   c.tied_embeddings, " ", c.qkv_bias, c.output_bias, c.mlp_bias);
@@ -97,12 +113,14 @@ absl::Status CheckpointBuilder::AddFolder() {
   for (SafetensorsFile& file : files) {
     for (SafetensorsFile::NamedTensor& named : file.tensors) {
       if (absl::EndsWith(named.name, ".rotary_emb.inv_freq")) continue;  // computed, not read
-      if (checkpoint_->weights_.Has(named.name)) {
-        return absl::InvalidArgumentError(absl::StrCat(file.file.path(), ": tensor ",
-                                                       absl::CHexEscape(named.name),
-                                                       " also stands in another file"));
+      std::string name = InnerName(*row_, named.name);
+      if (name.empty()) continue;
+      if (checkpoint_->weights_.Has(name)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(file.file.path(), ": tensor ", absl::CHexEscape(named.name),
+                         " also stands in another file or under another prefix"));
       }
-      checkpoint_->weights_.Add(std::move(named.name), {named.tensor, file.file.path()});
+      checkpoint_->weights_.Add(std::move(name), {named.tensor, file.file.path()});
     }
     checkpoint_->shards_.push_back(std::move(file.file));
   }

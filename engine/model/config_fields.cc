@@ -20,6 +20,11 @@ const Json* ConfigFields::Find(absl::string_view key) const {
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
+bool ConfigFields::IsNull(absl::string_view key) const {
+  const Json* value = object_.Find(key);
+  return value != nullptr && value->is_null();
+}
+
 void ConfigFields::Fail(absl::string_view what) {
   status_.Update(absl::InvalidArgumentError(absl::StrCat(where_, ": ", what)));
 }

@@ -21,6 +21,8 @@ class ConfigFields {
   /// Null when missing or null.
   const Json* Find(absl::string_view key) const;
   bool Has(absl::string_view key) const { return Find(key) != nullptr; }
+  /// There and null, for the few keys where that is not the same as missing.
+  bool IsNull(absl::string_view key) const;
 
   /// In [min, max]. Missing: the fallback, or an error without one.
   int64_t Integer(absl::string_view key, int64_t min, int64_t max, std::optional<int64_t> fallback);

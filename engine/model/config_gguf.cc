@@ -295,7 +295,7 @@ absl::StatusOr<ModelConfig> ConfigOfGguf(const Gguf& gguf, std::vector<std::stri
       static_cast<int>(keys.Integer("attention.sliding_window", 0, kPositionsMax, 0));
   for (LayerConfig& layer : config.layers) layer.window = window;
   NG_RETURN_IF_ERROR(keys.status());
-  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
+  config.attention_scale = AttentionScale(config.head_dim);
   config.tied_embeddings = gguf.FindTensor("output.weight") == nullptr;
   config.qkv_bias = gguf.FindTensor("blk.0.attn_q.bias") != nullptr;
   config.output_bias = gguf.FindTensor("blk.0.attn_output.bias") != nullptr;

@@ -10,137 +10,77 @@
 #include "common/mapped_file.h"
 #include "engine/model/architecture.h"
 #include "engine/model/config_fields.h"
+#include "engine/model/config_keys.h"
+#include "engine/model/layer_config.h"
 
 namespace neurogrid {
 namespace {
 
-/// Keys that concern training, caching, bookkeeping or other programs, and such as name code
-/// (auto_map: never followed).
-constexpr absl::string_view kIgnoredKeys[] = {"_name_or_path",
-                                              "_attn_implementation",
-                                              "architectures",
-                                              "attention_dropout",
-                                              "auto_map",
-                                              "dtype",
-                                              "initializer_range",
-                                              "is_llama_config",
-                                              "layer_types",
-                                              "pad_token_id",
-                                              "pretraining_tp",
-                                              "rope_interleaved",
-                                              "tokenizer_class",
-                                              "torch_dtype",
-                                              "transformers.js_config",
-                                              "transformers_version",
-                                              "unk_token_id",
-                                              "unsloth_fixed",
-                                              "unsloth_version",
-                                              "use_cache"};
+/// The numbers of a family, wherever they stand in the file.
+struct Source {
+  const Architecture* row = nullptr;
+  const Json* config = nullptr;  // the whole file, or its text_config
+  std::string where;             // opens errors about `config`
+};
 
-constexpr absl::string_view kReadKeys[] = {"model_type",
-                                           "hidden_size",
-                                           "intermediate_size",
-                                           "num_hidden_layers",
-                                           "num_attention_heads",
-                                           "num_key_value_heads",
-                                           "head_dim",
-                                           "vocab_size",
-                                           "max_position_embeddings",
-                                           "rms_norm_eps",
-                                           "hidden_act",
-                                           "tie_word_embeddings",
-                                           "attention_bias",
-                                           "mlp_bias",
-                                           "rope_theta",
-                                           "rope_scaling",
-                                           "rope_parameters",
-                                           "partial_rotary_factor",
-                                           "bos_token_id",
-                                           "eos_token_id"};
-
-template <size_t N>
-bool Contains(const absl::string_view (&list)[N], absl::string_view key) {
-  return std::find(std::begin(list), std::end(list), key) != std::end(list);
+/// architectures[0], empty when missing.
+std::string ClassOf(const Json& root) {
+  const Json* classes = root.Find("architectures");
+  if (classes == nullptr || !classes->is_array() || classes->as_array().empty() ||
+      !classes->as_array()[0].is_string()) {
+    return "";
+  }
+  return classes->as_array()[0].as_string();
 }
 
-bool IsPositive(const Json& value) { return value.is_number() && value.as_number() > 0; }
-bool IsTrue(const Json& value) { return value.is_bool() && value.as_bool(); }
-bool IsOn(const Json& value) { return IsTrue(value) || IsPositive(value); }
-
-/// Whether a key changes the maths in a way that no family here has; null values have been skipped.
-bool IsRefused(absl::string_view key, const Json& value) {
-  if (key == "quantization_config") return true;
-  if (key == "num_experts" || key == "num_local_experts" || key == "n_routed_experts") {
-    return IsOn(value);
-  }
-  if (key == "use_bidirectional_attention" || key == "use_qk_norm" || key == "rope_interleaved" ||
-      key == "is_encoder_decoder" || key == "use_sliding_window") {
-    return IsOn(value);
-  }
-  if (key == "partial_rotary_factor") return !value.is_number() || value.as_number() != 1.0;
-  if (absl::EndsWith(key, "_multiplier")) return !value.is_number() || value.as_number() != 1.0;
-  return key == "logit_scale" || key == "clip_qkv" || key == "no_rope_layers" ||
-         absl::EndsWith(key, "softcapping") || absl::EndsWith(key, "softcap");
-}
-
-absl::Status CheckKeys(const Json& root, const std::string& file,
-                       std::vector<std::string>* warnings) {
-  for (const JsonMember& member : root.as_object()) {
-    if (member.value.is_null()) continue;
-    if (IsRefused(member.key, member.value)) {
-      return absl::UnimplementedError(absl::StrCat(
-          file, ": ", member.key, " changes what the model computes and is not supported"));
-    }
-    if (!Contains(kIgnoredKeys, member.key) && !Contains(kReadKeys, member.key)) {
-      warnings->push_back(
-          absl::StrCat(file, ": ", member.key.substr(0, 100), " is not known and has no effect"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckLayerTypes(const Json& root, const std::string& file, int layers) {
-  const Json* types = root.Find("layer_types");
-  if (types == nullptr || types->is_null()) return absl::OkStatus();
-  if (!types->is_array() || static_cast<int>(types->as_array().size()) != layers) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file, ": layer_types must be a list with a name for each of the ", layers, " layers"));
-  }
-  for (const Json& type : types->as_array()) {
-    if (!type.is_string() || type.as_string() != "full_attention") {
-      return absl::UnimplementedError(absl::StrCat(file, ": layer_types holds ",
-                                                   ToString(type).substr(0, 60),
-                                                   "; this family has full_attention layers only"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-/// The row of model_type, or of architectures[0] where that is missing.
-absl::StatusOr<const Architecture*> FindRow(const Json& root, const std::string& file) {
+/// model_type, or the one that architectures[0] stands for where that is missing.
+absl::StatusOr<std::string> TypeOf(const Json& root, const std::string& file) {
   ConfigFields fields(root, file);
   const std::string type = fields.String("model_type", "");
-  const Json* classes = fields.Find("architectures");
   NG_RETURN_IF_ERROR(fields.status());
-  std::string name;
-  if (classes != nullptr && classes->is_array() && !classes->as_array().empty() &&
-      classes->as_array()[0].is_string()) {
-    name = classes->as_array()[0].as_string();
+  if (!type.empty()) return type;
+  const std::string name = ClassOf(root);
+  for (const Architecture& row : Architectures()) {
+    if (name.empty()) break;
+    if (row.class_name == name) return std::string(row.name);
+    if (row.wrapper_class_name == name) return std::string(row.wrapper_name);
   }
-  if (!name.empty() && !absl::EndsWith(name, "ForCausalLM")) {
-    return absl::UnimplementedError(
-        absl::StrCat(file, ": architectures names ", name.substr(0, 100), ", no ...ForCausalLM"));
-  }
-  if (type.empty()) {
-    for (const Architecture& row : Architectures()) {
-      if (row.class_name == name) return &row;
-    }
-    return absl::InvalidArgumentError(absl::StrCat(file, ": model_type is missing"));
-  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(file, ": model_type is missing",
+                   name.empty() ? "" : " and architectures names " + name.substr(0, 100)));
+}
+
+absl::StatusOr<const Architecture*> RowOf(const std::string& type, const std::string& where) {
   absl::StatusOr<const Architecture*> row = FindArchitecture(type.substr(0, 100));
   if (row.ok()) return row;
   return absl::Status(row.status().code(),
-                      absl::StrCat(file, ": model_type: ", row.status().message()));
+                      absl::StrCat(where, ": model_type: ", row.status().message()));
+}
+
+absl::StatusOr<Source> FindSource(const Json& root, const std::string& file) {
+  NG_ASSIGN_OR_RETURN(const std::string type, TypeOf(root, file));
+  const std::string name = ClassOf(root);
+  const Architecture* wrapped = FindWrapped(type);
+  const bool whole = wrapped != nullptr && name == wrapped->wrapper_class_name;
+  if (!name.empty() && !absl::EndsWith(name, "ForCausalLM") && !whole) {
+    return absl::UnimplementedError(
+        absl::StrCat(file, ": architectures names ", name.substr(0, 100), ", no ...ForCausalLM"));
+  }
+  if (wrapped == nullptr) {
+    NG_ASSIGN_OR_RETURN(const Architecture* row, RowOf(type, file));
+    return Source{row, &root, file};
+  }
+  const Json* text = root.Find("text_config");
+  if (text == nullptr || !text->is_object()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": text_config ", text == nullptr ? "is missing" : "must be an object"));
+  }
+  Source source{wrapped, text, absl::StrCat(file, ": text_config")};
+  if (text->Find("model_type") != nullptr) {
+    NG_ASSIGN_OR_RETURN(const std::string inner, TypeOf(*text, source.where));
+    NG_ASSIGN_OR_RETURN(source.row, RowOf(inner, source.where));
+  }
+  return source;
 }
 
 /// An id, a list of ids, or null for none. Missing: the family's default.
@@ -148,7 +88,7 @@ absl::Status ReadEosIds(const Json& root, const std::string& file, std::optional
                         ModelConfig* config) {
   const Json* value = root.Find("eos_token_id");
   if (value == nullptr) {
-    if (fallback) AddEosId(*fallback, config);
+    if (fallback && *fallback < config->vocab_size) AddEosId(*fallback, config);
     return absl::OkStatus();
   }
   if (value->is_null()) return absl::OkStatus();
@@ -178,8 +118,10 @@ void ReadSizes(ConfigFields& fields, const Architecture& row, ModelConfig* confi
   config->ffn_size = integer("intermediate_size", kFfnSizeMax, defaults.ffn_size);
   config->layers.resize(integer("num_hidden_layers", kLayersMax, defaults.layers));
   config->query_heads = integer("num_attention_heads", kHeadsMax, defaults.query_heads);
-  config->kv_heads = integer("num_key_value_heads", kHeadsMax,
-                             defaults.kv_heads != 0 ? defaults.kv_heads : config->query_heads);
+  // Null means as many as query heads, a missing key the family's number.
+  const bool named = fields.IsNull("num_key_value_heads") || defaults.kv_heads == 0;
+  config->kv_heads =
+      integer("num_key_value_heads", kHeadsMax, named ? config->query_heads : defaults.kv_heads);
   if (!fields.Has("head_dim") && defaults.head_dim == 0 &&
       config->hidden_size % config->query_heads != 0) {
     fields.Fail(absl::StrCat("hidden_size ", config->hidden_size,
@@ -193,36 +135,91 @@ void ReadSizes(ConfigFields& fields, const Architecture& row, ModelConfig* confi
   config->max_positions = integer("max_position_embeddings", kPositionsMax, defaults.max_positions);
 }
 
+/// LFM2 says a width from which the one that counts is computed.
+void ReadBlockWidth(ConfigFields& fields, ModelConfig* config) {
+  int64_t width = fields.Integer("block_ff_dim", 1, kFfnSizeMax, config->ffn_size);
+  if (fields.Bool("block_auto_adjust_ff_dim", true)) {
+    width = 2 * width / 3;
+    if (!fields.IsNull("block_ffn_dim_multiplier")) {
+      width = static_cast<int64_t>(fields.Number("block_ffn_dim_multiplier", 1e-6, 1e6, 1.0) *
+                                   static_cast<double>(width));
+      const int64_t multiple = fields.Integer("block_multiple_of", 1, kFfnSizeMax, 256);
+      width = (width + multiple - 1) / multiple * multiple;
+    }
+  }
+  if (width < 1 || width > kFfnSizeMax) {
+    fields.Fail(absl::StrCat("block_ff_dim and its rules give a width of ", width,
+                             " but it must be in [1, ", kFfnSizeMax, "]"));
+  }
+  config->ffn_size = static_cast<int>(width);
+}
+
+void ReadConvolution(ConfigFields& fields, ModelConfig* config) {
+  config->conv_taps = static_cast<int>(fields.Integer("conv_L_cache", 1, kConvTapsMax, 3));
+  config->conv_bias = fields.Bool("conv_bias", false);
+}
+
+/// A cap, 0 for none: null means none, a missing key the family's.
+float ReadSoftcap(ConfigFields& fields, absl::string_view key, double fallback) {
+  if (fields.IsNull(key)) return 0;
+  if (!fields.Has(key)) return static_cast<float>(fallback);
+  return static_cast<float>(fields.Number(key, 1e-3, 1e6, std::nullopt));
+}
+
+/// Everything that changes the maths of a layer beside sizes.
+void ReadMaths(ConfigFields& fields, const Architecture& row, ModelConfig* config) {
+  config->norm_epsilon =
+      static_cast<float>(fields.Number(row.norm_epsilon_key, 1e-12, 1, row.defaults.norm_epsilon));
+  config->norm_offset = row.norm_offset;
+  config->norm_rounds_before_weight = row.norm_rounds_before_weight;
+  config->activation = row.activation;
+  if (!row.activation_key.empty()) {
+    const std::string name(row.activation_name());
+    const std::string found = fields.String(row.activation_key, name);
+    if (found != name) {
+      fields.Fail(absl::StrCat(row.activation_key, " is \"", found.substr(0, 60), "\" but a ",
+                               row.name, " model has ", name));
+    }
+  }
+  double scalar = config->head_dim;
+  if (row.defaults.query_scalar != 0) {
+    scalar = fields.Number("query_pre_attn_scalar", 1e-3, 1e6, row.defaults.query_scalar);
+    config->attention_softcap =
+        ReadSoftcap(fields, "attn_logit_softcapping", row.defaults.attention_softcap);
+    config->final_softcap =
+        ReadSoftcap(fields, "final_logit_softcapping", row.defaults.final_softcap);
+  }
+  config->attention_scale = AttentionScale(scalar);
+  if (row.scales_embedding) {
+    config->embedding_scale =
+        static_cast<float>(std::sqrt(static_cast<double>(config->hidden_size)));
+  }
+  const bool biased = row.HasKey("attention_bias") && fields.Bool("attention_bias", false);
+  config->qkv_bias = row.qkv_bias || biased;
+  config->output_bias = biased;
+  config->mlp_bias = row.HasKey("mlp_bias") && fields.Bool("mlp_bias", false);
+}
+
 absl::StatusOr<ModelConfig> ReadFields(const Json& root, const std::string& file,
                                        const Architecture& row) {
   ModelConfig config;
   config.architecture = std::string(row.name);
   ConfigFields fields(root, file);
   ReadSizes(fields, row, &config);
-  config.norm_epsilon =
-      static_cast<float>(fields.Number("rms_norm_eps", 1e-12, 1, row.defaults.norm_epsilon));
-  config.norm_offset = row.norm_offset;
-  config.norm_rounds_before_weight = row.norm_rounds_before_weight;
-  config.activation = row.activation;
-  const std::string activation = fields.String("hidden_act", "silu");
-  if (activation != "silu") {
-    fields.Fail(absl::StrCat("hidden_act is \"", activation.substr(0, 60), "\" but must be silu"));
-  }
+  if (row.HasKey("block_ff_dim")) ReadBlockWidth(fields, &config);
+  if (!row.tensors.conv_in.empty()) ReadConvolution(fields, &config);
+  ReadMaths(fields, row, &config);
   config.tied_embeddings = fields.Bool("tie_word_embeddings", row.defaults.tied_embeddings);
-  if (row.bias_keys) {
-    config.qkv_bias = fields.Bool("attention_bias", false);
-    config.output_bias = config.qkv_bias;
-    config.mlp_bias = fields.Bool("mlp_bias", false);
+  if (row.HasKey("tie_embedding")) {
+    config.tied_embeddings = fields.Bool("tie_embedding", config.tied_embeddings);
   }
-  const Json* bos = root.Find("bos_token_id");
-  if (bos == nullptr) {
-    config.bos_id = row.defaults.bos_id;
-  } else if (!bos->is_null()) {
+  if (fields.Has("bos_token_id")) {
     config.bos_id =
         static_cast<int32_t>(fields.Integer("bos_token_id", 0, config.vocab_size - 1, 0));
+  } else if (!fields.IsNull("bos_token_id")) {
+    config.bos_id = row.defaults.bos_id;
   }
   NG_RETURN_IF_ERROR(fields.status());
-  config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.head_dim));
   return config;
 }
 
@@ -248,6 +245,8 @@ void AddEosId(int32_t id, ModelConfig* config) {
   if (place == ids.end() || *place != id) ids.insert(place, id);
 }
 
+float AttentionScale(double scalar) { return static_cast<float>(std::pow(scalar, -0.5)); }
+
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& where) {
   if (config.query_heads % config.kv_heads != 0) {
     return absl::InvalidArgumentError(
@@ -263,16 +262,21 @@ absl::Status CheckModelConfig(const ModelConfig& config, const std::string& wher
 
 absl::StatusOr<ModelConfig> ParseModelConfig(const Json& root, const std::string& file,
                                              std::vector<std::string>* warnings) {
-  NG_ASSIGN_OR_RETURN(const Architecture* row, FindRow(root, file));
-  NG_RETURN_IF_ERROR(CheckKeys(root, file, warnings));
-  NG_ASSIGN_OR_RETURN(ModelConfig config, ReadFields(root, file, *row));
-  NG_RETURN_IF_ERROR(CheckLayerTypes(root, file, config.layers_count()));
-  NG_ASSIGN_OR_RETURN(RopeParameters rope,
-                      ParseRope(root, file, "full_attention", row->defaults.rope_theta,
-                                config.max_positions, warnings));
-  config.ropes.push_back(std::move(rope));
-  NG_RETURN_IF_ERROR(ReadEosIds(root, file, row->defaults.eos_id, &config));
-  NG_RETURN_IF_ERROR(CheckModelConfig(config, file));
+  NG_ASSIGN_OR_RETURN(const Source source, FindSource(root, file));
+  const Architecture& row = *source.row;
+  const bool wrapped = source.config != &root;
+  if (wrapped) NG_RETURN_IF_ERROR(CheckWrapperKeys(root, file, warnings));
+  NG_RETURN_IF_ERROR(CheckConfigKeys(*source.config, source.where, row, warnings));
+  NG_ASSIGN_OR_RETURN(ModelConfig config, ReadFields(*source.config, source.where, row));
+  if (wrapped && source.config->Find("tie_word_embeddings") == nullptr) {
+    ConfigFields outer(root, file);
+    config.tied_embeddings = outer.Bool("tie_word_embeddings", config.tied_embeddings);
+    NG_RETURN_IF_ERROR(outer.status());
+  }
+  NG_RETURN_IF_ERROR(ReadLayers(*source.config, source.where, row, &config, warnings));
+  NG_RETURN_IF_ERROR(ReadEosIds(*source.config, source.where, row.defaults.eos_id, &config));
+  if (wrapped) NG_RETURN_IF_ERROR(ReadEosIds(root, file, std::nullopt, &config));
+  NG_RETURN_IF_ERROR(CheckModelConfig(config, source.where));
   return config;
 }
 

@@ -7,6 +7,7 @@
 #include "absl/strings/string_view.h"
 #include "common/json.h"
 #include "common/status.h"
+#include "engine/model/architecture.h"
 #include "engine/model/model_config.h"
 
 namespace neurogrid {
@@ -24,11 +25,14 @@ absl::Status ApplyGenerationConfig(const Json& root, const std::string& file, Mo
 absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& folder,
                                             std::vector<std::string>* warnings);
 
-/// The rope of the layers of one type, such as "full_attention" (models.md 1.2, RoPE). `root` is
-/// the whole config.json.
+/// The rope of the layers of one type, "full_attention" or "sliding_attention" (models.md 1.2,
+/// RoPE). `root` is the object that holds the model's numbers.
 absl::StatusOr<RopeParameters> ParseRope(const Json& root, const std::string& file,
-                                         absl::string_view layer_type, double default_theta,
+                                         absl::string_view layer_type, const Architecture& row,
                                          int max_positions, std::vector<std::string>* warnings);
+
+/// scalar^-1/2, the factor of attention scores: the scalar is head_dim or a number of the config.
+float AttentionScale(double scalar);
 
 /// What every source of a config must fulfil beyond the range of each number; `where` opens errors.
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& where);

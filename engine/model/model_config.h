@@ -57,14 +57,15 @@ struct ModelConfig {
   int head_dim = 0;
   int vocab_size = 0;  // rows of the embedding
   int max_positions = 0;
-  int conv_taps = 0;  // K of the short convolution; 0 without one
+  int conv_taps = 0;       // K of the short convolution; 0 without one
+  bool conv_bias = false;  // of its three parts
   float norm_epsilon = 1e-5f;
   float norm_offset = 0;                  // 1 for Gemma's (1 + w)
   bool norm_rounds_before_weight = true;  // the Llama form of models.md 1.4
   float attention_scale = 0;
   float attention_softcap = 0;  // 0: none
   float final_softcap = 0;      // 0: none
-  float embedding_scale = 1;
+  float embedding_scale = 1;    // not yet rounded to the dtype of the activations
   Activation activation = Activation::kSilu;
   bool tied_embeddings = false;  // the head is the embedding; no lm_head.weight
   bool qkv_bias = false;

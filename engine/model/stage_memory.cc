@@ -1,6 +1,7 @@
 #include "engine/model/stage_memory.h"
 
 #include "common/check.h"
+#include "engine/model/architecture.h"
 
 namespace neurogrid {
 namespace {
@@ -26,23 +27,61 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
 /// Bytes of an activation or of a cached key: float32 in f32 mode, else bf16.
 int64_t ActivationBytes(Precision precision) { return precision == Precision::kF32 ? 4 : 2; }
 
-ModelMemory::Layer AttentionLayer(const ModelConfig& config, Precision precision) {
+/// The norms and the FFN, which every layer has.
+ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& config,
+                               Precision precision) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_size;
+  ModelMemory::Layer layer;
+  for (const absl::string_view norm :
+       {names.attention_norm, names.post_attention_norm, names.ffn_norm, names.post_ffn_norm}) {
+    if (!norm.empty()) layer.weight_bytes += VectorBytes(hidden);
+  }
+  layer.weight_bytes +=
+      PackedGatedBytes(ffn, hidden, precision) + PackedMatrixBytes(hidden, ffn, precision);
+  if (config.mlp_bias) layer.weight_bytes += 2 * VectorBytes(ffn) + VectorBytes(hidden);
+  layer.parameters = 3 * ffn * hidden;
+  return layer;
+}
+
+void AddAttention(const TensorNames& names, const ModelConfig& config, Precision precision,
+                  ModelMemory::Layer* layer) {
+  const int64_t hidden = config.hidden_size;
   const int64_t queries = int64_t{config.query_heads} * config.head_dim;
   const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
-  ModelMemory::Layer layer;
-  layer.weight_bytes = 2 * VectorBytes(hidden) +  // the norms before attention and FFN
-                       PackedMatrixBytes(queries + 2 * keys, hidden, precision) +
-                       PackedMatrixBytes(hidden, queries, precision) +
-                       PackedGatedBytes(ffn, hidden, precision) +
-                       PackedMatrixBytes(hidden, ffn, precision);
-  if (config.qkv_bias) layer.weight_bytes += VectorBytes(queries + 2 * keys);
-  if (config.output_bias) layer.weight_bytes += VectorBytes(hidden);
-  if (config.mlp_bias) layer.weight_bytes += 2 * VectorBytes(ffn) + VectorBytes(hidden);
-  layer.kv_bytes_per_token = 2 * keys * ActivationBytes(precision);
-  layer.parameters = (queries + 2 * keys) * hidden + hidden * queries + 3 * ffn * hidden;
-  return layer;
+  layer->weight_bytes += PackedMatrixBytes(queries + 2 * keys, hidden, precision) +
+                         PackedMatrixBytes(hidden, queries, precision);
+  for (const absl::string_view norm : {names.query_norm, names.key_norm}) {
+    if (!norm.empty()) layer->weight_bytes += VectorBytes(config.head_dim);
+  }
+  if (config.qkv_bias) layer->weight_bytes += VectorBytes(queries + 2 * keys);
+  if (config.output_bias) layer->weight_bytes += VectorBytes(hidden);
+  layer->kv_bytes_per_token = 2 * keys * ActivationBytes(precision);
+  layer->parameters += (queries + 2 * keys) * hidden + hidden * queries;
+}
+
+void AddConvolution(const ModelConfig& config, Precision precision, ModelMemory::Layer* layer) {
+  const int64_t hidden = config.hidden_size;
+  layer->weight_bytes += PackedMatrixBytes(3 * hidden, hidden, precision) +
+                         PackedMatrixBytes(hidden, hidden, precision) +
+                         VectorBytes(config.conv_taps * hidden);
+  if (config.conv_bias) layer->weight_bytes += VectorBytes(3 * hidden) + 2 * VectorBytes(hidden);
+  layer->state_bytes_per_slot = (config.conv_taps - 1) * hidden * ActivationBytes(precision);
+  layer->parameters += 4 * hidden * hidden;
+}
+
+ModelMemory::Layer LayerMemory(const TensorNames& names, const ModelConfig& config, BlockKind kind,
+                               Precision precision) {
+  ModelMemory::Layer layer = CommonParts(names, config, precision);
+  switch (kind) {
+    case BlockKind::kAttention:
+      AddAttention(names, config, precision, &layer);
+      return layer;
+    case BlockKind::kShortConvolution:
+      AddConvolution(config, precision, &layer);
+      return layer;
+  }
+  NG_CHECK(false);
 }
 
 }  // namespace
@@ -63,10 +102,11 @@ int64_t TableBytes(int64_t rows, int64_t columns, Precision precision) {
 }
 
 ModelMemory MemoryOf(const ModelConfig& config, Precision precision) {
+  const absl::StatusOr<const Architecture*> row = FindArchitecture(config.architecture);
+  NG_CHECK(row.ok());
   ModelMemory model;
   for (const LayerConfig& layer : config.layers) {
-    NG_CHECK(layer.kind == BlockKind::kAttention);
-    model.layers.push_back(AttentionLayer(config, precision));
+    model.layers.push_back(LayerMemory((*row)->tensors, config, layer.kind, precision));
   }
   const int64_t table = TableBytes(config.vocab_size, config.hidden_size, precision);
   const bool tied = config.tied_embeddings;

@@ -24,7 +24,7 @@ int64_t PackedMatrixBytes(int64_t rows, int64_t columns, Precision precision);
 /// Two weights [rows, columns], gate and up, interleaved 32 rows of each to a panel.
 int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision);
 
-/// A norm's weight or a bias: float32 in every mode.
+/// A norm's weight, a bias, or the taps of a short convolution: float32 in every mode.
 int64_t VectorBytes(int64_t elements);
 
 /// The embedding [rows, columns], which doubles as the head where it is tied: packed, in bf16 also
@@ -36,8 +36,8 @@ struct ModelMemory {
   struct Layer {
     int64_t weight_bytes = 0;
     int64_t kv_bytes_per_token = 0;
-    int64_t state_bytes_per_slot = 0;
-    int64_t parameters = 0;  // of the matrices: 2 operations each and token
+    int64_t state_bytes_per_slot = 0;  // a short convolution's last K - 1 inputs, as activations
+    int64_t parameters = 0;            // of the matrices: 2 operations each and token
   };
 
   std::vector<Layer> layers;

@@ -33,6 +33,9 @@ constexpr GgufName kLayerNames[] = {
     {"ffn_up", &TensorNames::up},
     {"ffn_down", &TensorNames::down},
     {"post_ffw_norm", &TensorNames::post_ffn_norm},
+    {"shortconv.in_proj", &TensorNames::conv_in},
+    {"shortconv.conv", &TensorNames::conv_taps},
+    {"shortconv.out_proj", &TensorNames::conv_out},
 };
 
 template <size_t N>
@@ -62,12 +65,21 @@ std::vector<ExpectedTensor> LayerTensors(const Architecture& row, const ModelCon
     if (bias) tensors.push_back({LayerTensor(layer, part, "bias"), {shape[0]}});
   };
   add(names.attention_norm, {hidden}, false);
-  add(names.query, {queries, hidden}, config.qkv_bias);
-  add(names.key, {keys, hidden}, config.qkv_bias);
-  add(names.value, {keys, hidden}, config.qkv_bias);
-  add(names.output, {hidden, queries}, config.output_bias);
-  add(names.query_norm, {head}, false);
-  add(names.key_norm, {head}, false);
+  switch (config.layers[static_cast<size_t>(layer)].kind) {
+    case BlockKind::kAttention:
+      add(names.query, {queries, hidden}, config.qkv_bias);
+      add(names.key, {keys, hidden}, config.qkv_bias);
+      add(names.value, {keys, hidden}, config.qkv_bias);
+      add(names.output, {hidden, queries}, config.output_bias);
+      add(names.query_norm, {head}, false);
+      add(names.key_norm, {head}, false);
+      break;
+    case BlockKind::kShortConvolution:
+      add(names.conv_in, {3 * hidden, hidden}, config.conv_bias);
+      add(names.conv_taps, {hidden, 1, config.conv_taps}, config.conv_bias);
+      add(names.conv_out, {hidden, hidden}, config.conv_bias);
+      break;
+  }
   add(names.post_attention_norm, {hidden}, false);
   add(names.ffn_norm, {hidden}, false);
   add(names.gate, {ffn, hidden}, config.mlp_bias);

@@ -16,7 +16,7 @@ struct ExpectedTensor {
   Shape shape;
 };
 
-/// The tensors of one layer. Biases are there as the config says.
+/// The tensors of one layer, by its kind. Biases are there as the config says.
 std::vector<ExpectedTensor> LayerTensors(const Architecture& row, const ModelConfig& config,
                                          int layer);
 

@@ -5,6 +5,7 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <cstring>
 #include <filesystem>
+#include <tuple>
 #include <vector>
 
 #include "engine/model/read_rows.h"
@@ -48,6 +49,24 @@ TEST_CASE("the tiny llama opens whole, in shards and as GGUF with the same bits"
       REQUIRE(found.ok());
       CHECK(SameBits(Values(*found), Values(entry)));
     }
+  }
+}
+
+TEST_CASE("the tiny model of every family opens, each tensor of it expected", "[checkpoint]") {
+  // Tensors of a layer of attention, of one of convolution, and outside the layers.
+  const std::tuple<const char*, int, int, int> models[] = {
+      {"mistral-window", 9, 0, 3}, {"nemo", 9, 0, 3},   {"qwen2", 12, 0, 2},
+      {"qwen3", 11, 0, 2},         {"lfm2", 11, 8, 2},  {"lfm2-bias", 11, 11, 2},
+      {"gemma2", 11, 0, 2},        {"gemma3", 13, 0, 2}};
+  for (const auto& [name, attention, convolution, outside] : models) {
+    CAPTURE(name);
+    const auto model = OpenGolden(std::string("tiny/") + name);
+    int expected = outside;
+    for (const LayerConfig& layer : model->config().layers) {
+      expected += layer.kind == BlockKind::kAttention ? attention : convolution;
+    }
+    CHECK(static_cast<int>(model->weights().entries().size()) == expected);
+    CHECK(model->warnings().empty());
   }
 }
 

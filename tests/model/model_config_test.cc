@@ -32,10 +32,11 @@ std::string ErrorOf(const std::string& members) {
 }
 
 TEST_CASE("all spellings of a config give the same numbers", "[config]") {
-  for (const char* model : {"tiny/llama", "tiny/llama3-rope"}) {
+  for (const char* model : {"llama", "llama3-rope", "mistral-window", "nemo", "qwen2", "qwen3",
+                            "qwen3-yarn", "lfm2", "lfm2-bias", "gemma2", "gemma3"}) {
     CAPTURE(model);
     std::vector<std::string> warnings;
-    const std::string folder = Golden(model);
+    const std::string folder = Golden(std::string("tiny/") + model);
     const auto read = [&](const char* name) {
       const std::string file = folder + "/" + name;
       return ParseModelConfig(ReadJson(file), file, &warnings).value();
@@ -60,7 +61,7 @@ TEST_CASE("the numbers of the tiny configs are those of their makers", "[config]
   CHECK(llama.vocab_size == 263);
   CHECK(llama.max_positions == 256);
   CHECK(llama.norm_epsilon == 1e-5f);
-  CHECK(llama.attention_scale == 1.0f / std::sqrt(24.0f));
+  CHECK(llama.attention_scale == static_cast<float>(1 / std::sqrt(24.0)));
   CHECK_FALSE(llama.tied_embeddings);
   CHECK(llama.eos_ids == std::vector<int32_t>{2, 262});
   CHECK(llama.bos_id == 1);
@@ -78,6 +79,95 @@ TEST_CASE("the numbers of the tiny configs are those of their makers", "[config]
   CHECK(rope.high_freq_factor == 4.0);
   CHECK(rope.original_max_positions == 64.0);
   CHECK(scaled.tied_embeddings);
+}
+
+ModelConfig Tiny(const std::string& name) {
+  std::vector<std::string> warnings;
+  return ReadModelConfig(Golden("tiny/" + name), &warnings).value();
+}
+
+std::vector<int> WindowsOf(const ModelConfig& config) {
+  std::vector<int> windows;
+  for (const LayerConfig& layer : config.layers) windows.push_back(layer.window);
+  return windows;
+}
+
+std::string KindsOf(const ModelConfig& config) {
+  std::string kinds;
+  for (const LayerConfig& layer : config.layers) {
+    kinds += layer.kind == BlockKind::kAttention ? 'a' : 'c';
+  }
+  return kinds;
+}
+
+TEST_CASE("each family's tiny model has what sets the family apart", "[config]") {
+  const ModelConfig mistral = Tiny("mistral-window");
+  CHECK(WindowsOf(mistral) == std::vector<int>(4, 8));
+  CHECK(mistral.ropes.size() == 1);
+  CHECK_FALSE(mistral.qkv_bias);
+
+  const ModelConfig nemo = Tiny("nemo");
+  CHECK(WindowsOf(nemo) == std::vector<int>(4, 0));
+  CHECK(nemo.head_dim * nemo.query_heads == 128);
+  CHECK(nemo.hidden_size == 96);
+  CHECK(nemo.ropes[0].theta == 1e6);
+
+  const ModelConfig qwen2 = Tiny("qwen2");
+  CHECK(qwen2.qkv_bias);
+  CHECK_FALSE(qwen2.output_bias);
+  CHECK(WindowsOf(qwen2) == std::vector<int>(4, 0));
+
+  const ModelConfig qwen3 = Tiny("qwen3");
+  CHECK(qwen3.head_dim == 32);
+  CHECK_FALSE(qwen3.qkv_bias);
+  CHECK(qwen3.norm_epsilon == 1e-3f);
+
+  const RopeParameters yarn = Tiny("qwen3-yarn").ropes[0];
+  CHECK(yarn.scaling == RopeParameters::Scaling::kYarn);
+  CHECK(yarn.factor == 4);
+  CHECK(yarn.original_max_positions == 64);
+  CHECK(yarn.beta_fast == 16);
+  CHECK(yarn.beta_slow == 1);
+
+  const ModelConfig lfm2 = Tiny("lfm2");
+  CHECK(KindsOf(lfm2) == "ccacac");
+  CHECK(lfm2.ffn_size == 64);  // 96 * 2 / 3, a multiple of 16 already
+  CHECK(lfm2.conv_taps == 3);
+  CHECK_FALSE(lfm2.conv_bias);
+  CHECK(lfm2.tied_embeddings);
+  const ModelConfig biased = Tiny("lfm2-bias");
+  CHECK(KindsOf(biased) == "cacacc");
+  CHECK(biased.conv_taps == 4);
+  CHECK(biased.conv_bias);
+  CHECK(biased.norm_epsilon == 1e-3f);
+}
+
+TEST_CASE("the Gemmas have caps, windows, scales and norms of their own", "[config]") {
+  const ModelConfig gemma2 = Tiny("gemma2");
+  CHECK(WindowsOf(gemma2) == std::vector<int>{8, 0, 8, 0});
+  CHECK(gemma2.attention_softcap == 5);
+  CHECK(gemma2.final_softcap == 3);
+  CHECK(gemma2.attention_scale == static_cast<float>(1 / std::sqrt(20.0)));
+  CHECK(gemma2.embedding_scale == static_cast<float>(std::sqrt(96.0)));
+  CHECK(gemma2.activation == Activation::kGeluTanh);
+  CHECK(gemma2.norm_offset == 1);
+  CHECK_FALSE(gemma2.norm_rounds_before_weight);
+  CHECK(gemma2.tied_embeddings);
+  CHECK(gemma2.ropes.size() == 1);
+  CHECK(gemma2.eos_ids == std::vector<int32_t>{1, 5});
+
+  const ModelConfig gemma3 = Tiny("gemma3");
+  CHECK(WindowsOf(gemma3) == std::vector<int>{8, 8, 8, 8, 8, 0, 8});
+  CHECK(gemma3.attention_softcap == 0);
+  CHECK(gemma3.final_softcap == 0);
+  REQUIRE(gemma3.ropes.size() == 2);
+  CHECK(gemma3.layers[5].rope == 0);
+  CHECK(gemma3.layers[6].rope == 1);
+  CHECK(gemma3.ropes[0].theta == 1e6);
+  CHECK(gemma3.ropes[0].scaling == RopeParameters::Scaling::kLinear);
+  CHECK(gemma3.ropes[0].factor == 8);
+  CHECK(gemma3.ropes[1].theta == 1e4);
+  CHECK(gemma3.ropes[1].scaling == RopeParameters::Scaling::kNone);
 }
 
 TEST_CASE("a missing key means the family's default", "[config]") {
@@ -147,7 +237,7 @@ TEST_CASE("a bad config is refused with the field's name", "[config][U7]") {
       {R"("model_type":"mamba")", "architecture \"mamba\" is not known; known are llama"},
       {R"("model_type":7)", "model_type is 7 but must be a string"},
       {R"("architectures":["LlamaForSequenceClassification"])", "no ...ForCausalLM"},
-      {R"("num_local_experts":8)", "num_local_experts changes what the model computes"},
+      {R"("num_local_experts":8)", "num_local_experts is 8, which changes what the model computes"},
       {R"("quantization_config":{})", "quantization_config"},
       {R"("use_bidirectional_attention":true)", "use_bidirectional_attention"},
       {R"("logit_scale":0.5)", "logit_scale"},

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/match.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/read_rows.h"
 #include "engine/model/synthetic.h"
 #include "tests/support/golden.h"
@@ -38,6 +39,34 @@ TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
         StageWeightBytes(memory, {0, 7}) + StageWeightBytes(memory, {7, 16}) - 2 * 134'217'728);
   CHECK(StageWeightBytes(memory, {3, 5}) == 2 * memory.layers[0].weight_bytes);
   CHECK(MemoryOf(model->config(), Precision::kF32).layers[0].kv_bytes_per_token == 4096);
+}
+
+TEST_CASE("a layer of convolution weighs its parts, holds a state and no keys", "[memory]") {
+  const auto model = Checkpoint::Open(Golden("tiny/lfm2-bias")).value();  // H 96, F 64, K 4
+  const ModelMemory memory = MemoryOf(model->config(), Precision::kBf16);
+  const ModelMemory::Layer& layer = memory.layers[0];
+  const int64_t matrices = 320 * 96 + 128 * 96 + 128 * 96 + 128 * 64;  // in, out, gate and up, down
+  const int64_t vectors = 2 * 512 + 1536 + 1280 + 2 * 512;  // norms, taps, biases of in, taps, out
+  CHECK(layer.weight_bytes == 2 * matrices + vectors);
+  CHECK(layer.kv_bytes_per_token == 0);
+  CHECK(layer.state_bytes_per_slot == 3 * 96 * 2);
+  CHECK(layer.parameters == 4 * 96 * 96 + 3 * 64 * 96);
+  CHECK(StateBytes(memory, {0, 6}) == 4 * 3 * 96 * 2);
+  CHECK(StateBytes(MemoryOf(model->config(), Precision::kF32), {0, 6}) == 4 * 3 * 96 * 4);
+  CHECK(memory.layers[1].state_bytes_per_slot == 0);
+  CHECK(memory.layers[1].kv_bytes_per_token == 2 * 48 * 2);
+}
+
+TEST_CASE("norms of heads and norms after a block are counted", "[memory]") {
+  const auto weight_bytes = [](const char* name) {
+    const auto model = Checkpoint::Open(Golden(name)).value();
+    return MemoryOf(model->config(), Precision::kBf16).layers[0].weight_bytes;
+  };
+  // Hidden 96, ffn 160, heads of 32: q, k, v; o; gate and up; down.
+  const int64_t gemma2 = 2 * (256 * 96 + 128 * 128 + 320 * 96 + 128 * 160) + 4 * 512;
+  CHECK(weight_bytes("tiny/gemma2") == gemma2);
+  CHECK(weight_bytes("tiny/qwen3") == gemma2 - 2 * 512 + 2 * 256);
+  CHECK(weight_bytes("tiny/gemma3") == gemma2 - 2 * (64 * 96) + 2 * 256);
 }
 
 TEST_CASE("precisions have names", "[memory]") {
