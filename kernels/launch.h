@@ -1,0 +1,62 @@
+// The one way to start a kernel, on a GPU and in the emulator.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace neurogrid::kernels {
+
+struct LaunchShape {
+  const char* name;  // of the op, for whoever reads an error
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes;  // dynamic
+  cudaStream_t stream;
+};
+
+#if !defined(NG_SIMT)
+/// Whether the current device starts a kernel before its predecessor has ended: sm_90 and later.
+inline bool OverlapsLaunches() {
+  static const bool overlaps = [] {
+    int device = 0;
+    int major = 0;
+    return cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
+               cudaSuccess &&
+           major >= 9;
+  }();
+  return overlaps;
+}
+#endif
+
+/// Queues the kernel. From sm_90 on it may start while its predecessor still runs, so every kernel
+/// calls WaitForPredecessor (simt.cuh) before it touches anything but weights.
+template <typename... Parameters, typename... Arguments>
+cudaError_t Launch(const LaunchShape& shape, void (*kernel)(Parameters...),
+                   const Arguments&... arguments) {
+#if defined(NG_SIMT)
+  return simt::EnqueueKernel({shape.name, shape.grid, shape.block, shape.shared_bytes},
+                             shape.stream, [=] { kernel(static_cast<Parameters>(arguments)...); });
+#else
+  constexpr size_t kSharedWithoutAsking = 48 * 1024;
+  if (shape.shared_bytes > kSharedWithoutAsking) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = shape.stream;
+  config.attrs = &attribute;
+  config.numAttrs = OverlapsLaunches() ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+#endif
+}
+
+}  // namespace neurogrid::kernels

@@ -1,0 +1,190 @@
+// The tensor core and the copies that feed it: all PTX of the kernels, and what it means on a host.
+//
+// Fragments of m16n8k16 (PTX ISA): lane = 4 g + q holds of A rows g and g + 8, columns 2q, 2q + 1
+// and 2q + 8, 2q + 9; of B those rows of column g; of C rows g and g + 8 of columns 2q, 2q + 1.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/vec.cuh"
+
+namespace neurogrid::kernels {
+
+#if defined(NG_SIMT)
+
+namespace emulated {
+
+inline float Low(uint32_t pair) { return __uint_as_float(pair << 16); }
+inline float High(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+struct MmaOperands {
+  const float* c;
+  const uint32_t* a;
+  const uint32_t* b;
+};
+
+/// c += a b. Products of bf16 are exact and double holds their sum: rounded once, to f32.
+inline void MmaOfWarp(const void* const* in, void* const* out) {
+  float a[16][16];
+  float b[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto* operands = static_cast<const MmaOperands*>(in[lane]);
+    const int g = lane / 4;
+    const int q = 2 * (lane % 4);
+    for (int i = 0; i < 4; ++i) {
+      const int row = g + 8 * (i % 2);
+      const int column = q + 8 * (i / 2);
+      a[row][column] = Low(operands->a[i]);
+      a[row][column + 1] = High(operands->a[i]);
+    }
+    for (int i = 0; i < 2; ++i) {
+      b[q + 8 * i][g] = Low(operands->b[i]);
+      b[q + 8 * i + 1][g] = High(operands->b[i]);
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto* operands = static_cast<const MmaOperands*>(in[lane]);
+    auto* c = static_cast<float*>(out[lane]);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + 8 * (i / 2);
+      const int column = 2 * (lane % 4) + i % 2;
+      double sum = operands->c[i];
+      for (int k = 0; k < 16; ++k) sum += static_cast<double>(a[row][k]) * b[k][column];
+      c[i] = static_cast<float>(sum);
+    }
+  }
+}
+
+/// Matrix m is eight rows of 16 bytes at the addresses of lanes 8 m .. 8 m + 7; lane 4 g + q gets
+/// elements 2q and 2q + 1 of row g, or transposed of column g.
+template <bool kTransposed>
+void LdMatrixOfWarp(const void* const* in, void* const* out) {
+  uint16_t rows[32][8];
+  for (int lane = 0; lane < 32; ++lane) std::memcpy(rows[lane], in[lane], sizeof(rows[lane]));
+  for (int lane = 0; lane < 32; ++lane) {
+    auto* r = static_cast<uint32_t*>(out[lane]);
+    const int g = lane / 4;
+    const int q = 2 * (lane % 4);
+    for (int m = 0; m < 4; ++m) {
+      const uint16_t low = kTransposed ? rows[8 * m + q][g] : rows[8 * m + g][q];
+      const uint16_t high = kTransposed ? rows[8 * m + q + 1][g] : rows[8 * m + g][q + 1];
+      r[m] = static_cast<uint32_t>(low) | static_cast<uint32_t>(high) << 16;
+    }
+  }
+}
+
+}  // namespace emulated
+
+/// c += a b over one step of 16.
+inline void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const uint32_t b[2] = {b0, b1};
+  const emulated::MmaOperands operands{c, a, b};
+  float sums[4];
+  simt::WarpExchange("mma.m16n8k16", &operands, sums, emulated::MmaOfWarp);
+  for (int i = 0; i < 4; ++i) c[i] = sums[i];
+}
+
+inline void RequireAligned(const void* p) {
+  if (reinterpret_cast<uintptr_t>(p) % 16 != 0)
+    simt::FailThread("an address is not 16-byte aligned");
+}
+
+inline void LdMatrix(uint32_t (&r)[4], const void* row) {
+  RequireAligned(row);
+  simt::WarpExchange("ldmatrix", row, r, emulated::LdMatrixOfWarp<false>);
+}
+inline void LdMatrixTransposed(uint32_t (&r)[4], const void* row) {
+  RequireAligned(row);
+  simt::WarpExchange("ldmatrix.trans", row, r, emulated::LdMatrixOfWarp<true>);
+}
+
+inline void CopyAsync16(void* shared, const void* global, bool live) {
+  RequireAligned(shared);
+  if (live) RequireAligned(global);
+  simt::CopyAsync(shared, live ? global : nullptr, 16);
+}
+inline void CopyAsync16Streamed(void* shared, const void* global, bool live) {
+  CopyAsync16(shared, global, live);
+}
+inline void CommitCopies() { simt::CommitCopies(); }
+template <int kGroups>
+inline void WaitForCopies() {
+  simt::WaitForCopies(kGroups);
+}
+
+inline float Exp2(float x) { return std::exp2(x); }
+inline uint32_t AndOr(uint32_t r, uint32_t mask, uint32_t bits) { return (r & mask) | bits; }
+
+#else
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// c += a b over one step of 16.
+__device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                    uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
+__device__ __forceinline__ void LdMatrix(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(SharedAddress(row))
+               : "memory");
+}
+__device__ __forceinline__ void LdMatrixTransposed(uint32_t (&r)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(SharedAddress(row))
+               : "memory");
+}
+
+/// 16 bytes to shared memory, zeros unless `live`; there after the wait for their group.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool live) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
+               "l"(global), "r"(live ? 16 : 0)
+               : "memory");
+}
+/// The same for what is read once: first to leave the L2 cache.
+__device__ __forceinline__ void CopyAsync16Streamed(void* shared, const void* global, bool live) {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
+                   SharedAddress(shared)),
+               "l"(global), "r"(live ? 16 : 0), "l"(policy)
+               : "memory");
+}
+/// Ends this thread's group of copies.
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+/// Until at most kGroups of this thread's groups are under way. Other threads see the data after a
+/// barrier.
+template <int kGroups>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// (r & mask) | bits in one instruction; the compiler makes two of it.
+__device__ __forceinline__ uint32_t AndOr(uint32_t r, uint32_t mask, uint32_t bits) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(r), "r"(mask), "r"(bits));
+  return result;
+}
+
+#endif
+
+}  // namespace neurogrid::kernels

@@ -1,0 +1,26 @@
+// What tests set and ask of the emulator.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace simt {
+
+/// Order in which threads and blocks take turns, from here on. 0: ascending. A kernel whose result
+/// depends on the seed lacks a barrier.
+void SetSeed(uint64_t seed);
+
+/// The first failure since the last TakeFailure, or empty. Taking it clears the sticky error.
+std::string TakeFailure();
+
+/// Notes a failure (the first one stays) and makes every later runtime call fail.
+void SetFailure(const std::string& what);
+const std::string& Failure();
+
+/// Checks the guard zones of every device allocation; false, with a failure, when one was written.
+bool CheckGuards(const std::string& after);
+
+/// Kernels run since the start of the process.
+uint64_t KernelsRun();
+
+}  // namespace simt

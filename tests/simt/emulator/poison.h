@@ -1,0 +1,91 @@
+// AddressSanitizer's view of guard zones and of the stacks of fibers; without it, nothing.
+#pragma once
+
+#include <cstddef>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <pthread.h>
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace simt {
+
+inline void Poison([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_poison_memory_region(p, bytes);
+#endif
+}
+inline void Unpoison([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(p, bytes);
+#endif
+}
+
+/// Readable for as long as this lives.
+class Unpoisoned {
+ public:
+  Unpoisoned(const void* p, size_t bytes) : p_(p), bytes_(bytes) { Unpoison(p_, bytes_); }
+  ~Unpoisoned() { Poison(p_, bytes_); }
+  Unpoisoned(const Unpoisoned&) = delete;
+  Unpoisoned& operator=(const Unpoisoned&) = delete;
+
+ private:
+  const void* p_;
+  size_t bytes_;
+};
+
+struct StackRange {
+  const void* bottom = nullptr;
+  size_t bytes = 0;
+};
+
+/// The stack of this thread of the process.
+inline StackRange CurrentStack() {
+  StackRange range;
+#if defined(__SANITIZE_ADDRESS__)
+  pthread_attr_t attributes;
+  void* bottom = nullptr;
+  if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
+    pthread_attr_getstack(&attributes, &bottom, &range.bytes);
+    pthread_attr_destroy(&attributes);
+    range.bottom = bottom;
+  }
+#endif
+  return range;
+}
+
+/// Lives on the old stack around a switch to another: exceptions need to know where they are.
+class StackSwitch {
+ public:
+  explicit StackSwitch([[maybe_unused]] const StackRange& to) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(&fake_stack_, to.bottom, to.bytes);
+#endif
+  }
+  ~StackSwitch() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
+#endif
+  }
+  StackSwitch(const StackSwitch&) = delete;
+  StackSwitch& operator=(const StackSwitch&) = delete;
+
+  /// First on a new stack.
+  static void Arrived() {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+  }
+  /// Last on a stack that nobody comes back to.
+  static void LeaveForGood([[maybe_unused]] const StackRange& to) {
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(nullptr, to.bottom, to.bytes);
+#endif
+  }
+
+ private:
+  [[maybe_unused]] void* fake_stack_ = nullptr;
+};
+
+}  // namespace simt
