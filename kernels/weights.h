@@ -1,0 +1,62 @@
+// A weight matrix as it lies on the device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace neurogrid::kernels {
+
+enum class WeightFormat { kF32, kBf16, kInt8 };
+
+inline constexpr int kTileOutputs = 16;  // rows of the tensor core's tile
+
+/// Row-major [padded outputs][stride]: outputs padded to tiles of 16, inputs to 128 bytes (f32: to
+/// 16), all with zeros.
+///
+/// int8: the four bytes of each four inputs lie in the order 0 2 1 3, so that two byte permutes
+/// make them two pairs. gated: a tile is 8 gate outputs, then the 8 up outputs of the same numbers.
+struct Weights {
+  WeightFormat format = WeightFormat::kBf16;
+  const void* data = nullptr;
+  const float* scales = nullptr;  // [padded outputs]; int8 alone
+  const float* bias = nullptr;    // [padded outputs] in the order of the rows; or null
+  int outputs = 0;                // gated: of the gate, as of the result
+  int inputs = 0;
+  bool gated = false;
+
+  __host__ __device__ int packed_outputs() const {
+    const int tile = gated ? kTileOutputs / 2 : kTileOutputs;
+    return (outputs + tile - 1) / tile * kTileOutputs;
+  }
+  /// Elements from one row to the next.
+  __host__ __device__ int stride() const { return PaddedInputs(format, inputs); }
+
+  __host__ __device__ static constexpr int ElementBytes(WeightFormat format) {
+    return format == WeightFormat::kF32 ? 4 : format == WeightFormat::kBf16 ? 2 : 1;
+  }
+  __host__ __device__ static constexpr int PaddedInputs(WeightFormat format, int inputs) {
+    const int unit = 128 / ElementBytes(format);
+    return (inputs + unit - 1) / unit * unit;
+  }
+  /// The row of the packed matrix that holds output `n`, of the gate or of what it is multiplied
+  /// with.
+  __host__ __device__ static constexpr int PackedRow(bool gated, bool up, int n) {
+    constexpr int kHalf = kTileOutputs / 2;
+    return gated ? n / kHalf * kTileOutputs + (up ? kHalf : 0) + n % kHalf : n;
+  }
+  /// Where input k of an int8 row lies.
+  __host__ __device__ static constexpr int Int8Place(int k) {
+    return k - k % 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
+  }
+};
+
+/// The order of summation over K, one for each shape of weights and every number of rows
+///: slice s of `slices` adds chunks s, s + slices, ... of 128 bytes of a
+/// row in one chain of steps of 16; slices then add from the first to the last. Eight slices keep
+/// every multiprocessor busy with one row of activations where there are few outputs.
+__host__ __device__ constexpr int SlicesOf(int packed_outputs) {
+  return packed_outputs <= 4096 ? 8 : 1;
+}
+
+}  // namespace neurogrid::kernels
