@@ -7,33 +7,9 @@
 namespace neurogrid {
 namespace {
 
-/// \w of single_word (Unicode Technical Standard 18, Annex C): Alphabetic, marks, Nd, connector
-/// punctuation, Join_Control.
-bool IsWord(char32_t code) {
-  struct Range {
-    char32_t first, last;
-  };
-  // Beyond what the general categories say: Pc, the joiners, and circled and squared letters.
-  static constexpr Range kMore[] = {{'_', '_'},         {0x200C, 0x200D},  {0x203F, 0x2040},
-                                    {0x2054, 0x2054},   {0x24B6, 0x24E9},  {0xFE33, 0xFE34},
-                                    {0xFE4D, 0xFE4F},   {0xFF3F, 0xFF3F},  {0x1F130, 0x1F149},
-                                    {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
-  const CharClass c = CharClasses::Get().Of(code);
-  if (c >= CharClass::kLu && c <= CharClass::kNumber) return true;
-  return std::any_of(std::begin(kMore), std::end(kMore),
-                     [code](const Range& r) { return r.first <= code && code <= r.last; });
-}
-
-/// Start of the code point that ends at `end`, which is above 0.
-size_t StartBefore(absl::string_view text, size_t end) {
-  size_t at = end - 1;
-  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80) --at;
-  return at;
-}
-
 bool TouchesWord(absl::string_view text, size_t begin, size_t end) {
   if (begin > 0) {
-    size_t at = StartBefore(text, begin);
+    size_t at = CodePointBefore(text, begin);
     if (IsWord(NextCodePoint(text, at))) return true;
   }
   return end < text.size() && IsWord(NextCodePoint(text, end));
@@ -41,7 +17,7 @@ bool TouchesWord(absl::string_view text, size_t begin, size_t end) {
 
 size_t SkipSpacesBackward(absl::string_view text, size_t begin, size_t least) {
   while (begin > least) {
-    const size_t start = StartBefore(text, begin);
+    const size_t start = CodePointBefore(text, begin);
     size_t at = start;
     if (!CharClasses::Get().IsSpace(NextCodePoint(text, at))) break;
     begin = start;

@@ -133,18 +133,33 @@ void BpeModel::EncodeAfresh(const Piece& piece, Scratch& scratch, std::vector<in
     BucketMergeQueue queue;
     MergeAll(piece, scratch, queue);
   }
+  bool unknown = false;  // an unk that waits: later unknowns join it, byte tokens overtake it
   for (int32_t at = 0; at >= 0; at = scratch.symbols[static_cast<size_t>(at)].next) {
     const Scratch::Symbol& symbol = scratch.symbols[static_cast<size_t>(at)];
-    if (symbol.id >= 0) {
-      ids.push_back(symbol.id);
+    if (symbol.id < 0) {  // by score only: a code point that nothing took in
+      unknown =
+          !AppendBytes(piece.bytes.substr(symbol.begin, symbol.end - symbol.begin), ids) || unknown;
       continue;
     }
-    // By score only: a code point without token, as its bytes.
-    for (uint32_t i = symbol.begin; i < symbol.end; ++i) {
-      const int32_t byte = parts_.byte_tokens[static_cast<unsigned char>(piece.bytes[i])];
-      if (byte >= 0 || parts_.unk_id >= 0) ids.push_back(byte >= 0 ? byte : parts_.unk_id);
-    }
+    if (unknown && parts_.unk_id >= 0) ids.push_back(parts_.unk_id);
+    unknown = false;
+    ids.push_back(symbol.id);
   }
+  if (unknown && parts_.unk_id >= 0) ids.push_back(parts_.unk_id);
+}
+
+/// Appends the byte tokens of `bytes`; false and nothing when one of them does not exist.
+bool BpeModel::AppendBytes(absl::string_view bytes, std::vector<int32_t>& ids) const {
+  const size_t before = ids.size();
+  for (const char byte : bytes) {
+    const int32_t id = parts_.byte_tokens[static_cast<unsigned char>(byte)];
+    if (id < 0) {
+      ids.resize(before);
+      return false;
+    }
+    ids.push_back(id);
+  }
+  return true;
 }
 
 /// Appends the byte tokens of [begin, end); false when one of them does not exist.

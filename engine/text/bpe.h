@@ -89,6 +89,7 @@ class BpeModel {
                          const Scratch::Symbol& right) const;
   bool Allowed(const Piece& piece, int32_t id, uint32_t begin, uint32_t end,
                Scratch& scratch) const;
+  bool AppendBytes(absl::string_view bytes, std::vector<int32_t>& ids) const;
   bool PushBytes(const Piece& piece, uint32_t begin, uint32_t end, Scratch& scratch) const;
   void FindDirect();
 

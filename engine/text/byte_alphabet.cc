@@ -37,4 +37,16 @@ std::optional<std::string> BytesOfSpelling(absl::string_view spelling) {
   return out;
 }
 
+char32_t CodePointOfByte(unsigned char byte) {
+  static const std::array<char32_t, 256> codes = [] {
+    std::array<char32_t, 256> out{};
+    const std::array<int, kAlphabetEnd> bytes = MakeBytes();
+    for (size_t code = 0; code < bytes.size(); ++code) {
+      if (bytes[code] >= 0) out[static_cast<size_t>(bytes[code])] = static_cast<char32_t>(code);
+    }
+    return out;
+  }();
+  return codes[byte];
+}
+
 }  // namespace neurogrid

@@ -12,4 +12,7 @@ namespace neurogrid {
 /// points is not of the alphabet.
 std::optional<std::string> BytesOfSpelling(absl::string_view spelling);
 
+/// The code point that stands for a byte.
+char32_t CodePointOfByte(unsigned char byte);
+
 }  // namespace neurogrid

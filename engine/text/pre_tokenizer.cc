@@ -4,7 +4,10 @@
 
 #include "absl/strings/match.h"
 #include "common/check.h"
+#include "engine/text/byte_alphabet.h"
 #include "engine/text/normalizer.h"
+#include "engine/text/unicode.h"
+#include "engine/text/unicode_forms.h"
 
 namespace neurogrid {
 namespace {
@@ -46,7 +49,7 @@ absl::StatusOr<std::vector<Cut>> CutsOf(const SplitStep& step, absl::string_view
   return cuts;
 }
 
-/// The reference's meaning of each behaviour, runs of matches included.
+/// The reference's meaning of each behaviour, runs of matches and empty matches included.
 Pieces Behave(const std::vector<Cut>& cuts, SplitBehavior behavior) {
   Pieces pieces;
   bool previous = false;  // the cut before was a match
@@ -91,6 +94,7 @@ Pieces Behave(const std::vector<Cut>& cuts, SplitBehavior behavior) {
       std::reverse(pieces.begin(), pieces.end());
       break;
   }
+  std::erase_if(pieces, [](ByteRange piece) { return piece.size() == 0; });
   return pieces;
 }
 
@@ -120,26 +124,68 @@ absl::StatusOr<Pieces> Split(const SplitStep& step, const MarkedText& section,
   return out;
 }
 
-Pieces SplitDigits(const DigitsStep& step, const MarkedText& section, const Pieces& pieces) {
-  const CharClasses& classes = CharClasses::Get();
+bool IsIn(SetStep::Set set, char32_t code) {
+  if (set == SetStep::kPunctuation) return IsPunctuation(code);
+  const CharClass c = CharClasses::Get().Of(code);
+  if (set == SetStep::kSpace) return c == CharClass::kSpace;
+  return c == CharClass::kNumber || c == CharClass::kNumberOther || c == CharClass::kNumber17;
+}
+
+/// Every member alone, and what lies between.
+Pieces SplitAtSet(const SetStep& step, const MarkedText& section, const Pieces& pieces) {
   Pieces out;
   for (const ByteRange piece : pieces) {
-    bool previous = false;
+    std::vector<Cut> cuts;
     for (size_t at = piece.begin; at < piece.end;) {
       const uint32_t begin = static_cast<uint32_t>(at);
-      const CharClass c = classes.Of(NextCodePoint(section.bytes, at));
-      const bool digit =
-          c == CharClass::kNumber || c == CharClass::kNumberOther || c == CharClass::kNumber17;
-      const bool joins = begin != piece.begin && digit == previous && !(digit && step.individual);
-      if (joins) {
-        out.back().end = static_cast<uint32_t>(at);
+      const bool member = IsIn(step.set, NextCodePoint(section.bytes, at));
+      const uint32_t end = static_cast<uint32_t>(at);
+      if (!member && !cuts.empty() && !cuts.back().match) {
+        cuts.back().range.end = end;
       } else {
+        cuts.push_back({{begin, end}, member});
+      }
+    }
+    const Pieces behaved = Behave(cuts, step.behavior);
+    out.insert(out.end(), behaved.begin(), behaved.end());
+  }
+  return out;
+}
+
+Pieces SplitWords(const MarkedText& section, const Pieces& pieces) {
+  const CharClasses& classes = CharClasses::Get();
+  enum Kind { kNothing, kWord, kOther };
+  Pieces out;
+  for (const ByteRange piece : pieces) {
+    Kind previous = kNothing;
+    for (size_t at = piece.begin; at < piece.end;) {
+      const uint32_t begin = static_cast<uint32_t>(at);
+      const char32_t code = NextCodePoint(section.bytes, at);
+      const Kind kind = IsWord(code) ? kWord : classes.IsSpace(code) ? kNothing : kOther;
+      if (kind != kNothing && kind == previous) {
+        out.back().end = static_cast<uint32_t>(at);
+      } else if (kind != kNothing) {
         out.push_back({begin, static_cast<uint32_t>(at)});
       }
-      previous = digit;
+      previous = kind;
     }
   }
   return out;
+}
+
+Pieces ApplyByteAlphabet(MarkedText& section, const Pieces& pieces) {
+  MarkedText out;
+  Pieces places;
+  for (const ByteRange range : pieces) {
+    const uint32_t begin = static_cast<uint32_t>(out.bytes.size());
+    for (uint32_t at = range.begin; at < range.end; ++at) {
+      AppendUtf8(out.bytes, CodePointOfByte(static_cast<unsigned char>(section.bytes[at])));
+      out.origins.resize(out.bytes.size(), section.origins[at]);
+    }
+    places.push_back({begin, static_cast<uint32_t>(out.bytes.size())});
+  }
+  section = std::move(out);
+  return places;
 }
 
 /// Appends a piece to `out`, with `prefix` in front, and returns where it lies now.
@@ -200,8 +246,12 @@ absl::StatusOr<std::vector<ByteRange>> PreTokenizer::Apply(MarkedText& section,
   for (const PreTokenizerStep& step : steps_) {
     if (const auto* split = std::get_if<SplitStep>(&step)) {
       NG_ASSIGN_OR_RETURN(pieces, Split(*split, section, pieces));
-    } else if (const auto* digits = std::get_if<DigitsStep>(&step)) {
-      pieces = SplitDigits(*digits, section, pieces);
+    } else if (const auto* set = std::get_if<SetStep>(&step)) {
+      pieces = SplitAtSet(*set, section, pieces);
+    } else if (std::holds_alternative<WordsStep>(step)) {
+      pieces = SplitWords(section, pieces);
+    } else if (std::holds_alternative<ByteAlphabetStep>(step)) {
+      pieces = ApplyByteAlphabet(section, pieces);
     } else if (const auto* metaspace = std::get_if<MetaspaceStep>(&step)) {
       pieces = ApplyMetaspace(*metaspace, at_start, section, pieces);
     } else {

@@ -24,10 +24,18 @@ struct SplitStep {
   bool invert = false;
 };
 
-/// Cuts numbers (category N of Unicode 17.0) from the rest.
-struct DigitsStep {
-  bool individual = false;
+/// Cuts at every code point of a set.
+struct SetStep {
+  enum Set { kDigits, kPunctuation, kSpace };  // kDigits: category N of Unicode 17.0
+  Set set = kDigits;
+  SplitBehavior behavior = SplitBehavior::kIsolated;
 };
+
+/// Runs of word characters, and runs of what is neither word nor white space.
+struct WordsStep {};
+
+/// Bytes become the printable code points of the byte alphabet, for steps that come after it.
+struct ByteAlphabetStep {};
 
 /// Spaces become `replacement`, which is also put in front of a piece.
 struct MetaspaceStep {
@@ -43,7 +51,8 @@ struct PrefixSpaceStep {};
 /// Cuts a text into the matches of one of the patterns that have a scanner.
 SplitStep IsolatedBy(absl::string_view known_pattern);
 
-using PreTokenizerStep = std::variant<SplitStep, DigitsStep, MetaspaceStep, PrefixSpaceStep>;
+using PreTokenizerStep =
+    std::variant<SplitStep, SetStep, WordsStep, ByteAlphabetStep, MetaspaceStep, PrefixSpaceStep>;
 
 class PreTokenizer {
  public:

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/detokenizer.h"
 #include "engine/text/tokenizer_parts.h"
@@ -48,7 +47,19 @@ int ByteOfSpelling(absl::string_view spelling) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-std::string DecodedSpelling(const TokenDecoder& decoder, const std::string& spelling, bool added) {
+void Strip(std::string& text, const TokenStrip& strip) {
+  const std::string& content = strip.content;
+  if (content.empty()) return;
+  for (int64_t i = 0; i < strip.start && text.starts_with(content); ++i) {
+    text.erase(0, content.size());
+  }
+  for (int64_t i = 0; i < strip.stop && text.ends_with(content); ++i) {
+    text.resize(text.size() - content.size());
+  }
+}
+
+absl::StatusOr<std::string> DecodedSpelling(const TokenDecoder& decoder,
+                                            const std::string& spelling, bool added) {
   if (decoder.byte_level) {
     if (added) return spelling;
     return BytesOfSpelling(spelling).value_or(spelling);
@@ -57,10 +68,22 @@ std::string DecodedSpelling(const TokenDecoder& decoder, const std::string& spel
     const int byte = ByteOfSpelling(spelling);
     if (byte >= 0) return std::string(1, static_cast<char>(byte));
   }
-  std::string text = spelling;
-  for (const auto& [from, to] : decoder.replacements)
-    text = absl::StrReplaceAll(text, {{from, to}});
-  return text;
+  MarkedText text;
+  text.Append(spelling, Origin::kTemplate);
+  for (const auto& step : decoder.steps) {
+    if (const auto* strip = std::get_if<TokenStrip>(&step)) {
+      Strip(text.bytes, *strip);
+      text.origins.resize(text.bytes.size());
+      continue;
+    }
+    const auto& replace = std::get<ReplaceStep>(step);
+    if (replace.regex == nullptr) {
+      text = Replaced(text, replace.literal, replace.to);
+    } else {
+      NG_ASSIGN_OR_RETURN(text, Replaced(text, *replace.regex, replace.to));
+    }
+  }
+  return text.bytes;
 }
 
 class BpeTokenizer final : public Tokenizer {
@@ -223,7 +246,7 @@ absl::StatusOr<std::vector<int32_t>> BpeTokenizer::Encode(const PromptText& text
 
 /// A section is what lies between added tokens of the raw text.
 absl::Status BpeTokenizer::EncodeSection(MarkedText section, bool at_start, Run& run) const {
-  section = normalizer_.Apply(std::move(section));
+  NG_ASSIGN_OR_RETURN(section, normalizer_.Apply(std::move(section)));
   if (normalized_added_.empty()) return EncodePieces(std::move(section), at_start, run);
   for (const TextPart& part : SplitAt(normalized_added_, section, run.options)) {
     if (part.id >= 0) {
@@ -283,19 +306,23 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizer(TokenizerParts parts) {
   NG_RETURN_IF_ERROR(CheckAdded(parts));
   std::vector<std::string> bytes;
   for (const std::string& spelling : parts.spellings) {
-    bytes.push_back(spelling.empty() ? "" : DecodedSpelling(parts.decoder, spelling, false));
+    bytes.emplace_back();
+    if (spelling.empty()) continue;
+    NG_ASSIGN_OR_RETURN(bytes.back(), DecodedSpelling(parts.decoder, spelling, false));
   }
   std::vector<AddedTokenMatcher::Pattern> raw, normalized;
   for (const AddedToken& token : parts.added) {
     bytes.resize(std::max(bytes.size(), static_cast<size_t>(token.id) + 1));
-    bytes[static_cast<size_t>(token.id)] = DecodedSpelling(parts.decoder, token.content, true);
+    NG_ASSIGN_OR_RETURN(bytes[static_cast<size_t>(token.id)],
+                        DecodedSpelling(parts.decoder, token.content, true));
     if (!token.normalized) {
       raw.push_back({token.content, token});
       continue;
     }
     MarkedText content;
     content.Append(token.content, Origin::kTemplate);
-    normalized.push_back({parts.normalizer.Apply(std::move(content)).bytes, token});
+    NG_ASSIGN_OR_RETURN(content, parts.normalizer.Apply(std::move(content)));
+    normalized.push_back({content.bytes, token});
   }
   for (const std::vector<int32_t>* ids : {&parts.prefix, &parts.suffix}) {
     for (const int32_t id : *ids) {

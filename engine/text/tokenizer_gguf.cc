@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/tokenizer_parts.h"
 #include "engine/text/unicode.h"
@@ -91,30 +92,37 @@ absl::StatusOr<bool> BoolAt(const Gguf& gguf, absl::string_view key, bool absent
   return gguf.Bool(key);
 }
 
-/// What "pre" stands for: the steps before the bytes, and the flags that go with them.
+/// What "pre" stands for: the steps before the bytes, and the flags that go with them. NFC is what
+/// the tokenizer.json of those families says; a GGUF file does not.
 struct PreKind {
   absl::string_view name;
   const absl::string_view* pattern;
-  bool single_digits;
-  bool ignore_merges;
-  bool adds_bos;
+  bool nfc = false;
+  bool single_digits = false;
+  bool ignore_merges = false;
+  bool adds_bos = false;
 };
 constexpr PreKind kPreKinds[] = {
-    {"smollm", &kGpt2Pattern, true, false, false},
-    {"gpt-2", &kGpt2Pattern, false, false, false},
-    {"llama-bpe", &kLlama3Pattern, false, true, true},
-    {"llama3", &kLlama3Pattern, false, true, true},
-    {"llama-v3", &kLlama3Pattern, false, true, true},
-    {"lfm2", &kLlama3Pattern, false, true, true},
-    {"tekken", &kTekkenPattern, false, true, true},
+    {.name = "smollm", .pattern = &kGpt2Pattern, .single_digits = true},
+    {.name = "gpt-2", .pattern = &kGpt2Pattern},
+    {.name = "qwen2", .pattern = &kQwen2Pattern, .nfc = true},
+    {.name = "deepseek-r1-qwen", .pattern = &kQwen2Pattern, .nfc = true},
+    {.name = "llama-bpe", .pattern = &kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
+    {.name = "llama3", .pattern = &kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
+    {.name = "llama-v3", .pattern = &kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
+    {.name = "lfm2", .pattern = &kLlama3Pattern, .ignore_merges = true, .adds_bos = true},
+    {.name = "tekken", .pattern = &kTekkenPattern, .ignore_merges = true, .adds_bos = true},
 };
 
 absl::StatusOr<const PreKind*> PreKindOf(const Gguf& gguf) {
   NG_ASSIGN_OR_RETURN(const std::string name, gguf.String("tokenizer.ggml.pre"));
+  std::vector<absl::string_view> known;
   for (const PreKind& kind : kPreKinds) {
     if (kind.name == name) return &kind;
+    known.push_back(kind.name);
   }
-  return Invalid("tokenizer.ggml.pre \"", name, "\" is not supported");
+  return Invalid("tokenizer.ggml.pre \"", name, "\" is not supported, only ",
+                 absl::StrJoin(known, ", "));
 }
 
 absl::Status ReadMerges(const Gguf& gguf, const SpellingIds& ids, std::vector<BpeMerge>& out) {
@@ -140,8 +148,9 @@ absl::Status ReadMerges(const Gguf& gguf, const SpellingIds& ids, std::vector<Bp
 absl::StatusOr<bool> ReadByteLevel(const Gguf& gguf, const Vocabulary& vocabulary,
                                    const SpellingIds& ids, TokenizerParts& out) {
   NG_ASSIGN_OR_RETURN(const PreKind* kind, PreKindOf(gguf));
+  if (kind->nfc) out.normalizer = Normalizer({NormalForm::kNfc});
   std::vector<PreTokenizerStep> steps;
-  if (kind->single_digits) steps.emplace_back(DigitsStep{.individual = true});
+  if (kind->single_digits) steps.emplace_back(SetStep{SetStep::kDigits, SplitBehavior::kIsolated});
   steps.emplace_back(IsolatedBy(*kind->pattern));
   out.pre_tokenizer = PreTokenizer(std::move(steps));
   NG_RETURN_IF_ERROR(ReadMerges(gguf, ids, out.bpe.merges));
@@ -167,21 +176,23 @@ absl::Status ReadByScore(const Gguf& gguf, const Vocabulary& vocabulary, const S
                    vocabulary.tokens->size(), " tokens");
   }
   NG_ASSIGN_OR_RETURN(const bool space, BoolAt(gguf, "tokenizer.ggml.add_space_prefix", true));
-  std::vector<Normalizer::Step> steps;
-  if (space) steps.push_back({Normalizer::Step::kPrepend, "", "▁"});
-  steps.push_back({Normalizer::Step::kReplace, " ", "▁"});
+  std::vector<NormalizerStep> steps;
+  if (space) steps.emplace_back(PrependStep{"▁"});
+  steps.emplace_back(ReplaceStep{" ", nullptr, "▁"});
   out.normalizer = Normalizer(std::move(steps));
   out.bpe.by_score = true;
   out.bpe.byte_tokens = ByteTokensOf(ids);
   out.decoder.byte_fallback = true;
   out.decoder.strips_left = space;
-  out.decoder.replacements.emplace_back("▁", " ");
+  out.decoder.steps.emplace_back(ReplaceStep{"▁", nullptr, " "});
   out.class_name = "LlamaTokenizerFast";
   for (size_t id = 0; id < vocabulary.tokens->size(); ++id) {
     const double score = (*scores)[id];
     if (!(score == score)) return Invalid("tokenizer.ggml.scores[", id, "] is not a number");
     out.bpe.scores.push_back(static_cast<float>(score));
-    const bool formed = (*vocabulary.types)[id] == kNormal;
+    // Gemma's runs of spaces and line ends are user defined, and what merging gives.
+    const int64_t type = (*vocabulary.types)[id];
+    const bool formed = type == kNormal || type == kUserDefined;
     out.bpe.units.push_back(formed ? (*vocabulary.tokens)[id] : "");
   }
   return absl::OkStatus();

@@ -3,37 +3,16 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "common/json.h"
 #include "common/mapped_file.h"
 #include "engine/text/byte_alphabet.h"
-#include "engine/text/tokenizer_parts.h"
+#include "engine/text/tokenizer_json_steps.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr size_t kFileBytesMax = size_t{64} << 20;
 
-template <typename... Parts>
-absl::Status Invalid(const Parts&... parts) {
-  return absl::InvalidArgumentError(absl::StrCat(parts...));
-}
-
-/// `where` names the object in messages: "decoder", "model" ...
-absl::StatusOr<std::string> StringAt(const Json& object, absl::string_view key,
-                                     absl::string_view where) {
-  const Json* value = object.Find(key);
-  if (value == nullptr) return Invalid(where, " has no \"", key, "\"");
-  if (value->is_string()) return value->as_string();
-  return Invalid(where, ".", key, " is a ", value->kind_name(), ", expected a string");
-}
-
-absl::StatusOr<bool> BoolAt(const Json& object, absl::string_view key, bool absent,
-                            absl::string_view where) {
-  const Json* value = object.Find(key);
-  if (value == nullptr || value->is_null()) return absent;
-  if (value->is_bool()) return value->as_bool();
-  return Invalid(where, ".", key, " is a ", value->kind_name(), ", expected true or false");
-}
+constexpr absl::string_view kPostProcessors[] = {"Sequence", "TemplateProcessing", "ByteLevel"};
 
 absl::StatusOr<int32_t> IdOf(const Json& value, absl::string_view token) {
   if (value.is_integer() && value.as_integer() >= 0 && value.as_integer() < kTokenIdMax) {
@@ -42,198 +21,6 @@ absl::StatusOr<int32_t> IdOf(const Json& value, absl::string_view token) {
   return Invalid("the id of token \"", token.substr(0, 100), "\" is ",
                  ToString(value).substr(0, 40), ", expected an integer from 0 to ",
                  kTokenIdMax - 1);
-}
-
-/// The parts of a tokenizer.json member: itself, or the members of nested Sequences. Null gives
-/// none.
-absl::StatusOr<std::vector<const Json*>> Flatten(const Json* member, absl::string_view list_key,
-                                                 absl::string_view where) {
-  std::vector<const Json*> flat;
-  if (member == nullptr || member->is_null()) return flat;
-  if (!member->is_object()) return Invalid(where, " is a ", member->kind_name());
-  NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*member, "type", where));
-  if (type != "Sequence") return std::vector<const Json*>{member};
-  const Json* list = member->Find(list_key);
-  if (list == nullptr || !list->is_array())
-    return Invalid(where, " has no list \"", list_key, "\"");
-  for (const Json& item : list->as_array()) {
-    NG_ASSIGN_OR_RETURN(const std::vector<const Json*> inner, Flatten(&item, list_key, where));
-    flat.insert(flat.end(), inner.begin(), inner.end());
-  }
-  return flat;
-}
-
-/// The text of {"String": text}; {"Regex": ...} is refused here.
-absl::StatusOr<std::string> LiteralPattern(const Json& part, absl::string_view where) {
-  const Json* pattern = part.Find("pattern");
-  const Json* text = pattern == nullptr ? nullptr : pattern->Find("String");
-  if (text == nullptr || !text->is_string()) {
-    return Invalid(where, " Replace needs a pattern {\"String\": ...}; others are not supported");
-  }
-  if (text->as_string().empty()) return Invalid(where, " Replace has an empty pattern");
-  return text->as_string();
-}
-
-absl::StatusOr<Normalizer> ParseNormalizer(const Json* member) {
-  NG_ASSIGN_OR_RETURN(const auto parts, Flatten(member, "normalizers", "normalizer"));
-  std::vector<Normalizer::Step> steps;
-  for (const Json* part : parts) {
-    NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*part, "type", "normalizer"));
-    Normalizer::Step step;
-    if (type == "Prepend") {
-      step.kind = Normalizer::Step::kPrepend;
-      NG_ASSIGN_OR_RETURN(step.to, StringAt(*part, "prepend", "normalizer"));
-    } else if (type == "Replace") {
-      step.kind = Normalizer::Step::kReplace;
-      NG_ASSIGN_OR_RETURN(step.from, LiteralPattern(*part, "normalizer"));
-      NG_ASSIGN_OR_RETURN(step.to, StringAt(*part, "content", "normalizer"));
-    } else {
-      return Invalid("normalizer \"", type, "\" is not supported");
-    }
-    steps.emplace_back(std::move(step));
-  }
-  return Normalizer(std::move(steps));
-}
-
-absl::StatusOr<SplitBehavior> ParseBehavior(const std::string& name) {
-  if (name == "Isolated") return SplitBehavior::kIsolated;
-  if (name == "Removed") return SplitBehavior::kRemoved;
-  if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
-  if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
-  if (name == "Contiguous") return SplitBehavior::kContiguous;
-  return Invalid("pre_tokenizer Split behavior \"", name, "\" is not supported");
-}
-
-absl::StatusOr<SplitStep> ParseSplit(const Json& part) {
-  SplitStep step;
-  NG_ASSIGN_OR_RETURN(const std::string behavior, StringAt(part, "behavior", "pre_tokenizer"));
-  NG_ASSIGN_OR_RETURN(step.behavior, ParseBehavior(behavior));
-  NG_ASSIGN_OR_RETURN(step.invert, BoolAt(part, "invert", false, "pre_tokenizer"));
-  const Json* pattern = part.Find("pattern");
-  if (pattern == nullptr) return Invalid("pre_tokenizer Split has no \"pattern\"");
-  if (pattern->Find("String") != nullptr) {
-    NG_ASSIGN_OR_RETURN(step.literal, StringAt(*pattern, "String", "pre_tokenizer"));
-    if (step.literal.empty()) return Invalid("pre_tokenizer Split has an empty pattern");
-    return step;
-  }
-  NG_ASSIGN_OR_RETURN(const std::string regex, StringAt(*pattern, "Regex", "pre_tokenizer"));
-  step.scanner = ScannerFor(regex);
-  if (step.scanner == nullptr) {
-    NG_ASSIGN_OR_RETURN(step.regex, SplitPattern::Compile(regex));
-  }
-  return step;
-}
-
-absl::StatusOr<MetaspaceStep> ParseMetaspace(const Json& part) {
-  MetaspaceStep step;
-  NG_ASSIGN_OR_RETURN(step.replacement, StringAt(part, "replacement", "pre_tokenizer"));
-  if (step.replacement.empty()) return Invalid("pre_tokenizer Metaspace has an empty replacement");
-  NG_ASSIGN_OR_RETURN(step.split, BoolAt(part, "split", true, "pre_tokenizer"));
-  // Files of before 2024 say add_prefix_space instead of a scheme.
-  NG_ASSIGN_OR_RETURN(const bool adds, BoolAt(part, "add_prefix_space", true, "pre_tokenizer"));
-  std::string scheme = adds ? "always" : "never";
-  if (part.Find("prepend_scheme") != nullptr) {
-    NG_ASSIGN_OR_RETURN(scheme, StringAt(part, "prepend_scheme", "pre_tokenizer"));
-  }
-  if (scheme == "always") {
-    step.prepend = MetaspaceStep::kAlways;
-  } else if (scheme == "first") {
-    step.prepend = MetaspaceStep::kFirst;
-  } else if (scheme == "never") {
-    step.prepend = MetaspaceStep::kNever;
-  } else {
-    return Invalid("pre_tokenizer Metaspace prepend_scheme \"", scheme, "\" is not supported");
-  }
-  return step;
-}
-
-struct PreTokenizerParts {
-  PreTokenizer pre_tokenizer;
-  bool byte_level = false;
-  bool splits = false;
-};
-
-absl::StatusOr<PreTokenizerParts> ParsePreTokenizer(const Json* member) {
-  NG_ASSIGN_OR_RETURN(const auto parts, Flatten(member, "pretokenizers", "pre_tokenizer"));
-  std::vector<PreTokenizerStep> steps;
-  PreTokenizerParts out;
-  for (const Json* part : parts) {
-    NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*part, "type", "pre_tokenizer"));
-    if (out.byte_level)
-      return Invalid("pre_tokenizer \"", type, "\" after ByteLevel is not supported");
-    if (type == "Split") {
-      NG_ASSIGN_OR_RETURN(SplitStep step, ParseSplit(*part));
-      steps.emplace_back(std::move(step));
-      out.splits = true;
-    } else if (type == "Digits") {
-      DigitsStep step;
-      NG_ASSIGN_OR_RETURN(step.individual,
-                          BoolAt(*part, "individual_digits", false, "pre_tokenizer"));
-      steps.emplace_back(step);
-      out.splits = true;
-    } else if (type == "Metaspace") {
-      NG_ASSIGN_OR_RETURN(MetaspaceStep step, ParseMetaspace(*part));
-      out.splits = out.splits || step.split;
-      steps.emplace_back(std::move(step));
-    } else if (type == "ByteLevel") {
-      NG_ASSIGN_OR_RETURN(const bool prefix, BoolAt(*part, "add_prefix_space", true, "ByteLevel"));
-      NG_ASSIGN_OR_RETURN(const bool regex, BoolAt(*part, "use_regex", true, "ByteLevel"));
-      out.byte_level = true;
-      out.splits = out.splits || regex;
-      if (prefix) steps.emplace_back(PrefixSpaceStep{});
-      if (regex) steps.emplace_back(IsolatedBy(kGpt2Pattern));
-    } else {
-      return Invalid("pre_tokenizer \"", type, "\" is not supported");
-    }
-  }
-  out.pre_tokenizer = PreTokenizer(std::move(steps));
-  return out;
-}
-
-/// Strip as decoders of SPM kind have it: one space, on the left, of the whole text.
-absl::Status ParseStrip(const Json& part, bool fused, TokenDecoder& decoder) {
-  const Json* start = part.Find("start");
-  const Json* stop = part.Find("stop");
-  const Json* content = part.Find("content");
-  if (start == nullptr || stop == nullptr || content == nullptr || !(*stop == Json(0)) ||
-      !(*content == Json(" ")) || !(*start == Json(0) || *start == Json(1))) {
-    return Invalid("decoder Strip other than of one space on the left is not supported");
-  }
-  if (*start == Json(0)) return absl::OkStatus();
-  if (!fused) return Invalid("decoder Strip without Fuse before it is not supported");
-  decoder.strips_left = true;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<TokenDecoder> ParseDecoder(const Json* member) {
-  NG_ASSIGN_OR_RETURN(const auto parts, Flatten(member, "decoders", "decoder"));
-  if (parts.empty()) return Invalid("there is no decoder");
-  TokenDecoder decoder;
-  bool fused = false;
-  for (const Json* part : parts) {
-    NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*part, "type", "decoder"));
-    if (type == "ByteLevel") {
-      decoder.byte_level = true;
-    } else if (type == "ByteFallback") {
-      decoder.byte_fallback = true;
-    } else if (type == "Fuse") {
-      fused = true;
-    } else if (type == "Replace") {
-      if (fused) return Invalid("decoder Replace after Fuse is not supported");
-      NG_ASSIGN_OR_RETURN(const std::string from, LiteralPattern(*part, "decoder"));
-      NG_ASSIGN_OR_RETURN(const std::string to, StringAt(*part, "content", "decoder"));
-      decoder.replacements.emplace_back(from, to);
-    } else if (type == "Strip") {
-      NG_RETURN_IF_ERROR(ParseStrip(*part, fused, decoder));
-    } else if (type == "Metaspace") {
-      NG_ASSIGN_OR_RETURN(const MetaspaceStep metaspace, ParseMetaspace(*part));
-      decoder.replacements.emplace_back(metaspace.replacement, " ");
-      decoder.strips_left = metaspace.prepend != MetaspaceStep::kNever;
-    } else {
-      return Invalid("decoder \"", type, "\" is not supported");
-    }
-  }
-  return decoder;
 }
 
 /// One TemplateProcessing wraps what earlier processors left.
@@ -277,9 +64,7 @@ absl::Status ParsePostProcessor(const Json* member, TokenizerParts& out) {
   for (const Json* part : parts) {
     NG_ASSIGN_OR_RETURN(const std::string type, StringAt(*part, "type", "post_processor"));
     if (type == "ByteLevel") continue;  // moves offsets, never ids
-    if (type != "TemplateProcessing") {
-      return Invalid("post_processor \"", type, "\" is not supported");
-    }
+    if (type != "TemplateProcessing") return UnknownType("post_processor", type, kPostProcessors);
     NG_RETURN_IF_ERROR(ParseTemplate(*part, out));
   }
   return absl::OkStatus();

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -24,12 +24,18 @@ inline constexpr int64_t kAddedTokensMax = int64_t{64} << 10;
 /// Tables are as long as the largest id, so ids have a bound of their own.
 inline constexpr int64_t kTokenIdMax = int64_t{4} << 20;
 
+/// Takes up to so many `content` from the ends of a token.
+struct TokenStrip {
+  std::string content;
+  int64_t start = 0, stop = 0;
+};
+
 /// How the spelling of a token becomes bytes again.
 struct TokenDecoder {
   bool byte_level = false;     // the byte alphabet
   bool byte_fallback = false;  // <0xNN> is a byte
   bool strips_left = false;    // one leading space of the whole text goes
-  std::vector<std::pair<std::string, std::string>> replacements;
+  std::vector<std::variant<ReplaceStep, TokenStrip>> steps;  // on each token by itself
 };
 
 struct TokenizerParts {

@@ -94,4 +94,19 @@ CharClasses::CharClasses() {
   }
 }
 
+bool IsWord(char32_t code) {
+  struct Range {
+    char32_t first, last;
+  };
+  // Beyond what the general categories say: Pc, the joiners, and circled and squared letters.
+  static constexpr Range kMore[] = {{'_', '_'},         {0x200C, 0x200D},  {0x203F, 0x2040},
+                                    {0x2054, 0x2054},   {0x24B6, 0x24E9},  {0xFE33, 0xFE34},
+                                    {0xFE4D, 0xFE4F},   {0xFF3F, 0xFF3F},  {0x1F130, 0x1F149},
+                                    {0x1F150, 0x1F169}, {0x1F170, 0x1F189}};
+  const CharClass c = CharClasses::Get().Of(code);
+  if (c >= CharClass::kLu && c <= CharClass::kNumber) return true;
+  return std::any_of(std::begin(kMore), std::end(kMore),
+                     [code](const Range& r) { return r.first <= code && code <= r.last; });
+}
+
 }  // namespace neurogrid

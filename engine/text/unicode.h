@@ -54,6 +54,13 @@ inline char32_t NextCodePoint(absl::string_view text, size_t& at) {
   return code;
 }
 
+/// Start of the code point that ends at `end`, which is above 0.
+inline size_t CodePointBefore(absl::string_view text, size_t end) {
+  size_t at = end - 1;
+  while (at > 0 && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80) --at;
+  return at;
+}
+
 /// General categories of Unicode 16.0, as far as patterns ask for them.
 enum class CharClass : uint8_t {
   kOther,
@@ -85,5 +92,9 @@ class CharClasses {
   std::array<uint16_t, 0x1100> block_of_;
   std::vector<std::array<uint8_t, 256>> blocks_;
 };
+
+/// \w of single_word and of the Whitespace pre-tokenizer (Unicode Technical Standard 18, Annex C):
+/// Alphabetic, marks, Nd, connector punctuation, Join_Control.
+bool IsWord(char32_t code);
 
 }  // namespace neurogrid
