@@ -7,6 +7,8 @@
 #include "absl/strings/str_split.h"
 #include "common/check.h"
 #include "common/json.h"
+#include "engine/model/gguf.h"
+#include "engine/text/detokenizer.h"
 #include "tests/support/golden.h"
 #include "tests/support/test_data.h"
 
@@ -96,16 +98,41 @@ void CompareLine(const Tokenizer& tokenizer, const std::string& text, const Json
 
 }  // namespace
 
+std::vector<std::string> TinyNames() {
+  return {"llama", "llama3-rope", "mistral-window", "nemo",   "qwen2",     "qwen3",
+          "lfm2",  "lfm2-bias",   "gemma2",         "gemma3", "qwen3-yarn"};
+}
+
 GoldenTokenizer OpenGoldenTokenizer(const std::string& name) {
-  if (name == "llama" || name == "llama3-rope") {
-    const std::string folder = Golden("tiny/" + name);
-    return {Tokenizer::FromDirectory(folder).value(), ReadFile(folder + "/tokenizer_ids.jsonl.xz")};
-  }
-  const std::string folder = TestData("golden/tokenizers/" + name);
-  return {TokenizerOf(ReadFile(folder + "/tokenizer.json.xz"),
-                      ReadFile(folder + "/tokenizer_config.json.xz"))
-              .value(),
-          ReadFile(folder + "/tokenizer_ids.jsonl.xz")};
+  const std::string folder = Golden("tiny/" + name);
+  return {Tokenizer::FromDirectory(folder).value(), ReadFile(folder + "/tokenizer_ids.jsonl.xz")};
+}
+
+std::vector<std::string> PublishedNames() {
+  return {"llama2", "llama3_1", "mistral_nemo", "qwen2_5", "qwen3", "gemma2", "gemma3"};
+}
+
+std::optional<GoldenTokenizer> OpenPublishedTokenizer(const std::string& name) {
+  const std::optional<std::string> packed = SharedData("tokenizers/tokenizers.tar.xz");
+  const std::optional<std::string> references = SharedData("golden/tokenizers");
+  if (!packed.has_value() || !references.has_value()) return std::nullopt;
+  static const TemporaryFolder folder;
+  static const bool unpacked = [&] {
+    return std::system(("tar -xJf '" + *packed + "' -C '" + folder.path() + "'").c_str()) == 0;
+  }();
+  NG_CHECK(unpacked);
+  return GoldenTokenizer{Tokenizer::FromDirectory(folder.path() + "/" + name).value(),
+                         ReadFile(*references + "/" + name + ".jsonl.xz"),
+                         ReadFile(*references + "/" + name + ".added.jsonl.xz")};
+}
+
+std::optional<GoldenTokenizer> OpenSmolLm2Tokenizer() {
+  const std::optional<std::string> path = SmolLm2();
+  if (!path.has_value()) return std::nullopt;
+  const auto gguf = Gguf::Open(*path).value();
+  return GoldenTokenizer{Tokenizer::FromGguf(*gguf).value(),
+                         ReadFile(TestData("golden/tokenizers/smollm2.jsonl.xz")),
+                         ReadFile(TestData("golden/tokenizers/smollm2.added.jsonl.xz"))};
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const std::string& json,
@@ -149,6 +176,39 @@ std::vector<std::string> AddedTokenMismatches(const Tokenizer& tokenizer,
     }
   }
   return compare.mismatches;
+}
+
+std::vector<std::string> StreamMismatches(const Tokenizer& tokenizer) {
+  std::vector<std::string> mismatches;
+  for (const std::string& text : CorpusTexts()) {
+    const std::vector<int32_t> ids = IdsOf(tokenizer, text, Origin::kInput, true);
+    const std::string whole = Decode(tokenizer, ids, true);
+    std::vector<absl::string_view> pieces;
+    for (const int32_t id : ids) {
+      if (!tokenizer.IsSpecial(id)) pieces.push_back(tokenizer.Bytes(id));
+    }
+    // Long texts are cut at their first and last places alone: every place would be n squared.
+    const size_t cuts_max = pieces.size() > 500 ? 20 : pieces.size();
+    bool equal = true;
+    for (size_t cut = 0; cut <= cuts_max; ++cut) {
+      for (const size_t place : {cut, pieces.size() - cut}) {
+        Utf8Stream stream;
+        std::string streamed =
+            stream.Push(absl::StrJoin(pieces.begin(), pieces.begin() + place, ""));
+        streamed += stream.Push(absl::StrJoin(pieces.begin() + place, pieces.end(), ""));
+        streamed += stream.Finish();
+        if (tokenizer.strips_leading_space() && streamed.starts_with(" ")) streamed.erase(0, 1);
+        equal = equal && streamed == whole;
+      }
+    }
+    Utf8Stream stream;
+    std::string streamed;
+    for (const absl::string_view piece : pieces) streamed += stream.Push(piece);
+    streamed += stream.Finish();
+    if (tokenizer.strips_leading_space() && streamed.starts_with(" ")) streamed.erase(0, 1);
+    if (!equal || streamed != whole) mismatches.push_back(text.substr(0, 100));
+  }
+  return mismatches;
 }
 
 std::vector<std::string> VariantMismatches(const std::string& variants) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,13 +12,22 @@
 
 namespace neurogrid {
 
-/// A tiny tokenizer of the golden data: "llama", "llama3-rope", "lfm2-bias", "mistral-window",
-/// "nemo" or "gemma3".
 struct GoldenTokenizer {
   std::unique_ptr<Tokenizer> tokenizer;
-  std::string reference;  // lines of tokenizer_ids.jsonl
+  std::string reference;   // lines of NAME.jsonl
+  std::string added = "";  // lines of NAME.added.jsonl; "" for the tiny ones
 };
+
+/// The tokenizers of the eleven tiny models: one of every kind.
+std::vector<std::string> TinyNames();
 GoldenTokenizer OpenGoldenTokenizer(const std::string& name);
+
+/// The published tokenizer.json files, which stay outside the tree; nothing where they are absent.
+std::vector<std::string> PublishedNames();
+std::optional<GoldenTokenizer> OpenPublishedTokenizer(const std::string& name);
+
+/// The one in SmolLM2's GGUF file; nothing where that is absent.
+std::optional<GoldenTokenizer> OpenSmolLm2Tokenizer();
 
 /// The tokenizer of a tokenizer.json with these contents, and tokenizer_config.json if not empty.
 absl::StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const std::string& json,
@@ -33,6 +43,10 @@ std::vector<std::string> CorpusMismatches(const Tokenizer& tokenizer, const std:
 /// The same for the added tokens of NAME.added.jsonl, in the surroundings that file knows.
 std::vector<std::string> AddedTokenMismatches(const Tokenizer& tokenizer,
                                               const std::string& reference);
+
+/// Corpus texts whose tokens, streamed one by one or all at once after any one of them, give
+/// another text than Decode, special tokens left out.
+std::vector<std::string> StreamMismatches(const Tokenizer& tokenizer);
 
 /// The same for variants.jsonl: unusual pipelines, each with its own tokenizer.json and ids.
 std::vector<std::string> VariantMismatches(const std::string& variants);
