@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/unicode.h"
@@ -104,9 +105,14 @@ StopMatcher::Result StopMatcher::Push(absl::string_view text) {
   return result;
 }
 
+std::string StopMatcher::Release() {
+  state_ = 0;
+  return std::exchange(held_, {});
+}
+
 std::string StopMatcher::Finish() {
   ended_ = true;
-  return std::move(held_);
+  return Release();
 }
 
 }  // namespace neurogrid

@@ -33,7 +33,9 @@ class StopMatcher {
   };
   /// After a match nothing more is released.
   Result Push(absl::string_view text);
-  /// What was held back, when the text ends without a match.
+  /// What was held back, when something other than text follows: no match goes across it.
+  std::string Release();
+  /// The same, when the text ends without a match.
   std::string Finish();
 
  private:
