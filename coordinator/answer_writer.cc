@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/api_ids.h"
 
 namespace neurogrid {
 namespace {
@@ -24,6 +25,13 @@ Json TimingsJson(const PreparedRequest& prepared, const GenerationUsage& usage) 
                       {"preemptions", usage.preemptions}};
 }
 
+/// A tool call that has no arguments yet.
+Json CallJson(const std::string& id, const std::string& name) {
+  return Json::Object{{"id", id},
+                      {"type", "function"},
+                      {"function", Json::Object{{"name", name}, {"arguments", ""}}}};
+}
+
 }  // namespace
 
 Json UsageJson(const GenerationUsage& usage) {
@@ -32,7 +40,7 @@ Json UsageJson(const GenerationUsage& usage) {
       {"completion_tokens", usage.completion_tokens},
       {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
       {"prompt_tokens_details", Json::Object{{"cached_tokens", usage.cached_tokens}}},
-      {"completion_tokens_details", Json::Object{{"reasoning_tokens", 0}}}};
+      {"completion_tokens_details", Json::Object{{"reasoning_tokens", usage.reasoning_tokens}}}};
 }
 
 std::string SseEvent(const Json& data) { return absl::StrCat("data: ", ToString(data), "\n\n"); }
@@ -52,23 +60,48 @@ AnswerWriter::Choice& AnswerWriter::Begin(int index) {
   choice.begun = true;
   if (!prepared_.echo) return choice;
   const auto prompt = static_cast<size_t>(prompt_of(index));
-  choice.text = prepared_.echo_texts[prompt];
   if (prepared_.logprobs) {
-    choice.tokens.push_back({{.id = prepared_.generation.prompts[prompt][0]}, false});
+    choice.tokens.scored.push_back({{.id = prepared_.generation.prompts[prompt][0]}, false});
   }
+  AddPiece(choice, {AnswerPiece::Kind::kContent, prepared_.echo_texts[prompt]});
   return choice;
+}
+
+void AnswerWriter::Tokens::Append(Tokens more) {
+  scored.insert(scored.end(), more.scored.begin(), more.scored.end());
+  ids.insert(ids.end(), more.ids.begin(), more.ids.end());
+}
+
+/// The piece takes the tokens that wait; text joins text of its kind.
+void AnswerWriter::AddPiece(Choice& choice, AnswerPiece piece) const {
+  using Kind = AnswerPiece::Kind;
+  if (piece.kind == Kind::kCallEnd) {
+    ++choice.calls_ended;
+    return;
+  }
+  if (piece.kind == Kind::kReasoning && !prepared_.include_reasoning) return;
+  const bool joins = piece.kind != Kind::kCallBegin && !choice.shown.empty() &&
+                     choice.shown.back().piece.kind == piece.kind;
+  if (joins) {
+    choice.shown.back().piece.text += piece.text;
+  } else {
+    if (piece.kind == Kind::kCallBegin) ++choice.calls;
+    const bool begins = piece.kind == Kind::kCallBegin;
+    choice.shown.push_back({std::move(piece), choice.calls - 1, begins ? NewId("call_") : "", {}});
+  }
+  choice.shown.back().tokens.Append(std::exchange(choice.tokens, {}));
 }
 
 void AnswerWriter::Add(const GenerationEvent& event) {
   Choice& choice = Begin(event.choice);
-  choice.text += event.text;
   if (prepared_.logprobs && prepared_.echo) {
-    for (const GeneratedToken& token : event.prompt) choice.tokens.push_back({token});
+    for (const GeneratedToken& token : event.prompt) choice.tokens.scored.push_back({token});
   }
   for (const GeneratedToken& token : event.tokens) {
-    if (prepared_.logprobs) choice.tokens.push_back({token});
-    if (prepared_.return_token_ids) choice.token_ids.push_back(token.id);
+    if (prepared_.logprobs) choice.tokens.scored.push_back({token});
+    if (prepared_.return_token_ids) choice.tokens.ids.push_back(token.id);
   }
+  for (const AnswerPiece& piece : event.pieces) AddPiece(choice, piece);
   if (!event.finish || choice.finish) return;
   choice.finish = event.finish;
   choice.stop_reason = event.stop_reason;
@@ -81,7 +114,8 @@ void AnswerWriter::Add(const GenerationEvent& event) {
 }
 
 std::string AnswerWriter::FinishName(const Choice& choice) const {
-  return choice.finish == FinishReason::kStop ? "stop" : "length";
+  if (choice.finish != FinishReason::kStop) return "length";
+  return choice.calls_ended > 0 ? "tool_calls" : "stop";
 }
 
 Json AnswerWriter::Head(absl::string_view object) const {
@@ -92,10 +126,9 @@ Json AnswerWriter::Head(absl::string_view object) const {
                       {"system_fingerprint", fingerprint_}};
 }
 
-/// Of the tokens that were not written yet; null when not asked for.
-Json AnswerWriter::Logprobs(Choice& choice) const {
+/// Null when not asked for.
+Json AnswerWriter::Logprobs(Choice& choice, std::vector<CompletionToken> tokens) const {
   if (!prepared_.logprobs) return nullptr;
-  const std::vector<CompletionToken> tokens = std::exchange(choice.tokens, {});
   if (!prepared_.chat) {
     return CompletionLogprobs(context_.tokenizer, tokens, prepared_.generation.skip_special,
                               &choice.text_offset);
@@ -105,20 +138,57 @@ Json AnswerWriter::Logprobs(Choice& choice) const {
   return ChatLogprobs(context_.tokenizer, generated);
 }
 
+Json AnswerWriter::Message(const Choice& choice) const {
+  using Kind = AnswerPiece::Kind;
+  std::string content;
+  std::string reasoning;
+  Json::Array calls;
+  for (const Shown& shown : choice.shown) {
+    switch (shown.piece.kind) {
+      case Kind::kContent:
+        content += shown.piece.text;
+        break;
+      case Kind::kReasoning:
+        reasoning += shown.piece.text;
+        break;
+      case Kind::kCallBegin:
+        calls.push_back(CallJson(shown.call_id, shown.piece.text));
+        break;
+      case Kind::kArguments: {
+        Json& arguments = *calls.back().Find("function")->Find("arguments");
+        arguments = Json(arguments.as_string() + shown.piece.text);
+        break;
+      }
+      case Kind::kCallEnd:
+        break;
+    }
+  }
+  Json message = Json::Object{{"role", "assistant"}};
+  const bool none = content.empty() && !calls.empty();
+  message.Set("content", none ? Json() : Json(std::move(content)));
+  message.Set("refusal", nullptr);
+  if (!reasoning.empty()) message.Set("reasoning_content", std::move(reasoning));
+  if (!calls.empty()) message.Set("tool_calls", std::move(calls));
+  return message;
+}
+
 Json AnswerWriter::WholeChoice(int index, Choice& choice) {
   Json json = Json::Object{{"index", index}};
   if (prepared_.chat) {
-    json.Set("message",
-             Json::Object{
-                 {"role", "assistant"}, {"content", std::move(choice.text)}, {"refusal", nullptr}});
+    json.Set("message", Message(choice));
   } else {
-    json.Set("text", std::move(choice.text));
+    std::string text;
+    for (const Shown& shown : choice.shown) text += shown.piece.text;
+    json.Set("text", std::move(text));
   }
-  json.Set("logprobs", Logprobs(choice));
+  Tokens tokens;
+  for (Shown& shown : choice.shown) tokens.Append(std::move(shown.tokens));
+  tokens.Append(std::move(choice.tokens));
+  json.Set("logprobs", Logprobs(choice, std::move(tokens.scored)));
   json.Set("finish_reason", FinishName(choice));
   json.Set("stop_reason", choice.stop_reason);
   if (prepared_.return_token_ids) {
-    json.Set("token_ids", IdsJson(choice.token_ids));
+    json.Set("token_ids", IdsJson(tokens.ids));
     if (!prepared_.chat) {
       const auto prompt = static_cast<size_t>(prompt_of(index));
       json.Set("prompt_token_ids", IdsJson(prepared_.generation.prompts[prompt]));
@@ -170,38 +240,71 @@ std::string AnswerWriter::Opening() {
   return out;
 }
 
+/// What a chat's delta says of a piece.
+Json AnswerWriter::Delta(const Shown& shown) {
+  switch (shown.piece.kind) {
+    case AnswerPiece::Kind::kContent:
+      return Json::Object{{"content", shown.piece.text}};
+    case AnswerPiece::Kind::kReasoning:
+      return Json::Object{{"reasoning_content", shown.piece.text}};
+    case AnswerPiece::Kind::kCallBegin: {
+      Json call = Json::Object{{"index", shown.call}};
+      const Json named = CallJson(shown.call_id, shown.piece.text);
+      for (const JsonMember& member : named.as_object()) call.Set(member.key, member.value);
+      return Json::Object{{"tool_calls", Json::Array{std::move(call)}}};
+    }
+    case AnswerPiece::Kind::kArguments:
+      return Json::Object{
+          {"tool_calls",
+           Json::Array{Json::Object{{"index", shown.call},
+                                    {"function", Json::Object{{"arguments", shown.piece.text}}}}}}};
+    case AnswerPiece::Kind::kCallEnd:
+      break;
+  }
+  return Json::Object{};
+}
+
+/// `{"index":.., "delta" or "text":.., "logprobs":.., "finish_reason":null}`, and ids.
+Json AnswerWriter::ShownChoice(int index, Choice& choice, Shown shown) const {
+  Json json = Json::Object{{"index", index}};
+  if (prepared_.chat) {
+    json.Set("delta", Delta(shown));
+  } else {
+    json.Set("text", std::move(shown.piece.text));
+  }
+  json.Set("logprobs", Logprobs(choice, std::move(shown.tokens.scored)));
+  json.Set("finish_reason", nullptr);
+  if (prepared_.return_token_ids) json.Set("token_ids", IdsJson(shown.tokens.ids));
+  return json;
+}
+
 void AnswerWriter::AppendChoice(int index, Choice& choice, const GenerationUsage& usage,
                                 std::string* out) {
   const bool ends = choice.finish && !choice.ended;
-  const bool has_tokens = !choice.tokens.empty() || !choice.token_ids.empty();
-  const bool has_content = !choice.text.empty() || (ends && has_tokens);
-  if (!has_content && !ends) return;
-  Json extra = Json::Object{};
-  const auto make = [&](Json body, absl::string_view key) {
-    return Json(Json::Object{{"index", index}, {std::string(key), std::move(body)}});
-  };
+  std::vector<Shown> shown = std::exchange(choice.shown, {});
+  // Tokens without text, the end token above all, go out with an empty text at the end.
+  if (ends && (!choice.tokens.empty() || (!prepared_.chat && shown.empty()))) {
+    if (shown.empty()) shown.push_back({});
+    shown.back().tokens.Append(std::exchange(choice.tokens, {}));
+  }
   Json json;
-  if (has_content || !prepared_.chat) {
-    json = prepared_.chat ? make(Json::Object{{"content", std::exchange(choice.text, {})}}, "delta")
-                          : make(std::exchange(choice.text, {}), "text");
-    json.Set("logprobs", Logprobs(choice));
-    json.Set("finish_reason", nullptr);
-    if (prepared_.return_token_ids) {
-      json.Set("token_ids", IdsJson(std::exchange(choice.token_ids, {})));
-    }
-    if (prepared_.chat || !ends) *out += Chunk(json, usage);
+  for (size_t i = 0; i < shown.size(); ++i) {
+    json = ShownChoice(index, choice, std::move(shown[i]));
+    const bool last = i + 1 == shown.size();
+    // A completion's finish reason stands beside its last text.
+    if (prepared_.chat || !ends || !last) *out += Chunk(json, usage);
   }
   if (!ends) return;
   choice.ended = true;
   if (prepared_.chat) {
-    json = make(Json::Object{}, "delta");
-    json.Set("logprobs", nullptr);
+    json = Json::Object{{"index", index}, {"delta", Json::Object{}}, {"logprobs", nullptr}};
   } else if (prepared_.return_token_ids) {
     const auto prompt = static_cast<size_t>(prompt_of(index));
     json.Set("prompt_token_ids", IdsJson(prepared_.generation.prompts[prompt]));
   }
   json.Set("finish_reason", FinishName(choice));
   json.Set("stop_reason", choice.stop_reason);
+  Json extra = Json::Object{};
   // The times of a request are known when its last choice ends; the usage chunk comes even later.
   if (prepared_.timings && unfinished_ == 0 && !prepared_.include_usage) {
     extra.Set("timings", TimingsJson(prepared_, usage));

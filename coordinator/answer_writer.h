@@ -28,10 +28,25 @@ class AnswerWriter {
   std::string Closing(const GenerationUsage& usage);
 
  private:
+  /// Tokens that the answer shows.
+  struct Tokens {
+    std::vector<CompletionToken> scored;
+    std::vector<int32_t> ids;  // generated ones
+    bool empty() const { return scored.empty() && ids.empty(); }
+    void Append(Tokens more);
+  };
+  /// A piece with the tokens that came since the one before it.
+  struct Shown {
+    AnswerPiece piece;
+    int call = 0;         // number of its tool call
+    std::string call_id;  // of kCallBegin
+    Tokens tokens;
+  };
   struct Choice {
-    std::string text;                     // not yet written
-    std::vector<CompletionToken> tokens;  // not yet written; kept when the answer shows tokens
-    std::vector<int32_t> token_ids;       // generated ones among them
+    std::vector<Shown> shown;  // not yet written
+    Tokens tokens;             // behind the last piece
+    int calls = 0;             // begun
+    int calls_ended = 0;
     std::optional<FinishReason> finish;
     Json stop_reason;
     bool begun = false;
@@ -41,8 +56,12 @@ class AnswerWriter {
 
   Choice& Begin(int index);
   Json Head(absl::string_view object) const;
-  Json Logprobs(Choice& choice) const;
+  void AddPiece(Choice& choice, AnswerPiece piece) const;
+  Json Logprobs(Choice& choice, std::vector<CompletionToken> tokens) const;
+  Json Message(const Choice& choice) const;
   Json WholeChoice(int index, Choice& choice);
+  static Json Delta(const Shown& shown);
+  Json ShownChoice(int index, Choice& choice, Shown shown) const;
   void AppendChoice(int index, Choice& choice, const GenerationUsage& usage, std::string* out);
   std::string Chunk(Json choice, const GenerationUsage& usage, Json extra = Json::Object{}) const;
   std::string FinishName(const Choice& choice) const;

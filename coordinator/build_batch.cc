@@ -67,6 +67,7 @@ SamplingRow SamplingOf(const Sequence& sequence) {
   row.top_logprobs = options.top_logprobs;
   row.counts = sequence.penalties.counts();
   row.bias = options.bias;
+  if (!sequence.forced.empty()) row.target = sequence.forced.back();
   const bool below_min = sequence.generated() < asked.tokens_min;
   if (below_min || asked.ignore_eos) row.banned = asked.end_ids;
   if (below_min) {

@@ -21,6 +21,7 @@ struct PreparedRequest {
   bool continuous_usage = false;
   bool logprobs = false;
   bool echo = false;
+  bool include_reasoning = true;
   bool return_token_ids = false;
   bool timings = false;
   std::string model;    // name in the answer

@@ -14,6 +14,8 @@
 #include "common/json.h"
 #include "common/status.h"
 #include "engine/batch.h"
+#include "engine/text/answer_format.h"
+#include "engine/text/answer_piece.h"
 
 namespace neurogrid {
 
@@ -49,6 +51,10 @@ struct GenerationRequest {
   bool include_stop_text = false;
   bool skip_special = true;
   bool strip_leading_space = false;  // chat with tokenizers that strip one (models.md 5.4)
+  AnswerFormat format;               // how reasoning and tool calls are read from the answer
+  bool one_call = false;             // the first complete call ends the answer
+  int64_t reasoning_budget = -1;     // tokens of reasoning; then its end is forced; -1: no limit
+  std::vector<int32_t> reasoning_close;  // what ends it
   SamplingOptions sampling;
   std::optional<absl::Duration> timeout;
 };
@@ -64,7 +70,7 @@ struct GeneratedToken {
 /// What happened to one choice since the last event.
 struct GenerationEvent {
   int choice = 0;
-  std::string text;                    // whole code points, stop text already held back
+  AnswerPieces pieces;                 // whole code points, stop text already held back
   std::vector<GeneratedToken> tokens;  // every token since the last event, end token included
   std::vector<GeneratedToken> prompt;  // with echo_logprobs, once: logprobs of prompt tokens 1..
   std::optional<FinishReason> finish;
@@ -74,6 +80,7 @@ struct GenerationEvent {
 struct GenerationUsage {
   int64_t prompt_tokens = 0;      // once per prompt
   int64_t completion_tokens = 0;  // all generated tokens of all choices
+  int64_t reasoning_tokens = 0;   // of those, through the closing tag
   int64_t cached_tokens = 0;
   double queue_ms = 0;
   double prefill_ms = 0;

@@ -160,6 +160,12 @@ std::optional<GenerationUsage> Scheduler::Finish(RequestId request, int choice, 
   return usage;
 }
 
+void Scheduler::Force(RequestId request, int choice, absl::Span<const int32_t> ids) {
+  Request* const found = Find(request);
+  if (found == nullptr || choice < 0 || choice >= static_cast<int>(found->choices.size())) return;
+  found->choices[choice]->forced.assign(ids.rbegin(), ids.rend());
+}
+
 void Scheduler::Cancel(RequestId request) {
   Request* const found = Find(request);
   if (found == nullptr) return;

@@ -102,6 +102,10 @@ class Scheduler {
   /// has ended already.
   std::optional<GenerationUsage> Finish(RequestId request, int choice, SteadyTime now);
 
+  /// The next tokens of a choice, in place of what would be drawn, with the model's own logprobs.
+  /// Like Finish before the next NextStep. No effect on what has ended already.
+  void Force(RequestId request, int choice, absl::Span<const int32_t> ids);
+
   /// Ends a request in any phase, without events. Pages in flight come back with their step.
   void Cancel(RequestId request);
 

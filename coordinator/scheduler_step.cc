@@ -377,6 +377,7 @@ void Scheduler::Append(Sequence& sequence, const SampledToken& sampled, SteadyTi
   Request& request = *sequence.request;
   const GenerationRequest& asked = request.asked;
   sequence.ids.push_back(sampled.token);
+  if (!sequence.forced.empty()) sequence.forced.pop_back();
   sequence.penalties.Append(sequence.ids);
   ++request.usage.completion_tokens;
   ++generated_tokens_;

@@ -63,6 +63,7 @@ struct Sequence {
   std::vector<int32_t> ids;      // prompt and output
   std::vector<int32_t> pages;    // [scheduled tokens, rounded up to pages]
   std::vector<PageHash> hashes;  // of the first full pages of ids
+  std::vector<int32_t> forced;   // output to come, whatever the model would draw; the next one last
   PenaltyCounts penalties;
   int64_t prompt_tokens = 0;
   int64_t scheduled = 0;  // tokens computed or in flight

@@ -51,16 +51,23 @@ struct Serving::Shared {
 
 /// One request on the serving thread's side.
 struct Serving::Active {
+  Active(const Tokenizer& tokenizer, const GenerationRequest& request, SteadyTime now)
+      : name(request.id), reader(tokenizer, request), begun(now) {}
+
   std::shared_ptr<Shared> shared;
   std::string name;
-  std::vector<int32_t> end_ids;
-  std::vector<TextStream> texts;  // [choices]
-  std::vector<bool> finished;     // [choices]
+  AnswerReader reader;
   SteadyTime begun;
   SteadyTime last_token;
   std::optional<GenerationUsage> usage;  // of all choices, once the last one has ended
   bool any_token = false;
   bool paused = false;
+
+  /// The scheduler's counts, and the reader's.
+  GenerationUsage Counted(GenerationUsage counts) const {
+    counts.reasoning_tokens = reader.reasoning_tokens();
+    return counts;
+  }
 };
 
 /// The reader's end, in an HTTP thread.
@@ -323,23 +330,13 @@ bool Serving::RefuseNow(Refusal& refusal) const {
 void Serving::AdmitCall(GenerationRequest& request, std::shared_ptr<Shared>& shared,
                         Refusal& refusal) {
   if (RefuseNow(refusal)) return;
-  auto active = std::make_unique<Active>();
-  active->name = request.id;
-  active->end_ids = request.end_ids;
-  active->begun = std::chrono::steady_clock::now();
-  const size_t choices = request.prompts.size() * static_cast<size_t>(request.n);
-  for (size_t c = 0; c < choices; ++c) {
-    active->texts.emplace_back(
-        tokenizer_, TextStreamOptions{.stops = request.stops,
-                                      .include_stop_text = request.include_stop_text,
-                                      .tokens_min = request.tokens_min,
-                                      .skip_special = request.skip_special,
-                                      .strip_leading_space = request.strip_leading_space});
-  }
-  active->finished.resize(choices);
+  auto active = std::make_unique<Active>(tokenizer_, request, std::chrono::steady_clock::now());
   const std::optional<RequestId> id =
       scheduler_->Admit(std::move(request), active->begun, &refusal);
   if (!id.has_value()) return;
+  for (int choice = 0; choice < active->reader.choices(); ++choice) {
+    scheduler_->Force(*id, choice, active->reader.FirstTokens(choice));
+  }
   active->shared = std::make_shared<Shared>();
   active->shared->id = *id;
   shared = active->shared;
@@ -367,38 +364,15 @@ void Serving::Deliver(std::vector<SchedulerEvent> events, SteadyTime now) {
   for (SchedulerEvent& event : events) DeliverOne(std::move(event), now);
 }
 
-/// The reader's view of an event: text in place of tokens, cut at a stop string. A stop string ends
-/// the choice here; the scheduler learns of it by Finish.
+/// The reader's view of an event: text in place of tokens, cut at a stop string. A choice that its
+/// text ends, ends here; the scheduler learns of it by Finish.
 GenerationEvent Serving::ToText(Active& active, SchedulerEvent& event, SteadyTime now) {
-  GenerationEvent out;
-  out.choice = event.choice;
-  out.prompt = std::move(event.prompt);
-  out.finish = event.finish;
-  out.stop_reason = std::move(event.stop_reason);
-  TextStream& text = active.texts[event.choice];
-  bool stopped = false;
-  if (event.token.has_value()) {
-    CountToken(active, now);
-    out.tokens.push_back(*std::move(event.token));
-    // A token that ended the choice as end or stop id is no part of the text.
-    if (event.finish != FinishReason::kStop) {
-      TextStream::Piece piece = text.Push(out.tokens.back().id);
-      out.text = std::move(piece.text);
-      stopped = piece.stop.has_value();
-      if (stopped) {
-        out.finish = FinishReason::kStop;
-        out.stop_reason = Json(*std::move(piece.stop));
-        if (!event.finish.has_value()) {
-          event.usage = scheduler_->Finish(event.request, event.choice, now);
-        }
-      }
-    }
-  }
-  if (out.finish.has_value()) {
-    active.finished[event.choice] = true;
-    if (!stopped) out.text += text.Finish();
-  }
-  return out;
+  if (event.token.has_value()) CountToken(active, now);
+  AnswerReader::Reading reading = active.reader.Take(std::move(event));
+  const int choice = reading.event.choice;
+  if (reading.ends) event.usage = scheduler_->Finish(event.request, choice, now);
+  if (!reading.forced.empty()) scheduler_->Force(event.request, choice, reading.forced);
+  return std::move(reading.event);
 }
 
 void Serving::CountToken(Active& active, SteadyTime now) {
@@ -427,15 +401,13 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     active_.erase(found);
     return;
   }
-  if (active.finished[event.choice]) return;
+  if (active.reader.ended(event.choice)) return;
   // A stop string may end the request while the ends of other choices, of the same step, are still
   // to be told.
   GenerationEvent out = ToText(active, event, now);
   const absl::string_view reason = out.finish == FinishReason::kLength ? "length" : "stop";
   if (event.usage.has_value()) active.usage = event.usage;
-  const bool done =
-      active.usage.has_value() &&
-      std::find(active.finished.begin(), active.finished.end(), false) == active.finished.end();
+  const bool done = active.usage.has_value() && active.reader.all_ended();
   const std::shared_ptr<Shared> shared = active.shared;
   bool pause = false;
   {
@@ -444,7 +416,7 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     pause = shared->unread_tokens > kUnreadTokensMax && !active.paused;
     shared->events.push_back(std::move(out));
     shared->done = done;
-    if (done) shared->usage = *active.usage;
+    if (done) shared->usage = active.Counted(*active.usage);
   }
   shared->changed.notify_all();
   if (done) {
@@ -465,7 +437,7 @@ void Serving::End(RequestId id, Active& active, const absl::Status& error, absl:
   {
     const std::lock_guard lock(active.shared->mutex);
     active.shared->error = error;
-    if (usage.has_value()) active.shared->usage = *usage;
+    if (usage.has_value()) active.shared->usage = active.Counted(*usage);
   }
   active.shared->changed.notify_all();
   if (observer_ != nullptr) {
@@ -506,7 +478,7 @@ void Serving::PublishCounts(SteadyTime now) {
     {
       const std::lock_guard lock(active->shared->mutex);
       active->shared->progress = *progress;
-      active->shared->usage = *usage;
+      active->shared->usage = active->Counted(*usage);
     }
     Json entry = Json(Json::Object());
     entry.Set("id", Json(active->name));

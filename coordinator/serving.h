@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "coordinator/answer_reader.h"
 #include "coordinator/generator.h"
 #include "coordinator/scheduler.h"
-#include "coordinator/text_stream.h"
 
 namespace neurogrid {
 

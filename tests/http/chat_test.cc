@@ -157,9 +157,9 @@ Json Merge(const std::vector<Json>& events) {
 FakeScript Tangled() {
   FakeScript script;
   GenerationEvent held = TextEvent(1, "b");
-  held.text = "";  // may begin a stop string
+  held.pieces = {};  // may begin a stop string
   GenerationEvent released = TextEvent(1, "c");
-  released.text = "bc";
+  released.pieces = {{AnswerPiece::Kind::kContent, "bc"}};
   script.batches = {{TextEvent(1, "a"), TextEvent(0, "x")},
                     {held},
                     {TextEvent(0, "y"), TextEvent(0, "z")},
@@ -212,7 +212,7 @@ TEST_CASE("chat logprobs name every token with its bytes", "[http]") {
   server.generator.script = [](const GenerationRequest&) {
     FakeScript script;
     GenerationEvent event;
-    event.text = "\xc3\xa9";
+    event.pieces = {{AnswerPiece::Kind::kContent, "\xc3\xa9"}};
     event.tokens = {{0xc3, 0.0f, {{0xc3, 0.0f}}}, {0xa9, -20000.0f, {}}};
     script.batches = {{event}, {EndEvent(0, FinishReason::kStop)}};
     return script;

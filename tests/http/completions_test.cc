@@ -67,7 +67,7 @@ FakeScript Scored(const GenerationRequest& request) {
   if (request.echo_logprobs) {
     first.prompt = {{0xa9, -2.5f, {{0xa9, -2.5f}, {'x', -3}}}, {'b', -0.25f, {{'b', -0.25f}}}};
   }
-  first.text = "h";
+  first.pieces = {{AnswerPiece::Kind::kContent, "h"}};
   first.tokens = {{'h', -0.5f, {{'i', -0.125f}, {'h', -0.5f}}}};
   script.batches = {{first}, {EndEvent(0, FinishReason::kStop)}};
   return script;

@@ -135,7 +135,7 @@ std::unique_ptr<Generation> FakeGenerator::Start(GenerationRequest request, Refu
 GenerationEvent TextEvent(int choice, const std::string& text) {
   GenerationEvent event;
   event.choice = choice;
-  event.text = text;
+  AddText(event.pieces, AnswerPiece::Kind::kContent, text);
   for (const char c : text) {
     const int32_t id = static_cast<unsigned char>(c);
     event.tokens.push_back({id, -0.5f, {{id, -0.5f}, {id + 1, -1.25f}}});

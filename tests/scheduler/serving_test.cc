@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -117,7 +118,7 @@ Answer Read(Generation& generation, size_t tokens_max) {
       return answer;
     }
     for (const GenerationEvent& event : *events) {
-      answer.text += event.text;
+      answer.text += TextOf(event.pieces, AnswerPiece::Kind::kContent);
       for (const GeneratedToken& token : event.tokens) answer.tokens.push_back(token.id);
     }
     if (generation.done()) return answer;
@@ -247,6 +248,54 @@ TEST_CASE("a stop string that ends the last choice does not swallow the end of a
     }
   }
   CHECK(finishes == std::vector<int>{1, 1});
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("reasoning that spends its budget is closed by force", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  Refusal refusal;
+  const auto budget = GENERATE(0, 1, 5);
+  CAPTURE(budget);
+  for (int number = 0; number < 12; ++number) {
+    GenerationRequest request = Ask(number);
+    request.n = 2;
+    request.tokens_max = 12;
+    request.format.think_open = {"<open>", 3};
+    request.format.think_close = {"<close>", 2};
+    request.format.start = ReasoningStart::kInside;
+    request.reasoning_budget = budget;
+    request.reasoning_close = {1, 2};
+    const std::unique_ptr<Generation> generation = serving.Start(request, &refusal);
+    REQUIRE(generation != nullptr);
+    std::vector<std::vector<int32_t>> tokens(2);
+    while (!generation->done()) {
+      const auto events = generation->Next(absl::Seconds(60)).value();
+      for (const GenerationEvent& event : events) {
+        for (const GeneratedToken& token : event.tokens) {
+          tokens[static_cast<size_t>(event.choice)].push_back(token.id);
+        }
+      }
+    }
+    int64_t reasoning = 0;
+    for (const std::vector<int32_t>& ids : tokens) {
+      REQUIRE(ids.size() == 12);
+      const auto close = std::find(ids.begin(), ids.end(), 2);
+      REQUIRE(close != ids.end());  // drawn early, or forced behind id 1
+      if (close - ids.begin() >= budget) {
+        CHECK(close - ids.begin() == budget + 1);
+        CHECK(*(close - 1) == 1);
+      }
+      reasoning += close - ids.begin() + 1;
+      for (auto at = close + 1; at != ids.end(); ++at) {
+        if (*at == 3) SUCCEED("reasoning was opened again");
+      }
+    }
+    if (std::count(tokens[0].begin(), tokens[0].end(), 3) == 0 &&
+        std::count(tokens[1].begin(), tokens[1].end(), 3) == 0) {
+      CHECK(generation->usage().reasoning_tokens == reasoning);
+    }
+  }
   WaitUntilIdle(serving);
 }
 

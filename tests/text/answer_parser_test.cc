@@ -134,8 +134,7 @@ AnswerFormat FormatNamed(const std::string& name, bool tokens) {
   return format;
 }
 
-const std::vector<Recorded>& Corpus() {
-  static const auto* const corpus = new std::vector<Recorded>{
+const std::vector<Recorded> kCorpus = {
       // Reasoning.
       {"qwen3", "<think>\nLet me see.\n</think>\n\nParis \xf0\x9f\x97\xbc.",
        "R[Let me see.\n]Paris \xf0\x9f\x97\xbc."},
@@ -229,12 +228,10 @@ const std::vector<Recorded>& Corpus() {
       {"lfm2", "<|tool_call_start|>[other()]<|tool_call_end|>x",
        "<|tool_call_start|>[other()]<|tool_call_end|>x"},
       {"lfm2", "Hello.", "Hello."},
-  };
-  return *corpus;
-}
+};
 
 TEST_CASE("every answer is read the same in every split", "[answer]") {
-  const Recorded recorded = GENERATE(from_range(Corpus()));
+  const Recorded recorded = GENERATE(from_range(kCorpus));
   const bool tokens = GENERATE(false, true);
   std::string wanted = recorded.read;
   const absl::string_view only = "spelled only: ";
