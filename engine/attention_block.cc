@@ -32,7 +32,7 @@ absl::StatusOr<AttentionBlock> AttentionBlock::Load(WeightLoader& loader, const 
   return block;
 }
 
-void AttentionBlock::Forward(Ops& ops, const Batch& batch, const Activations& a) const {
+ConstTensor AttentionBlock::Forward(Ops& ops, const Batch& batch, const Activations& a) const {
   ops.MatMul(a.qkv, a.normed, *qkv_);
   const auto norm_heads = [&](const DeviceVector& weight, int first_head, int heads) {
     if (!weight) return;
@@ -42,6 +42,7 @@ void AttentionBlock::Forward(Ops& ops, const Batch& batch, const Activations& a)
   norm_heads(k_norm_, spec_.query_heads, kv_.kv_heads);
   ops.RopeAndWriteKv(a.qkv, spec_.query_heads, *rotation_, kv_, batch);
   ops.Attention(a.attended, a.qkv, kv_, batch, spec_);
+  return a.attended;
 }
 
 }  // namespace neurogrid

@@ -19,8 +19,8 @@ class AttentionBlock {
                                              const TensorNames& names, int layer,
                                              const Rotation* rotation, const KvLayerView& kv);
 
-  /// a.normed -> a.attended: heads joined, before the output projection.
-  void Forward(Ops& ops, const Batch& batch, const Activations& a) const;
+  /// Of a.normed: heads joined, [rows, query_heads * head_dim], before the output projection.
+  ConstTensor Forward(Ops& ops, const Batch& batch, const Activations& a) const;
 
   const Matrix& output() const { return *output_; }
 

@@ -26,24 +26,17 @@ absl::Status CheckOptions(const ModelConfig& config, const StageOptions& options
   NG_RETURN_IF_ERROR(check("sequences_max", limits.sequences_max, 1, limits.rows_max));
   NG_RETURN_IF_ERROR(check("samples_max", limits.samples_max, 1, limits.rows_max));
   NG_RETURN_IF_ERROR(check("pages", limits.pages, 1, 1 << 30));
-  NG_RETURN_IF_ERROR(check("slots", limits.slots, 0, kRowsMax));
+  const bool recurrent = std::any_of(
+      config.layers.begin() + layers.first, config.layers.begin() + layers.last,
+      [](const LayerConfig& layer) { return layer.kind == BlockKind::kShortConvolution; });
+  NG_RETURN_IF_ERROR(check("slots", limits.slots, recurrent ? 1 : 0, kRowsMax));
+  if (recurrent && (config.conv_taps < 1 || config.conv_taps > kConvolutionTapsMax)) {
+    return absl::InvalidArgumentError(absl::StrCat("the model's convolutions have ",
+                                                   config.conv_taps, " taps, outside [1, ",
+                                                   kConvolutionTapsMax, "]"));
+  }
   NG_RETURN_IF_ERROR(check("positions_max", limits.positions_max, 1, 1 << 30));
   return check("vocab_size", limits.vocab_size, 1, config.vocab_size);
-}
-
-absl::Status CheckSupported(const ModelConfig& config) {
-  if (config.activation != Activation::kSilu) {
-    return absl::UnimplementedError("this build has no gated feed-forward with GELU");
-  }
-  if (config.final_softcap != 0) {
-    return absl::UnimplementedError("this build has no softcap on the logits");
-  }
-  for (size_t layer = 0; layer < config.layers.size(); ++layer) {
-    if (config.layers[layer].kind == BlockKind::kAttention) continue;
-    return absl::UnimplementedError(
-        absl::StrCat("layer ", layer, " is a short convolution, which this build does not have"));
-  }
-  return absl::OkStatus();
 }
 
 OpsLimits OpsLimitsOf(const ModelConfig& config, const BatchLimits& limits) {
@@ -63,7 +56,6 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
                                                                const StageOptions& options,
                                                                const Stage::Progress& progress) {
   NG_RETURN_IF_ERROR(CheckOptions(config, options));
-  NG_RETURN_IF_ERROR(CheckSupported(config));
   NG_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(config.architecture));
   WeightLoader loader(config, architecture->tensors, weights, ops, options, progress);
   std::unique_ptr<Transformer> transformer(new Transformer(config, ops, options));
@@ -80,6 +72,8 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
   }
   NG_ASSIGN_OR_RETURN(
       cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits.pages));
+  NG_ASSIGN_OR_RETURN(states_, StateCache::Allocate(ops_, config_, options_.layers,
+                                                    options_.precision, limits.slots));
   NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
   NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, limits)));
   for (int layer = options_.layers.first; layer < options_.layers.last; ++layer) {
@@ -87,10 +81,14 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
     layers_.push_back(std::move(loaded));
   }
   NG_RETURN_IF_ERROR(LoadEnds(loader, names));
+  // The reference multiplies by a scale in the dtype of the run: 33.94 becomes 34 in bf16.
+  embedding_scale_ = ActivationDType(options_.precision) == DType::kF32
+                         ? config_.embedding_scale
+                         : ToFloat(ToBf16(config_.embedding_scale));
   memory_ = {.weight_bytes = loader.device_bytes(),
              .workspace_bytes = StageWorkspaceBytes(config_, options_),
              .page_bytes = cache_.page_bytes(),
-             .state_bytes = 0};
+             .state_bytes = states_.slot_bytes()};
   return absl::OkStatus();
 }
 
@@ -111,17 +109,28 @@ absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& name
   return absl::OkStatus();
 }
 
+absl::StatusOr<Layer::Block> Transformer::LoadBlock(WeightLoader& loader, const TensorNames& names,
+                                                    int number) const {
+  const LayerConfig& layer = config_.layers[static_cast<size_t>(number)];
+  switch (layer.kind) {
+    case BlockKind::kAttention:
+      return AttentionBlock::Load(loader, config_, names, number,
+                                  rotations_[static_cast<size_t>(layer.rope)].get(),
+                                  cache_.layer(number));
+    case BlockKind::kShortConvolution:
+      return ShortConvolutionBlock::Load(loader, config_, names, number, states_.layer(number));
+  }
+  NG_CHECK(false);
+}
+
 absl::StatusOr<Layer> Transformer::LoadLayer(WeightLoader& loader, const TensorNames& names,
                                              int number) const {
-  const auto& rotation =
-      rotations_[static_cast<size_t>(config_.layers[static_cast<size_t>(number)].rope)];
   const int64_t hidden = config_.hidden_size;
   const float offset = config_.norm_offset;
   const auto part = [number](absl::string_view name) { return LayerPart(number, name); };
   Layer layer;
   NG_ASSIGN_OR_RETURN(layer.block_norm, loader.Vector(part(names.attention_norm), hidden, offset));
-  NG_ASSIGN_OR_RETURN(layer.block, AttentionBlock::Load(loader, config_, names, number,
-                                                        rotation.get(), cache_.layer(number)));
+  NG_ASSIGN_OR_RETURN(layer.block, LoadBlock(loader, names, number));
   NG_ASSIGN_OR_RETURN(layer.post_block_norm,
                       loader.VectorIfPresent(part(names.post_attention_norm), hidden, offset));
   NG_ASSIGN_OR_RETURN(layer.ffn_norm, loader.Vector(part(names.ffn_norm), hidden, offset));
@@ -149,7 +158,7 @@ void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matri
 ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
   const Activations a = activations_ = workspace_.For(batch.rows());
   if (first_stage()) {
-    ops_.Embed(a.hidden, *embedding_, batch.tokens, config_.embedding_scale);
+    ops_.Embed(a.hidden, *embedding_, batch.tokens, embedding_scale_);
   } else {
     ops_.CopyFromHost(a.hidden, activations);
   }
@@ -157,8 +166,8 @@ ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
     Norm(a.normed, a.hidden, layer.block_norm);
     std::visit(
         [&](const auto& block) {
-          block.Forward(ops_, batch, a);
-          AddProjection(a, a.attended, block.output(), layer.post_block_norm);
+          const ConstTensor mixed = block.Forward(ops_, batch, a);
+          AddProjection(a, mixed, block.output(), layer.post_block_norm);
         },
         layer.block);
     Norm(a.normed, a.hidden, layer.ffn_norm);
@@ -174,6 +183,7 @@ Tensor Transformer::Logits(absl::Span<const int32_t> rows) {
   ops_.GatherRows(out.rows, activations_.hidden, rows);
   Norm(out.rows, out.rows, final_norm_);
   ops_.MatMul(out.logits, out.rows, *head_);
+  if (config_.final_softcap > 0) ops_.Softcap(out.logits, config_.final_softcap);
   return out.logits;
 }
 

@@ -11,7 +11,9 @@
 #include "engine/kv_cache.h"
 #include "engine/model/architecture.h"
 #include "engine/ops.h"
+#include "engine/short_convolution_block.h"
 #include "engine/stage.h"
+#include "engine/state_cache.h"
 #include "engine/weight_loader.h"
 #include "engine/workspace.h"
 
@@ -20,7 +22,7 @@ namespace neurogrid {
 /// One layer: a mixing block and a gated feed-forward, each behind a norm (models.md 2.2). What a
 /// family does not have is null, and its step does not run.
 struct Layer {
-  using Block = std::variant<AttentionBlock>;
+  using Block = std::variant<AttentionBlock, ShortConvolutionBlock>;
 
   DeviceVector block_norm;
   Block block;
@@ -35,7 +37,7 @@ class Transformer {
  public:
   /// Loads the layers of `options.layers`, the embedding on the first stage, final norm and head on
   /// the last. `weights` is not read afterwards; `ops` outlives the result. InvalidArgument for
-  /// ranges and limits that the model does not have, Unimplemented for what its blocks cannot do.
+  /// ranges and limits that the model does not have.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const ModelConfig& config,
                                                            const WeightStore& weights, Ops& ops,
                                                            const StageOptions& options,
@@ -60,6 +62,8 @@ class Transformer {
 
   absl::Status LoadAll(WeightLoader& loader, const TensorNames& names);
   absl::Status LoadEnds(WeightLoader& loader, const TensorNames& names);
+  absl::StatusOr<Layer::Block> LoadBlock(WeightLoader& loader, const TensorNames& names,
+                                         int number) const;
   absl::StatusOr<Layer> LoadLayer(WeightLoader& loader, const TensorNames& names, int number) const;
   void Norm(Tensor y, ConstTensor x, const DeviceVector& weight);
   void AddProjection(const Activations& a, ConstTensor x, const Matrix& weight,
@@ -70,7 +74,9 @@ class Transformer {
   Ops& ops_;
   std::vector<std::unique_ptr<Rotation>> rotations_;  // as config_.ropes
   KvCache cache_;
+  StateCache states_;
   std::vector<Layer> layers_;
+  float embedding_scale_ = 1;
   std::unique_ptr<Matrix> embedding_;  // first stage, and a last stage with a tied head
   DeviceVector final_norm_;
   std::unique_ptr<Matrix> own_head_;  // last stage of an untied model

@@ -65,6 +65,16 @@ std::unique_ptr<Matrix> WeightLoader::Count(std::unique_ptr<Matrix> matrix, int6
   return matrix;
 }
 
+absl::StatusOr<DeviceVector> WeightLoader::Uploaded(const std::vector<float>& values,
+                                                    const Shape& shape, int64_t file_bytes) {
+  DeviceVector vector;
+  NG_ASSIGN_OR_RETURN(vector.memory, ops_.Upload(values));
+  vector.view = ConstTensor(vector.memory->data(), DType::kF32, shape);
+  device_bytes_ += VectorBytes(shape.elements());
+  Advance(file_bytes);
+  return vector;
+}
+
 absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64_t size,
                                                   float offset) {
   NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
@@ -72,18 +82,34 @@ absl::StatusOr<DeviceVector> WeightLoader::Vector(const std::string& name, int64
   std::vector<float> values(static_cast<size_t>(size));
   ReadRows(entry, 0, 1, values.data());
   for (float& value : values) value += offset;
-  DeviceVector vector;
-  NG_ASSIGN_OR_RETURN(vector.memory, ops_.Upload(values));
-  vector.view = ConstTensor(vector.memory->data(), DType::kF32, Shape({size}));
-  device_bytes_ += VectorBytes(size);
-  Advance(entry.tensor.bytes());
-  return vector;
+  return Uploaded(values, Shape({size}), entry.tensor.bytes());
 }
 
 absl::StatusOr<DeviceVector> WeightLoader::VectorIfPresent(const std::string& name, int64_t size,
                                                            float offset) {
   if (name.empty() || !HasWeight(name)) return DeviceVector();
   return Vector(name, size, offset);
+}
+
+absl::StatusOr<DeviceVector> WeightLoader::Taps(const std::string& name, int64_t channels,
+                                                int64_t taps) {
+  NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
+                      weights_.Find(name + ".weight", Shape({channels, 1, taps})));
+  std::vector<float> by_channel(static_cast<size_t>(channels * taps));
+  ReadRows(entry, 0, channels, by_channel.data());
+  std::vector<float> by_tap(by_channel.size());
+  for (size_t i = 0; i < by_channel.size(); ++i) {
+    const size_t channel = i / static_cast<size_t>(taps);
+    const size_t tap = i % static_cast<size_t>(taps);
+    by_tap[tap * static_cast<size_t>(channels) + channel] = by_channel[i];
+  }
+  return Uploaded(by_tap, Shape({taps, channels}), entry.tensor.bytes());
+}
+
+absl::StatusOr<DeviceVector> WeightLoader::BiasIfPresent(const std::string& name, int64_t size) {
+  if (!weights_.Has(name + ".bias")) return DeviceVector();
+  NG_ASSIGN_OR_RETURN(const std::vector<float> values, Bias({{name, size}}));
+  return Uploaded(values, Shape({size}), 0);
 }
 
 absl::StatusOr<WeightLoader::Part> WeightLoader::Find(const LinearPart& part, int64_t first,

@@ -16,10 +16,11 @@
 
 namespace neurogrid {
 
-/// A vector on the device, f32: a norm's weight. Null when the model has none there.
+/// A vector on the device, f32: a norm's weight, a convolution's taps. Null when the model has none
+/// there.
 struct DeviceVector {
   std::unique_ptr<DeviceBuffer> memory;
-  ConstTensor view;  // [size]
+  ConstTensor view;  // [size]; taps: [taps, channels]
 
   explicit operator bool() const { return memory != nullptr; }
 };
@@ -49,6 +50,11 @@ class WeightLoader {
   /// A null vector when the family or the file has no such tensor.
   absl::StatusOr<DeviceVector> VectorIfPresent(const std::string& name, int64_t size, float offset);
 
+  /// The taps NAME.weight [channels, 1, taps] of a depthwise convolution, as [taps, channels].
+  absl::StatusOr<DeviceVector> Taps(const std::string& name, int64_t channels, int64_t taps);
+  /// NAME.bias [size], or a null vector.
+  absl::StatusOr<DeviceVector> BiasIfPresent(const std::string& name, int64_t size);
+
   /// The parts' rows, one below the other, in the stage's precision.
   absl::StatusOr<std::unique_ptr<Matrix>> Linear(const std::vector<LinearPart>& parts,
                                                  int64_t inputs);
@@ -67,6 +73,8 @@ class WeightLoader {
     int64_t first = 0;  // row of the stack
     int64_t outputs = 0;
   };
+  absl::StatusOr<DeviceVector> Uploaded(const std::vector<float>& values, const Shape& shape,
+                                        int64_t file_bytes);
   absl::StatusOr<Part> Find(const LinearPart& part, int64_t first, int64_t inputs);
   absl::StatusOr<std::vector<float>> Bias(const std::vector<LinearPart>& parts);
   std::unique_ptr<Matrix> Count(std::unique_ptr<Matrix> matrix, int64_t file_bytes);

@@ -1,6 +1,8 @@
 // One layout function: with a base it places the tensors, without one it only counts.
 #include "engine/workspace.h"
 
+#include <algorithm>
+
 #include "engine/workspace_bytes.h"
 
 namespace neurogrid {
@@ -25,6 +27,12 @@ class Placer {
   int64_t bytes_ = 0;
 };
 
+bool HasConvolutions(const ModelConfig& config, const LayerRange& layers) {
+  return std::any_of(
+      config.layers.begin() + layers.first, config.layers.begin() + layers.last,
+      [](const LayerConfig& layer) { return layer.kind == BlockKind::kShortConvolution; });
+}
+
 int64_t LayOut(const ModelConfig& config, const StageOptions& options, void* base, Activations& a,
                Outputs& o) {
   Placer placer(base);
@@ -35,6 +43,9 @@ int64_t LayOut(const ModelConfig& config, const StageOptions& options, void* bas
   a.normed = placer.Place(dtype, rows, config.hidden_size);
   a.qkv = placer.Place(dtype, rows, (config.query_heads + 2 * config.kv_heads) * head_dim);
   a.attended = placer.Place(dtype, rows, config.query_heads * head_dim);
+  const int64_t convolved = HasConvolutions(config, options.layers) ? config.hidden_size : 0;
+  a.bcu = placer.Place(dtype, rows, 3 * convolved);
+  a.convolved = placer.Place(dtype, rows, convolved);
   a.gated = placer.Place(dtype, rows, config.ffn_size);
   a.branch = placer.Place(dtype, rows, config.hidden_size);
   if (IsLastStage(config, options.layers)) {
@@ -70,6 +81,8 @@ Activations Workspace::For(int rows) const {
           .normed = FirstRows(whole_.normed, rows),
           .qkv = FirstRows(whole_.qkv, rows),
           .attended = FirstRows(whole_.attended, rows),
+          .bcu = FirstRows(whole_.bcu, rows),
+          .convolved = FirstRows(whole_.convolved, rows),
           .gated = FirstRows(whole_.gated, rows),
           .branch = FirstRows(whole_.branch, rows)};
 }

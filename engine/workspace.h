@@ -14,12 +14,14 @@ namespace neurogrid {
 
 /// Views for the rows of one step. `dtype` is the stage's activation dtype.
 struct Activations {
-  Tensor hidden;    // [rows, hidden]    dtype: the residual stream
-  Tensor normed;    // [rows, hidden]    dtype
-  Tensor qkv;       // [rows, (query_heads + 2 * kv_heads) * head_dim]  dtype
-  Tensor attended;  // [rows, query_heads * head_dim]  dtype
-  Tensor gated;     // [rows, ffn]       dtype
-  Tensor branch;    // [rows, hidden]    dtype: a block's output before its post norm
+  Tensor hidden;     // [rows, hidden]    dtype: the residual stream
+  Tensor normed;     // [rows, hidden]    dtype
+  Tensor qkv;        // [rows, (query_heads + 2 * kv_heads) * head_dim]  dtype
+  Tensor attended;   // [rows, query_heads * head_dim]  dtype
+  Tensor bcu;        // [rows, 3 * hidden]  dtype; no columns without short convolutions
+  Tensor convolved;  // [rows, hidden]      dtype; the same
+  Tensor gated;      // [rows, ffn]       dtype
+  Tensor branch;     // [rows, hidden]    dtype: a block's output before its post norm
 };
 
 /// Views for the sampled rows of one step, on the last stage.
