@@ -34,7 +34,8 @@ Batch BatchOf(const std::vector<Slice>& slices) {
     batch.pages.insert(batch.pages.end(), slice.pages.begin(), slice.pages.end());
     batch.sequence_offsets.push_back(batch.rows());
     batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
-    batch.state_slots.push_back(-1);
+    batch.state_slots.push_back(slice.slot);
+    batch.state_sources.push_back(slice.source);
   }
   return batch;
 }
@@ -44,7 +45,7 @@ BatchLimits TestLimits(int vocab_size) {
           .sequences_max = 32,
           .samples_max = 512,
           .pages = 160,
-          .slots = 0,
+          .slots = 32,
           .positions_max = 1024,
           .vocab_size = vocab_size};
 }
@@ -83,7 +84,11 @@ std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int c
   std::vector<float> logits;
   for (int first = 0; first < total; first += chunk) {
     const int end = std::min(total, first + chunk);
-    Slice slice{.ids = {ids.begin() + first, ids.begin() + end}, .first = first, .pages = {}};
+    Slice slice{.ids = {ids.begin() + first, ids.begin() + end},
+                .first = first,
+                .pages = {},
+                .source = first == 0 ? -1 : 0,
+                .slot = 0};
     for (int page = 0; page * kPageTokens < end; ++page) slice.pages.push_back(page);
     const std::vector<float> part = chain.Logits(BatchOf({slice}));
     logits.insert(logits.end(), part.begin(), part.end());
@@ -91,21 +96,27 @@ std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int c
   return logits;
 }
 
-std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
-                                              const std::vector<std::vector<int32_t>>& prompts,
-                                              int count) {
-  std::vector<std::vector<int32_t>> tokens(prompts.size());
-  if (count == 0) return tokens;
+std::vector<Continuation> ContinueAll(Chain& chain,
+                                      const std::vector<std::vector<int32_t>>& prompts, int count) {
+  std::vector<Continuation> continued(prompts.size());
+  if (count == 0) return continued;
   std::vector<Slice> next(prompts.size());
   int32_t page = 0;
   const auto take = [&](size_t i, const float* logits) {
-    const auto best = std::max_element(logits, logits + chain.vocab()) - logits;
-    tokens[i].push_back(static_cast<int32_t>(best));
+    const float* best = std::max_element(logits, logits + chain.vocab());
+    float second = -INFINITY;
+    for (const float* logit = logits; logit != logits + chain.vocab(); ++logit) {
+      if (logit != best) second = std::max(second, *logit);
+    }
+    continued[i].tokens.push_back(static_cast<int32_t>(best - logits));
+    continued[i].margins.push_back(*best - second);
     next[i].first += static_cast<int>(next[i].ids.size());
-    next[i].ids = {tokens[i].back()};
+    next[i].ids = {continued[i].tokens.back()};
+    next[i].source = next[i].slot;
   };
   for (size_t i = 0; i < prompts.size(); ++i) {
     next[i].ids = prompts[i];
+    next[i].slot = static_cast<int>(i);
     const auto end = static_cast<int>(prompts[i].size()) + count;
     for (int at = 0; at < end; at += kPageTokens) next[i].pages.push_back(page++);
     const std::vector<float> logits = chain.Logits(BatchOf({next[i]}));
@@ -116,6 +127,16 @@ std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
     for (size_t i = 0; i < prompts.size(); ++i) {
       take(i, logits.data() + i * static_cast<size_t>(chain.vocab()));
     }
+  }
+  return continued;
+}
+
+std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
+                                              const std::vector<std::vector<int32_t>>& prompts,
+                                              int count) {
+  std::vector<std::vector<int32_t>> tokens;
+  for (Continuation& continued : ContinueAll(chain, prompts, count)) {
+    tokens.push_back(std::move(continued.tokens));
   }
   return tokens;
 }

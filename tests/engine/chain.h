@@ -11,11 +11,14 @@
 
 namespace neurogrid {
 
-/// Part of a sequence: ids at positions from `first` on, in these pages.
+/// Part of a sequence: ids at positions from `first` on, in these pages; recurrent state is read
+/// from `source` (-1: zeros) and written to `slot` (-1: nowhere).
 struct Slice {
   std::vector<int32_t> ids;
   int first = 0;
   std::vector<int32_t> pages;
+  int source = -1;
+  int slot = -1;
 };
 
 /// The slices as one batch without samples.
@@ -47,11 +50,19 @@ class Chain {
 };
 
 /// Logits of all positions of `ids`, prefilled in chunks of `chunk` tokens (0: all at once), one
-/// sequence alone in pages 0, 1, ...
+/// sequence alone in pages 0, 1, ... and slot 0.
 std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int chunk = 0);
 
-/// The `count` most likely tokens after each prompt, one by one, the lowest id on ties. Prompts are
-/// prefilled alone and decoded together.
+/// Tokens that follow a prompt, each the most likely one, the lowest id on ties.
+struct Continuation {
+  std::vector<int32_t> tokens;
+  std::vector<float> margins;  // the best logit minus the second best, at each token
+};
+
+/// `count` tokens after each prompt. Prompts are prefilled alone and decoded together.
+std::vector<Continuation> ContinueAll(Chain& chain,
+                                      const std::vector<std::vector<int32_t>>& prompts, int count);
+/// Their tokens alone.
 std::vector<std::vector<int32_t>> GreedyOfAll(Chain& chain,
                                               const std::vector<std::vector<int32_t>>& prompts,
                                               int count);

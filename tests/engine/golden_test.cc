@@ -1,101 +1,102 @@
-// Tiny checkpoints against the reference implementation's own runs (models.md 7.1).
-#include "tests/support/golden.h"
-
-#include <algorithm>
+// Tiny checkpoints of every family against the reference implementation's own runs (models.md 7.1).
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
-#include <cmath>
-#include <cstring>
-#include <optional>
+#include <cstdio>
 
-#include "absl/strings/str_cat.h"
-#include "engine/device.h"
-#include "engine/model/safetensors.h"
-#include "tests/engine/chain.h"
-#include "tests/support/test_data.h"
+#include "tests/engine/golden_support.h"
 
 namespace neurogrid {
 namespace {
 
-std::unique_ptr<Checkpoint> Open(const std::string& path) {
-  auto checkpoint = Checkpoint::Open(path);
-  REQUIRE(checkpoint.ok());
-  return *std::move(checkpoint);
-}
+/// Largest errors of a model's logits beside their bounds.
+struct Parity {
+  double f32 = 0, f32_bound = 0;  // of the prompt that comes closest to its bound
+  double bf16 = 0, bf16_bound = 0;
+};
 
-std::unique_ptr<Device> Cpu(int threads = 2) {
-  auto device = MakeDevice("cpu", threads);
-  REQUIRE(device.ok());
-  return *std::move(device);
+Parity ParityOf(const std::string& model) {
+  Parity parity;
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
+  const std::unique_ptr<Device> device = Cpu();
+  Chain f32(*checkpoint, device->ops(), Precision::kF32);
+  Chain bf16(*checkpoint, device->ops(), Precision::kBf16);
+  const auto keep = [](double error, double bound, double& worst, double& worst_bound) {
+    if (worst_bound != 0 && error / bound <= worst / worst_bound) return;
+    worst = error;
+    worst_bound = bound;
+  };
+  for (const std::string& p : PromptsOf(reference)) {
+    const std::vector<int32_t> ids = reference.Ids(p + "ids");
+    const std::vector<float>& exact = reference[p + "logits"];
+    keep(ErrorOf(LogitsOf(f32, ids), exact).max, ToleranceOf(exact), parity.f32, parity.f32_bound);
+    keep(ErrorOf(LogitsOf(bf16, ids), exact).max, AllowedInBf16(reference, p).max, parity.bf16,
+         parity.bf16_bound);
+  }
+  return parity;
 }
-
-double LargestOf(const std::vector<float>& values) {
-  double largest = 0;
-  for (const float v : values) largest = std::max(largest, std::abs(double{v}));
-  return largest;
-}
-
-double DeviationOf(const std::vector<float>& values) {
-  double mean = 0;
-  for (const float v : values) mean += v / static_cast<double>(values.size());
-  double sum = 0;
-  for (const float v : values) sum += (v - mean) * (v - mean);
-  return std::sqrt(sum / static_cast<double>(values.size()));
-}
-
-/// Tokens up to the first whose margin is below `bound`: beyond it rounding may choose another.
-size_t DecidedTokens(const std::vector<float>& margins, double bound) {
-  const auto close = [&](float margin) { return margin < bound; };
-  return static_cast<size_t>(std::find_if(margins.begin(), margins.end(), close) - margins.begin());
-}
-
-constexpr int kPromptLengths[] = {1, 2, 5, 47, 96};
 
 }  // namespace
 
 TEST_CASE("float32 logits and hidden states are the reference's", "[golden]") {
-  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");
-  CAPTURE(model);
-  const std::unique_ptr<Checkpoint> checkpoint = Open(Golden(model));
-  const Reference reference(Golden(model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
-  Chain chain(*checkpoint, device->ops(), Precision::kF32, {1, 2, 3});
-  for (const int length : kPromptLengths) {
-    const std::string p = absl::StrCat("p", length, ".");
-    CAPTURE(length);
+  const std::string model = GENERATE(from_range(TinyModels()));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(model, NameOf(set));
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
+  const std::unique_ptr<Device> device = Cpu(set);
+  Chain chain(*checkpoint, device->ops(), Precision::kF32, EveryLayer(*checkpoint));
+  const auto layers = static_cast<size_t>(checkpoint->config().layers_count());
+  const std::vector<std::string> prompts = PromptsOf(reference);
+  REQUIRE(prompts.size() >= 5);
+  for (const std::string& p : prompts) {
+    CAPTURE(p);
     const std::vector<float>& expected = reference[p + "logits"];
-    const double tolerance = 5e-5 * std::max(1.0, LargestOf(expected));
+    const double tolerance = ToleranceOf(expected);
     const std::vector<float> logits = LogitsOf(chain, reference.Ids(p + "ids"));
     CHECK(ErrorOf(logits, expected).max <= tolerance);
-    const std::vector<float>& hidden = reference[p + "hidden"];  // [layers + 1, length, hidden]
-    const size_t size = hidden.size() / 5;
-    for (size_t layer = 0; layer < 4; ++layer) {
+    const std::vector<float>& hidden = reference[p + "hidden"];  // [layers + 1, tokens, hidden]
+    const size_t size = hidden.size() / (layers + 1);
+    for (size_t layer = 0; layer < layers; ++layer) {
       CAPTURE(layer);
-      const std::vector<float> expected_hidden(hidden.begin() + (layer + 1) * size,
-                                               hidden.begin() + (layer + 2) * size);
+      const std::vector<float> expected_hidden(
+          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 1) * size),
+          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 2) * size));
       CHECK(ErrorOf(chain.hidden(layer), expected_hidden).max <= tolerance);
     }
-    CHECK(Greedy(chain, reference.Ids(p + "ids"), 32) == reference.Ids(p + "greedy"));
   }
 }
 
-TEST_CASE("bfloat16 logits err no more than the reference's own bfloat16 run", "[golden]") {
-  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");
+TEST_CASE("float32 continues a prompt with the reference's tokens", "[golden]") {
+  const std::string model = GENERATE(from_range(TinyModels()));
   CAPTURE(model);
-  const std::unique_ptr<Checkpoint> checkpoint = Open(Golden(model));
-  const Reference reference(Golden(model + "/reference.safetensors"));
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
+  const std::unique_ptr<Device> device = Cpu();
+  Chain chain(*checkpoint, device->ops(), Precision::kF32);
+  std::vector<std::vector<int32_t>> asked, expected;
+  for (const std::string& p : PromptsOf(reference)) {
+    asked.push_back(reference.Ids(p + "ids"));
+    expected.push_back(reference.Ids(p + "greedy"));
+    REQUIRE(expected.back().size() == 32);
+  }
+  CHECK(GreedyOfAll(chain, asked, 32) == expected);
+}
+
+TEST_CASE("bfloat16 logits err no more than the reference's own bfloat16 run", "[golden]") {
+  const std::string model = GENERATE(from_range(TinyModels()));
+  CAPTURE(model);
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
   const std::unique_ptr<Device> device = Cpu();
   Chain chain(*checkpoint, device->ops(), Precision::kBf16);
-  for (const int length : kPromptLengths) {
-    const std::string p = absl::StrCat("p", length, ".");
-    CAPTURE(length);
-    const std::vector<float>& expected = reference[p + "logits"];
-    const Error allowed = ErrorOf(reference[p + "logits_bf16_run"], expected);
-    const double floor = 0.01 * DeviationOf(expected);
-    const Error error = ErrorOf(LogitsOf(chain, reference.Ids(p + "ids")), expected);
-    CHECK(error.max <= std::max(floor, 1.5 * allowed.max));
-    CHECK(error.mean <= std::max(floor, 1.5 * allowed.mean));
+  for (const std::string& p : PromptsOf(reference)) {
+    CAPTURE(p);
+    const Error allowed = AllowedInBf16(reference, p);
+    const Error error = ErrorOf(LogitsOf(chain, reference.Ids(p + "ids")), reference[p + "logits"]);
+    CHECK(error.max <= allowed.max);
+    CHECK(error.mean <= allowed.mean);
     const size_t decided = DecidedTokens(reference[p + "greedy_margin"], 4 * error.max);
     std::vector<int32_t> greedy = reference.Ids(p + "greedy");
     greedy.resize(decided);
@@ -103,64 +104,43 @@ TEST_CASE("bfloat16 logits err no more than the reference's own bfloat16 run", "
   }
 }
 
-TEST_CASE("int8 weights give the logits of the rounded weights", "[golden]") {
-  const std::unique_ptr<Checkpoint> checkpoint = Open(Golden("tiny/llama"));
+TEST_CASE("a file of bfloat16 weights gives float32 logits of those weights", "[golden]") {
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama/bf16");
   const Reference reference(Golden("tiny/llama/reference.safetensors"));
-  const Reference rounded(Golden("tiny/llama/w8a16_reference.safetensors"));
   const std::unique_ptr<Device> device = Cpu();
-  Chain chain(*checkpoint, device->ops(), Precision::kInt8);
-  for (const int length : kPromptLengths) {
-    const std::string p = absl::StrCat("p", length, ".");
-    CAPTURE(length);
-    const std::vector<float>& expected = rounded[p + "logits"];
-    // The bound is that of bfloat16 activations: the rounded weights themselves are exact.
-    const Error allowed = ErrorOf(reference[p + "logits_bf16_run"], reference[p + "logits"]);
-    const double floor = 0.01 * DeviationOf(expected);
-    const Error error = ErrorOf(LogitsOf(chain, rounded.Ids(p + "ids")), expected);
-    CHECK(error.max <= std::max(floor, 1.5 * allowed.max));
-    CHECK(error.mean <= std::max(floor, 1.5 * allowed.mean));
-    const size_t decided = DecidedTokens(rounded[p + "greedy_margin"], 4 * error.max);
-    std::vector<int32_t> greedy = rounded.Ids(p + "greedy");
-    greedy.resize(decided);
-    CHECK(Greedy(chain, rounded.Ids(p + "ids"), static_cast<int>(decided)) == greedy);
+  Chain chain(*checkpoint, device->ops(), Precision::kF32);
+  for (const std::string& p : PromptsOf(reference)) {
+    CAPTURE(p);
+    const std::vector<float>& expected = reference[p + "logits_f32_run_of_bf16_weights"];
+    const std::vector<float> logits = LogitsOf(chain, reference.Ids(p + "ids"));
+    CHECK(ErrorOf(logits, expected).max <= ToleranceOf(expected));
   }
-}
-
-TEST_CASE("a bias on q, k and v enters where the file has one", "[golden]") {
-  // The qwen2 family is Llama's layer with these biases; only its numbers are needed here.
-  const std::optional<std::string> folder = SharedData("golden/tiny/qwen2");
-  if (!folder) SKIP("golden/tiny/qwen2 is not beside the project");
-  ModelConfig config = Open(Golden("tiny/llama"))->config();
-  config.tied_embeddings = true;
-  config.qkv_bias = true;
-  config.ropes[0].theta = 1e6;
-  auto file = OpenSafetensors(*folder + "/model.safetensors");
-  REQUIRE(file.ok());
-  WeightStore weights;
-  for (const SafetensorsFile::NamedTensor& named : file->tensors) {
-    weights.Add(named.name, {.tensor = named.tensor, .file = *folder});
-  }
-  const Reference reference(*folder + "/reference.safetensors");
-  const std::unique_ptr<Device> device = Cpu();
-  Chain chain(config, weights, device->ops(), Precision::kF32);
-  const std::vector<float>& expected = reference["p47.logits"];
-  const Error error = ErrorOf(LogitsOf(chain, reference.Ids("p47.ids")), expected);
-  CHECK(error.max <= 5e-5 * std::max(1.0, LargestOf(expected)));
 }
 
 TEST_CASE("a GGUF copy gives the bits of the safetensors", "[golden]") {
-  const std::unique_ptr<Checkpoint> directory = Open(Golden("tiny/llama"));
-  const std::unique_ptr<Checkpoint> gguf = Open(Golden("gguf/llama-F32.gguf"));
-  const Reference reference(Golden("tiny/llama/reference.safetensors"));
+  const std::string model = GENERATE("llama");
+  CAPTURE(model);
+  const std::unique_ptr<Checkpoint> directory = OpenGolden("tiny/" + model);
+  const std::unique_ptr<Checkpoint> gguf = OpenGolden("gguf/" + model + "-F32.gguf");
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
   const std::unique_ptr<Device> device = Cpu();
   Chain from_directory(*directory, device->ops(), Precision::kF32);
   Chain from_gguf(*gguf, device->ops(), Precision::kF32);
-  for (const int length : kPromptLengths) {
-    const std::vector<int32_t> ids = reference.Ids(absl::StrCat("p", length, ".ids"));
-    const std::vector<float> a = LogitsOf(from_directory, ids);
-    const std::vector<float> b = LogitsOf(from_gguf, ids);
-    REQUIRE(a.size() == b.size());
-    CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+  for (const std::string& p : PromptsOf(reference)) {
+    CAPTURE(p);
+    const std::vector<int32_t> ids = reference.Ids(p + "ids");
+    CHECK(SameBits(LogitsOf(from_directory, ids), LogitsOf(from_gguf, ids)));
+  }
+}
+
+TEST_CASE("parity of every family, as a table", "[.parity]") {
+  std::printf("%-15s %11s %11s %11s %11s\n", "model", "f32 error", "bound", "bf16 error", "bound");
+  for (const std::string& model : TinyModels()) {
+    const Parity parity = ParityOf(model);
+    std::printf("%-15s %11.2e %11.2e %11.2e %11.2e\n", model.c_str(), parity.f32, parity.f32_bound,
+                parity.bf16, parity.bf16_bound);
+    CHECK(parity.f32 <= parity.f32_bound);
+    CHECK(parity.bf16 <= parity.bf16_bound);
   }
 }
 

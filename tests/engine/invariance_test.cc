@@ -2,20 +2,13 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
-#include <cstring>
+#include <catch2/generators/catch_generators_range.hpp>
 #include <random>
 
-#include "absl/strings/str_cat.h"
-#include "engine/device.h"
-#include "tests/engine/chain.h"
-#include "tests/support/golden.h"
+#include "tests/engine/golden_support.h"
 
 namespace neurogrid {
 namespace {
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 std::vector<int32_t> RandomIds(std::mt19937& random, int count, int vocab) {
   std::vector<int32_t> ids(static_cast<size_t>(count));
@@ -23,15 +16,25 @@ std::vector<int32_t> RandomIds(std::mt19937& random, int count, int vocab) {
   return ids;
 }
 
+/// First layers of later stages, for two, three and as many stages as there are layers.
+std::vector<std::vector<int>> WaysToCut(const Checkpoint& checkpoint) {
+  const int layers = checkpoint.config().layers_count();
+  std::vector<std::vector<int>> ways = {{1}, {layers - 1}, EveryLayer(checkpoint)};
+  if (layers > 2) ways.push_back({1, layers - 1});
+  return ways;
+}
+
 /// A sequence that is fed to a chain in random pieces.
 struct Feed {
   std::vector<int32_t> ids;
   std::vector<int32_t> pages;
   size_t done = 0;
+  int slot = -1;
   std::vector<float> logits;
 };
 
-/// Runs all feeds to their end in random chunks and company, in pages of random order.
+/// Runs all feeds to their end in random chunks and company, in pages of random order, their
+/// recurrent state in the same slot or from one slot to another.
 void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
   std::vector<int32_t> pages(static_cast<size_t>(TestLimits(chain.vocab()).pages));
   for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
@@ -39,7 +42,8 @@ void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
   while (true) {
     std::vector<Slice> slices;
     std::vector<Feed*> fed;
-    for (Feed& feed : feeds) {
+    for (size_t i = 0; i < feeds.size(); ++i) {
+      Feed& feed = feeds[i];
       const size_t left = feed.ids.size() - feed.done;
       if (left == 0 || random() % 3 == 0) continue;
       const size_t count = 1 + random() % std::min<size_t>(left, 20);
@@ -51,7 +55,10 @@ void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
       const auto begin = feed.ids.begin() + static_cast<std::ptrdiff_t>(feed.done);
       slices.push_back({.ids = {begin, begin + static_cast<std::ptrdiff_t>(count)},
                         .first = static_cast<int>(feed.done),
-                        .pages = feed.pages});
+                        .pages = feed.pages,
+                        .source = feed.slot,
+                        .slot = static_cast<int>(2 * i + random() % 2)});
+      feed.slot = slices.back().slot;
       feed.done = end;
       fed.push_back(&feed);
     }
@@ -74,18 +81,16 @@ void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
 }  // namespace
 
 TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
+  const std::string model = GENERATE(from_range(TinyModels()));
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
-  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama"));
-  REQUIRE(checkpoint.ok());
-  const auto device = MakeDevice("cpu", 3);
-  REQUIRE(device.ok());
-  Ops& ops = (*device)->ops();
-  Chain chain(**checkpoint, ops, precision);
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const std::unique_ptr<Device> device = Cpu(InstructionSets().back(), 3);
+  Chain chain(*checkpoint, device->ops(), precision);
   std::mt19937 random(1);
   // Past 256 positions attention merges two splits.
   const std::vector<int32_t> ids = RandomIds(random, 300, chain.vocab());
   const std::vector<float> alone = LogitsOf(chain, ids);
-  CAPTURE(NameOf(precision));
 
   SECTION("in chunks of any size") {
     for (const int chunk : {1, 3, 16, 100}) {
@@ -94,15 +99,15 @@ TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
     }
   }
   SECTION("on any number of stages") {
-    for (const std::vector<int>& cuts : {std::vector<int>{1}, {2}, {1, 3}, {1, 2, 3}}) {
+    for (const std::vector<int>& cuts : WaysToCut(*checkpoint)) {
       CAPTURE(cuts);
-      Chain stages(**checkpoint, ops, precision, cuts);
+      Chain stages(*checkpoint, device->ops(), precision, cuts);
       CHECK(SameBits(LogitsOf(stages, ids), alone));
       CHECK(SameBits(LogitsOf(stages, ids, 7), alone));
     }
   }
-  SECTION("among random mates, in random chunks and pages, on one stage and on three") {
-    Chain stages(**checkpoint, ops, precision, {1, 2});
+  SECTION("among random mates, in random chunks and pages, on one stage and on several") {
+    Chain stages(*checkpoint, device->ops(), precision, WaysToCut(*checkpoint).back());
     for (int round = 0; round < 4; ++round) {
       CAPTURE(round);
       std::vector<Feed> feeds(6);
@@ -114,20 +119,24 @@ TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
       CHECK(SameBits(feeds[0].logits, alone));
     }
   }
-  SECTION("with any number of threads") {
-    for (const int threads : {1, 2, 5}) {
-      CAPTURE(threads);
-      const auto other = MakeDevice("cpu", threads);
-      REQUIRE(other.ok());
-      Chain same(**checkpoint, (*other)->ops(), precision);
-      CHECK(SameBits(LogitsOf(same, ids), alone));
+  SECTION("with any instruction set and number of threads") {
+    for (const InstructionSet set : InstructionSets()) {
+      for (const int threads : {1, 2, 5}) {
+        CAPTURE(NameOf(set), threads);
+        const std::unique_ptr<Device> other = Cpu(set, threads);
+        Chain same(*checkpoint, other->ops(), precision);
+        CHECK(SameBits(LogitsOf(same, ids), alone));
+      }
     }
   }
-  SECTION("after its first pages were computed by another sequence") {
+  SECTION("after its first pages and the state behind them were computed by another sequence") {
     const std::vector<int32_t> prefix(ids.begin(), ids.begin() + 64);
-    Slice owner{.ids = prefix, .first = 0, .pages = {7, 3, 5, 1}};
-    chain.Logits(BatchOf({owner}));
-    Slice reader{.ids = {ids.begin() + 64, ids.end()}, .first = 64, .pages = {7, 3, 5, 1}};
+    chain.Logits(BatchOf({{.ids = prefix, .pages = {7, 3, 5, 1}, .source = -1, .slot = 9}}));
+    Slice reader{.ids = {ids.begin() + 64, ids.end()},
+                 .first = 64,
+                 .pages = {7, 3, 5, 1},
+                 .source = 9,
+                 .slot = 2};
     for (int32_t page = 20; reader.pages.size() * kPageTokens < ids.size(); ++page) {
       reader.pages.push_back(page);
     }
@@ -136,18 +145,17 @@ TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
   }
 }
 
-TEST_CASE("what a page held before does not matter", "[invariance]") {
+TEST_CASE("what a page or a slot held before does not matter", "[invariance]") {
+  const std::string model = GENERATE("llama", "lfm2", "gemma2");
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
-  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama"));
-  REQUIRE(checkpoint.ok());
-  const auto device = MakeDevice("cpu", 2);
-  REQUIRE(device.ok());
-  Ops& ops = (*device)->ops();
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const std::unique_ptr<Device> device = Cpu();
   std::mt19937 random(2);
-  Chain clean(**checkpoint, ops, precision);
+  Chain clean(*checkpoint, device->ops(), precision);
   const std::vector<int32_t> ids = RandomIds(random, 37, clean.vocab());
   const std::vector<float> alone = LogitsOf(clean, ids);
-  Chain used(**checkpoint, ops, precision);
+  Chain used(*checkpoint, device->ops(), precision);
   LogitsOf(used, RandomIds(random, 256, used.vocab()));
   CHECK(SameBits(LogitsOf(used, ids), alone));
 }

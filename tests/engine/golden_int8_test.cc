@@ -1,0 +1,94 @@
+// Weights in int8 against float32 on the same rounded weights (models.md 7.1, row "int8 W8A16").
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
+#include <list>
+
+#include "engine/model/read_rows.h"
+#include "tests/engine/golden_support.h"
+
+namespace neurogrid {
+namespace {
+
+/// Embeddings, norms and the taps of convolutions are never quantised.
+bool IsQuantised(const std::string& name, const WeightStore::Entry& entry) {
+  return entry.tensor.shape.rank() == 2 && name != "model.embed_tokens.weight";
+}
+
+/// A checkpoint's tensors, each matrix replaced by q * scale: scale = max|w| / 127 of a row in
+/// float32, q = w / scale rounded to the nearest integer, ties to even.
+class RoundedWeights {
+ public:
+  explicit RoundedWeights(const WeightStore& weights) {
+    for (const auto& [name, entry] : weights.entries()) {
+      if (!IsQuantised(name, entry)) {
+        store_.Add(name, entry);
+        continue;
+      }
+      const int64_t rows = entry.tensor.shape[0];
+      const int64_t columns = entry.tensor.shape[1];
+      std::vector<float>& values = memory_.emplace_back(static_cast<size_t>(rows * columns));
+      ReadRows(entry, 0, rows, values.data());
+      for (int64_t row = 0; row < rows; ++row) Round(values.data() + row * columns, columns);
+      store_.Add(name, {.tensor = {values.data(), DType::kF32, entry.tensor.shape},
+                        .file = "rounded weights"});
+    }
+  }
+  const WeightStore& store() const { return store_; }
+
+ private:
+  static void Round(float* row, int64_t columns) {
+    float largest = 0;
+    for (int64_t c = 0; c < columns; ++c) largest = std::max(largest, std::fabs(row[c]));
+    const float scale = largest / 127.0f;
+    for (int64_t c = 0; c < columns; ++c) row[c] = std::nearbyint(row[c] / scale) * scale;
+  }
+
+  std::list<std::vector<float>> memory_;
+  WeightStore store_;
+};
+
+}  // namespace
+
+TEST_CASE("rounded weights in float32 give the reference's logits of them", "[golden]") {
+  const std::string model = GENERATE("llama", "lfm2");
+  CAPTURE(model);
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const RoundedWeights rounded(checkpoint->weights());
+  const Reference reference(Golden("tiny/" + model + "/w8a16_reference.safetensors"));
+  const std::unique_ptr<Device> device = Cpu();
+  Chain chain(checkpoint->config(), rounded.store(), device->ops(), Precision::kF32);
+  for (const std::string& p : PromptsOf(reference)) {
+    CAPTURE(p);
+    const std::vector<float>& expected = reference[p + "logits"];
+    const std::vector<float> logits = LogitsOf(chain, reference.Ids(p + "ids"));
+    CHECK(ErrorOf(logits, expected).max <= ToleranceOf(expected));
+    CHECK(Greedy(chain, reference.Ids(p + "ids"), 32) == reference.Ids(p + "greedy"));
+  }
+}
+
+TEST_CASE("int8 weights give the logits of the rounded weights", "[golden]") {
+  const std::string model = GENERATE(from_range(TinyModels()));
+  CAPTURE(model);
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const RoundedWeights rounded(checkpoint->weights());
+  const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
+  const std::unique_ptr<Device> device = Cpu();
+  Chain exact(checkpoint->config(), rounded.store(), device->ops(), Precision::kF32);
+  Chain chain(*checkpoint, device->ops(), Precision::kInt8);
+  for (const std::string& p : PromptsOf(reference)) {
+    CAPTURE(p);
+    const std::vector<int32_t> ids = reference.Ids(p + "ids");
+    // The bound is that of bfloat16 activations: the rounded weights themselves are exact.
+    const Error allowed = AllowedInBf16(reference, p);
+    const Error error = ErrorOf(LogitsOf(chain, ids), LogitsOf(exact, ids));
+    CHECK(error.max <= allowed.max);
+    CHECK(error.mean <= allowed.mean);
+    Continuation expected = ContinueAll(exact, {ids}, 32)[0];
+    const size_t decided = DecidedTokens(expected.margins, 4 * error.max);
+    expected.tokens.resize(decided);
+    CHECK(Greedy(chain, ids, static_cast<int>(decided)) == expected.tokens);
+  }
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,85 @@
+// What the golden tests share: the tiny models, their prompts, the bounds of models.md 7.1.
+#pragma once
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/cpu/cpu_device.h"
+#include "engine/model/checkpoint.h"
+#include "tests/engine/chain.h"
+#include "tests/engine/cpu_support.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+
+/// Every tiny model of models.md 7.2.
+inline std::vector<std::string> TinyModels() {
+  return {"llama",      "llama3-rope", "mistral-window", "nemo",   "qwen2", "qwen3",
+          "qwen3-yarn", "lfm2",        "lfm2-bias",      "gemma2", "gemma3"};
+}
+
+inline std::unique_ptr<Checkpoint> OpenGolden(const std::string& name) {
+  auto checkpoint = Checkpoint::Open(Golden(name));
+  INFO(checkpoint.status().ToString());
+  REQUIRE(checkpoint.ok());
+  return *std::move(checkpoint);
+}
+
+inline std::unique_ptr<Device> Cpu(InstructionSet set, int threads = 2) {
+  return std::make_unique<CpuDevice>(threads, set);
+}
+inline std::unique_ptr<Device> Cpu() { return Cpu(InstructionSets().back()); }
+
+/// "p5." for each prompt that a reference file holds.
+inline std::vector<std::string> PromptsOf(const Reference& reference) {
+  std::vector<std::string> prompts;
+  for (const int length : {1, 2, 5, 7, 8, 9, 40, 47, 96}) {
+    const std::string prompt = absl::StrCat("p", length, ".");
+    if (reference.Has(prompt + "logits")) prompts.push_back(prompt);
+  }
+  return prompts;
+}
+
+/// Tokens before the first whose margin is below `bound`: beyond it rounding may choose another.
+inline size_t DecidedTokens(const std::vector<float>& margins, double bound) {
+  const auto close = [&](float margin) { return margin < bound; };
+  return static_cast<size_t>(std::find_if(margins.begin(), margins.end(), close) - margins.begin());
+}
+
+/// models.md 7.1, row "float32".
+inline double ToleranceOf(const std::vector<float>& logits) {
+  double largest = 1;
+  for (const float v : logits) largest = std::max(largest, std::abs(double{v}));
+  return 5e-5 * largest;
+}
+
+inline double DeviationOf(const std::vector<float>& values) {
+  double mean = 0;
+  for (const float v : values) mean += v / static_cast<double>(values.size());
+  double sum = 0;
+  for (const float v : values) sum += (v - mean) * (v - mean);
+  return std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+/// models.md 7.1, row "bf16": 1.5 times the errors of the reference's own bfloat16 run, or the
+/// floor.
+inline Error AllowedInBf16(const Reference& reference, const std::string& prompt) {
+  const std::vector<float>& exact = reference[prompt + "logits"];
+  const Error own = ErrorOf(reference[prompt + "logits_bf16_run"], exact);
+  const double floor = 0.01 * DeviationOf(exact);
+  return {.max = std::max(floor, 1.5 * own.max), .mean = std::max(floor, 1.5 * own.mean)};
+}
+
+/// Cuts before every layer but the first, so that Chain::hidden shows each one.
+inline std::vector<int> EveryLayer(const Checkpoint& checkpoint) {
+  std::vector<int> cuts;
+  for (int layer = 1; layer < checkpoint.config().layers_count(); ++layer) cuts.push_back(layer);
+  return cuts;
+}
+
+}  // namespace neurogrid
