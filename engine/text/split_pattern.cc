@@ -71,16 +71,26 @@ class Translation {
     const char escaped = pattern_[at_ + 1];
     const absl::string_view members = ClassOf(escaped);
     const absl::string_view complement = ClassOf(absl::ascii_tolower(escaped));
-    if (!members.empty()) {
+    size_t length = 2;
+    if (!in_class_ && (escaped == 'b' || escaped == 'B')) {
+      const bool at_border = escaped == 'b';
+      absl::StrAppend(&out_, "(?:(?<=[", kWords, at_border ? "])(?![" : "])(?=[", kWords,
+                      "])|(?<![", kWords, at_border ? "])(?=[" : "])(?![", kWords, "]))");
+    } else if (!members.empty()) {
       absl::StrAppend(&out_, in_class_ ? "" : "[", members, in_class_ ? "" : "]");
     } else if (complement.empty()) {
-      absl::StrAppend(&out_, pattern_.substr(at_, 2));
+      // The braces of \p{...} and \x{...} are no repeat.
+      const bool named = escaped == 'p' || escaped == 'P' || escaped == 'x';
+      const bool braces = named && pattern_.substr(at_ + 2, 1) == "{";
+      const size_t end = braces ? pattern_.find('}', at_) : absl::string_view::npos;
+      if (end != absl::string_view::npos) length = end + 1 - at_;
+      absl::StrAppend(&out_, pattern_.substr(at_, length));
     } else if (in_class_) {
       return Unsupported(absl::StrCat("\\", pattern_.substr(at_ + 1, 1), " inside of a class"));
     } else {
       absl::StrAppend(&out_, "[^", complement, "]");
     }
-    at_ += 2;
+    at_ += length;
     return absl::OkStatus();
   }
 

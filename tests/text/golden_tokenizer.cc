@@ -113,15 +113,10 @@ std::vector<std::string> PublishedNames() {
 }
 
 std::optional<GoldenTokenizer> OpenPublishedTokenizer(const std::string& name) {
-  const std::optional<std::string> packed = SharedData("tokenizers/tokenizers.tar.xz");
+  const std::optional<std::string> folder = PublishedTokenizer(name);
   const std::optional<std::string> references = SharedData("golden/tokenizers");
-  if (!packed.has_value() || !references.has_value()) return std::nullopt;
-  static const TemporaryFolder folder;
-  static const bool unpacked = [&] {
-    return std::system(("tar -xJf '" + *packed + "' -C '" + folder.path() + "'").c_str()) == 0;
-  }();
-  NG_CHECK(unpacked);
-  return GoldenTokenizer{Tokenizer::FromDirectory(folder.path() + "/" + name).value(),
+  if (!folder.has_value() || !references.has_value()) return std::nullopt;
+  return GoldenTokenizer{Tokenizer::FromDirectory(*folder).value(),
                          ReadFile(*references + "/" + name + ".jsonl.xz"),
                          ReadFile(*references + "/" + name + ".added.jsonl.xz")};
 }
@@ -221,6 +216,30 @@ std::vector<std::string> VariantMismatches(const std::string& variants) {
     for (size_t text = 0; text < texts.size(); ++text) {
       compare.where = absl::StrCat(lines[i].Find("name")->as_string(), " text ", text);
       compare.Ids("ids", IdsOf(*tokenizer, texts[text].as_string()), Integers(ids[text]));
+    }
+  }
+  return compare.mismatches;
+}
+
+std::vector<std::string> ComponentMismatches(const std::string& components) {
+  Compare compare;
+  const std::vector<Json> lines = Lines(components);
+  const Json::Array& texts = lines[0].Find("texts")->as_array();
+  for (size_t i = 1; i < lines.size(); ++i) {
+    const std::string name = lines[i].Find("name")->as_string();
+    Json file = *lines[i].Find("file");
+    file.Set("model", *lines[0].Find("models")->Find(lines[i].Find("model")->as_string()));
+    const auto tokenizer = TokenizerOf(ToString(file));
+    if (!tokenizer.ok()) {
+      compare.mismatches.push_back(absl::StrCat(name, ": ", tokenizer.status().message()));
+      continue;
+    }
+    for (size_t text = 0; text < texts.size(); ++text) {
+      compare.where = absl::StrCat(name, " text ", text);
+      const auto ids = Integers(lines[i].Find("ids")->as_array()[text]);
+      compare.Ids("ids", IdsOf(**tokenizer, texts[text].as_string()), ids);
+      compare.Text("decoded", Decode(**tokenizer, ids, true),
+                   lines[i].Find("decoded")->as_array()[text].as_string());
     }
   }
   return compare.mismatches;

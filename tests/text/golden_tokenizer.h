@@ -51,6 +51,9 @@ std::vector<std::string> StreamMismatches(const Tokenizer& tokenizer);
 /// The same for variants.jsonl: unusual pipelines, each with its own tokenizer.json and ids.
 std::vector<std::string> VariantMismatches(const std::string& variants);
 
+/// The same for components.jsonl: each part that a tokenizer.json may name, ids and decoded texts.
+std::vector<std::string> ComponentMismatches(const std::string& components);
+
 /// Ids of a text of one origin; the test fails when there are none.
 std::vector<int32_t> IdsOf(const Tokenizer& tokenizer, absl::string_view text,
                            Origin origin = Origin::kTemplate, bool add_special = false);

@@ -146,6 +146,22 @@ TEST_CASE("templates and patterns that make no sense are refused", "[tokenizer][
   CheckRefused(split("{}"), "pre_tokenizer Split has no \"Regex\"");
 }
 
+TEST_CASE("what the reference's patterns may say and ours cannot is named",
+          "[tokenizer][malformed]") {
+  const auto pattern = [](const std::string& regex) {
+    return Spoiled(R"("normalizer":null)",
+                   absl::StrCat(R"("normalizer":{"type":"Replace","pattern":{"Regex":")", regex,
+                                R"("},"content":""})"));
+  };
+  CheckRefused(pattern("[a-z&&[^b]]"), "an intersection of classes at byte 4");
+  CheckRefused(pattern("[a[bc]]"), "a class inside of a class at byte 2");
+  CheckRefused(pattern(R"([\\W_])"), R"(\W inside of a class)");
+  CheckRefused(pattern(R"(\\d{1,3}+)"), "+ after a counted repeat");
+  CheckRefused(pattern("(?s).*"), "(?s");
+  CheckRefused(pattern("[]a]"), "a class that begins with ]");
+  CHECK(TokenizerOf(pattern(R"(\\p{L}+(?i:x)[[:alpha:]]\\d{2})")).ok());
+}
+
 TEST_CASE("a pattern that explodes is cut off", "[tokenizer][malformed]") {
   const auto tokenizer =
       TokenizerOf(

@@ -24,6 +24,12 @@ TEST_CASE("unusual pipelines give the reference's ids", "[tokenizer]") {
         std::vector<std::string>());
 }
 
+TEST_CASE("every part that a tokenizer.json may name does what it does in the reference",
+          "[tokenizer]") {
+  CHECK(ComponentMismatches(ReadFile(TestData("golden/tokenizers/components.jsonl.xz"))) ==
+        std::vector<std::string>());
+}
+
 TEST_CASE("a GGUF file's tokenizer gives the ids of its tokenizer.json", "[tokenizer]") {
   const std::string name = GENERATE("llama", "qwen3", "lfm2", "gemma3");
   CAPTURE(name);
