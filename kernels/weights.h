@@ -11,8 +11,8 @@ enum class WeightFormat { kF32, kBf16, kInt8 };
 
 inline constexpr int kTileOutputs = 16;  // rows of the tensor core's tile
 
-/// Row-major [padded outputs][stride]: outputs padded to tiles of 16, inputs to 128 bytes (f32: to
-/// 16), all with zeros.
+/// Row-major [padded outputs][stride]: outputs padded to tiles of 16, inputs to 128 bytes, with
+/// zeros.
 ///
 /// int8: the four bytes of each four inputs lie in the order 0 2 1 3, so that two byte permutes
 /// make them two pairs. gated: a tile is 8 gate outputs, then the 8 up outputs of the same numbers.

@@ -164,7 +164,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->totalGlobalMem = simt::kMemoryBytes;
   properties->major = 8;
   properties->multiProcessorCount = 4;
-  properties->sharedMemPerBlockOptin = 99 * 1024;
+  properties->sharedMemPerBlockOptin = 163 * 1024;
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {

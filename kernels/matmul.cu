@@ -1,0 +1,46 @@
+// Chooses the kernel: a matter of speed alone, since all give the same bits.
+#include "kernels/matmul.cuh"
+#include "kernels/matmul.h"
+
+namespace neurogrid::kernels {
+namespace {
+
+// Fewer wide tiles than this leave multiprocessors without work.
+constexpr int kWideTilesMin = 96;
+constexpr int kWideOutputs = 128;
+constexpr int kTileRows = 64;
+
+int Ceil(int a, int b) { return (a + b - 1) / b; }
+
+bool Valid(const MatMulOperands& operands, const Weights& w) {
+  const bool gates =
+      operands.epilogue == Epilogue::kSiluGated || operands.epilogue == Epilogue::kGeluGated;
+  return operands.rows > 0 && w.inputs % 8 == 0 && gates == w.gated;
+}
+
+}  // namespace
+
+cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,
+                     cudaStream_t stream) {
+  if (!Valid(operands, w) || w.format == WeightFormat::kF32) return cudaErrorInvalidValue;
+  switch (kernel) {
+    case MatMulKernel::kFewRows:
+      if (!FewRowsFit(w, operands.rows)) return cudaErrorInvalidValue;
+      return MatMulFewRows(operands, w, stream);
+    case MatMulKernel::kWideTiles:
+      return MatMulTiles(/*wide=*/true, operands, w, stream);
+    case MatMulKernel::kNarrowTiles:
+      return MatMulTiles(/*wide=*/false, operands, w, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
+  if (!Valid(operands, w)) return cudaErrorInvalidValue;
+  if (w.format == WeightFormat::kF32) return MatMulF32(operands, w, stream);
+  if (FewRowsFit(w, operands.rows)) return MatMulFewRows(operands, w, stream);
+  const int tiles = Ceil(w.packed_outputs(), kWideOutputs) * Ceil(operands.rows, kTileRows);
+  return MatMulTiles(/*wide=*/tiles >= kWideTilesMin, operands, w, stream);
+}
+
+}  // namespace neurogrid::kernels

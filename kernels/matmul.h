@@ -1,0 +1,43 @@
+// y[r, n] = sum over k of x[r, k] * w[n, k], in one order over k for any number of rows, and what
+// is done with the sum before it is rounded once.
+//
+// bf16 and int8 weights go through the tensor core, weights as operand A, so a row's bits do not
+// depend on its neighbours. Slices of K (weights.h) add up in order.
+//   few rows   one warp streams a slice of 16 outputs through a ring of its own; bound by the
+//              weights' bytes. The ring fills before the predecessor has ended.
+//   more rows  tiles of 128 or 32 outputs by 64 rows through shared memory, slice after slice.
+// f32 weights: one chain of multiply-adds over k for each sum; the reference, not fast.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include "kernels/weights.h"
+
+namespace neurogrid::kernels {
+
+enum class Epilogue {
+  kStore,      // y = sum + bias
+  kAdd,        // y += sum + bias
+  kSiluGated,  // y = SiLU(gate sum + bias) * (up sum + bias); gated weights alone
+  kGeluGated,  // the same with GELU, tanh form
+};
+
+/// x [rows, inputs] bf16; f32 for f32 weights. y [rows, outputs]. inputs is a multiple of 8.
+struct MatMulOperands {
+  void* y;
+  bool y_is_f32;
+  const void* x;
+  int rows;
+  Epilogue epilogue;
+};
+
+cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
+
+/// Which kernel runs may be forced by tests; the bits are the same.
+enum class MatMulKernel { kFewRows, kWideTiles, kNarrowTiles };
+/// InvalidValue where the kernel cannot take so many rows of so many inputs.
+cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,
+                     cudaStream_t stream);
+
+}  // namespace neurogrid::kernels
