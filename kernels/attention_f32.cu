@@ -1,0 +1,97 @@
+// The reference in float32, with the same splits.
+#include "kernels/attention.h"
+#include "kernels/launch.h"
+#include "kernels/online_softmax.cuh"
+#include "kernels/simt.cuh"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct F32AttentionShared {
+  BlockScratch<float> scratch;
+  float query[kHeadDimMax];
+  float probabilities[kSplitTokens];
+};
+
+/// The score of one position, minus infinity where it is not visible.
+__device__ __forceinline__ float ScoreOf(const AttentionOperands<float>& o,
+                                         const AttentionTile& tile, const float* query, int kv_head,
+                                         int token) {
+  const int position = tile.first_position;
+  if (token > position || (o.window > 0 && token <= position - o.window)) return MinusInfinity();
+  const int64_t page = o.pages[tile.first_page + token / kPageTokens];
+  const float* key = o.kv.keys(page, kv_head) + token % kPageTokens * o.kv.head_dim;
+  float score = 0;
+  for (int c = 0; c < o.kv.head_dim; ++c) score = fmaf(query[c], key[c], score);
+  score *= o.scale;
+  return o.softcap > 0 ? o.softcap * tanhf(score / o.softcap) : score;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    AttendRowsKernel(AttentionOperands<float> o, const AttentionTile* rows) {
+  WaitForPredecessor();
+  ReleaseSuccessor();
+  F32AttentionShared& shared = SharedObject<F32AttentionShared>();
+  const AttentionTile tile = rows[blockIdx.x];
+  const int head = static_cast<int>(blockIdx.y);
+  const int kv_head = head / (o.query_heads / o.kv.kv_heads);
+  const int head_dim = o.kv.head_dim;
+  const int thread = static_cast<int>(threadIdx.x);
+  const float* query =
+      o.qkv + static_cast<int64_t>(tile.first_row) * o.qkv_stride + head * head_dim;
+  for (int c = thread; c < head_dim; c += kThreads) shared.query[c] = query[c];
+  __syncthreads();
+  SoftmaxPart total = NoKeys();
+  float outputs[kHeadDimMax / kThreads] = {};
+  for (int split = 0; split < tile.splits; ++split) {
+    const int start = (tile.first_split + split) * kSplitTokens;
+    const float s0 = ScoreOf(o, tile, shared.query, kv_head, start + thread);
+    const float s1 = ScoreOf(o, tile, shared.query, kv_head, start + thread + kThreads);
+    const float maximum = BlockMax<kThreads>(fmaxf(s0, s1), shared.scratch);
+    const float base = maximum == MinusInfinity() ? 0.0f : maximum;
+    const float p0 = exp2f(__fmul_rn(s0 - base, kLog2E));
+    const float p1 = exp2f(__fmul_rn(s1 - base, kLog2E));
+    shared.probabilities[thread] = p0;
+    shared.probabilities[thread + kThreads] = p1;
+    const float sum = BlockSum<kThreads>(p0 + p1, shared.scratch);
+    const MergeFactors factors = Merge(total, {__fmul_rn(maximum, kLog2E), sum});
+    const int last = tile.first_position + 1 - start;
+    const int first = o.window > 0 ? tile.first_position - o.window + 1 - start : 0;
+    for (int i = 0; i < kHeadDimMax / kThreads; ++i) {
+      const int c = thread + i * kThreads;
+      if (c >= head_dim) continue;
+      float output = 0;
+      for (int t = first > 0 ? first : 0; t < last && t < kSplitTokens; ++t) {
+        const int64_t page = o.pages[tile.first_page + (start + t) / kPageTokens];
+        const float* values = o.kv.values(page, kv_head) + t % kPageTokens * head_dim;
+        output = fmaf(shared.probabilities[t], values[c], output);
+      }
+      outputs[i] = MergeOutput(outputs[i], output, factors);
+    }
+    __syncthreads();
+  }
+  const int64_t row = static_cast<int64_t>(tile.first_row) * o.query_heads + head;
+  for (int i = 0; i < kHeadDimMax / kThreads; ++i) {
+    const int c = thread + i * kThreads;
+    if (c < head_dim) o.out[row * head_dim + c] = Finished(outputs[i], total.sum);
+  }
+}
+
+}  // namespace
+
+cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView& work,
+                      cudaStream_t stream) {
+  if (o.kv.kv_heads <= 0 || o.query_heads % o.kv.kv_heads != 0 || o.kv.head_dim > kHeadDimMax) {
+    return cudaErrorInvalidValue;
+  }
+  if (work.rows_count == 0) return cudaSuccess;
+  const LaunchShape shape{
+      "Attention, f32",
+      dim3(static_cast<unsigned>(work.rows_count), static_cast<unsigned>(o.query_heads)),
+      dim3(kThreads), 0, stream};
+  return Launch(shape, AttendRowsKernel, o, work.rows);
+}
+
+}  // namespace neurogrid::kernels

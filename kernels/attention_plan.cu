@@ -1,0 +1,48 @@
+// Cuts a batch's rows into tiles: plain host code.
+#include "kernels/attention.h"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kFewRows = 16;
+constexpr int kMoreRows = 32;
+
+int FirstSplit(int position, int window) {
+  const int first_key = window > 0 && position >= window ? position - window + 1 : 0;
+  return first_key / kSplitTokens;
+}
+
+AttentionTile TileOf(const AttentionSequence& s, int first, int queries, int window) {
+  const int position = s.first_position + first;
+  const int first_split = FirstSplit(position, window);
+  const int last_split = (position + queries - 1) / kSplitTokens + 1;
+  return {s.first_row + first,     queries, position, s.first_page, 0, first_split,
+          last_split - first_split};
+}
+
+}  // namespace
+
+void AddSequence(const AttentionSequence& s, int group, int window, AttentionWork& work) {
+  for (int i = 0; i < s.rows; ++i) work.rows.push_back(TileOf(s, i, 1, window));
+  const bool few = s.rows * group <= kFewRows;
+  const int queries_max = (few ? kFewRows : kMoreRows) / group;
+  for (int first = 0; first < s.rows; first += queries_max) {
+    const int queries = s.rows - first < queries_max ? s.rows - first : queries_max;
+    AttentionTile tile = TileOf(s, first, queries, window);
+    if (!few) {
+      work.more_tiles.push_back(tile);
+      continue;
+    }
+    tile.first_state = static_cast<int32_t>(work.states);
+    for (int split = 0; split < tile.splits; ++split) {
+      work.items.push_back({static_cast<int32_t>(work.few_tiles.size()), tile.first_split + split});
+    }
+    for (int i = 0; i < queries && tile.splits > 1; ++i) {
+      work.merges.push_back({tile.first_row + i, tile.first_state + i * tile.splits, tile.splits});
+    }
+    if (tile.splits > 1) work.states += static_cast<int64_t>(queries) * tile.splits;
+    work.few_tiles.push_back(tile);
+  }
+}
+
+}  // namespace neurogrid::kernels
