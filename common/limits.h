@@ -12,7 +12,7 @@ inline constexpr int kHiddenSizeMax = 65536;
 inline constexpr int kFfnSizeMax = 1 << 19;
 inline constexpr int kHeadsMax = 1024;
 inline constexpr int kHeadDimMax = 512;
-inline constexpr int kConvTapsMax = 64;
+inline constexpr int kConvTapsMax = 16;
 inline constexpr int kVocabSizeMax = 1 << 22;
 inline constexpr int kPositionsMax = 1 << 30;
 inline constexpr int kEosIdsMax = 1024;
@@ -25,6 +25,7 @@ inline constexpr int64_t kSafetensorsIndexBytesMax = int64_t{64} << 20;
 inline constexpr int64_t kSafetensorsShardsMax = 4096;
 
 // GGUF.
+inline constexpr int64_t kGgufPartsMax = 4096;
 inline constexpr uint64_t kGgufKeysMax = 65536;
 inline constexpr uint64_t kGgufTensorsMax = 65536;
 inline constexpr uint64_t kGgufKeyBytesMax = 65535;

@@ -90,6 +90,9 @@ struct Architecture {
   WindowRule windows = WindowRule::kNever;
   int window_pattern = 0;
   bool gguf_interleaves_heads = false;  // rows of q and k are permuted there (models.md 3.4)
+  absl::string_view gguf_final_norm = "output_norm";
+  int gguf_wide_scale_layers =
+      0;  // in files of so many layers queries are scaled by hidden / heads
 
   /// Whether config.json may say `key` besides the keys that all families share.
   bool HasKey(absl::string_view key) const;

@@ -56,6 +56,11 @@ int InterleavedHeads(const Architecture& row, const ModelConfig& config, absl::s
   return 0;
 }
 
+bool IsTaps(const Architecture& row, absl::string_view name) {
+  return !row.tensors.conv_taps.empty() &&
+         absl::EndsWith(name, absl::StrCat(".", row.tensors.conv_taps, ".weight"));
+}
+
 /// Every number of the config that changes what is computed, as one line.
 std::string ConfigWords(const ModelConfig& c) {
   std::string words = absl::StrCat(
@@ -139,7 +144,11 @@ absl::Status CheckpointBuilder::AddGguf() {
     // Marked, so that it never passes for a name of the table; CheckTensors says what it means.
     if (name.empty()) name = absl::StrCat(info.name, " (GGUF)");
     const int heads = InterleavedHeads(*row_, config, name);
-    checkpoint_->weights_.Add(std::move(name), {info.tensor, gguf.path(), heads});
+    ConstTensor tensor = info.tensor;
+    if (IsTaps(*row_, name) && tensor.shape.rank() == 2) {  // Hugging Face keeps a 1 in the middle
+      tensor.shape = Shape({tensor.shape[0], 1, tensor.shape[1]});
+    }
+    checkpoint_->weights_.Add(std::move(name), {tensor, gguf.files()[info.part].path(), heads});
   }
   return absl::OkStatus();
 }
@@ -238,7 +247,9 @@ void CheckpointBuilder::Describe() {
 void CheckpointBuilder::ComputeDigest() {
   std::vector<const MappedFile*> files;
   for (const MappedFile& shard : checkpoint_->shards_) files.push_back(&shard);
-  if (checkpoint_->gguf_ != nullptr) files.push_back(&checkpoint_->gguf_->file());
+  if (checkpoint_->gguf_ != nullptr) {
+    for (const MappedFile& part : checkpoint_->gguf_->files()) files.push_back(&part);
+  }
   std::vector<absl::string_view> names;
   for (const auto& [name, entry] : checkpoint_->weights_.entries()) names.push_back(name);
   std::sort(names.begin(), names.end());

@@ -11,11 +11,13 @@
 #include "engine/model/architecture.h"
 #include "engine/model/config_json.h"
 #include "engine/model/dequantize.h"
+#include "engine/model/gguf_keys.h"
+#include "engine/model/layer_config.h"
 
 namespace neurogrid {
 namespace {
 
-/// Keys after "{architecture}." that are read or have no effect.
+/// Keys after "{architecture}." that every family reads, or that have no effect.
 constexpr absl::string_view kKnownKeys[] = {"context_length",
                                             "embedding_length",
                                             "block_count",
@@ -26,7 +28,6 @@ constexpr absl::string_view kKnownKeys[] = {"context_length",
                                             "attention.key_length",
                                             "attention.value_length",
                                             "attention.layer_norm_rms_epsilon",
-                                            "attention.sliding_window",
                                             "rope.dimension_count",
                                             "rope.freq_base",
                                             "rope.scaling.type",
@@ -52,77 +53,37 @@ constexpr absl::string_view kEndSpellings[] = {"<|eot_id|>",
                                                "end\xe2\x96\x81of\xe2\x96\x81sentence"
                                                "\xef\xbd\x9c>"};
 constexpr int64_t kControlToken = 3;
+constexpr double kThetaMin = 1.0 + 1e-6;
+constexpr double kThetaMax = 1e15;
 
-/// Reads key after key and keeps the first error, as ConfigFields does for JSON.
-class Keys {
- public:
-  Keys(const Gguf& gguf, absl::string_view prefix) : gguf_(gguf), prefix_(prefix) {}
+bool CanSlide(const Architecture& row) {
+  // Mistral's files say llama.
+  return row.windows != WindowRule::kNever || row.name == "llama";
+}
+bool HasConvolutions(const Architecture& row) { return !row.tensors.conv_in.empty(); }
+bool HasQueryScalar(const Architecture& row) { return row.defaults.query_scalar != 0; }
 
-  bool Has(absl::string_view key) const {
-    return gguf_.Find(absl::StrCat(prefix_, key)) != nullptr;
+/// Whether a family reads `key` beyond kKnownKeys.
+bool IsOwnKey(const Architecture& row, absl::string_view key) {
+  if (absl::StartsWith(key, "attention.sliding_window")) {
+    return CanSlide(row) &&
+           (key == "attention.sliding_window" || key == "attention.sliding_window_pattern");
   }
-
-  int64_t Integer(absl::string_view key, int64_t min, int64_t max,
-                  std::optional<int64_t> fallback) {
-    return InRange(key, fallback, min, max, gguf_.Integer(absl::StrCat(prefix_, key)));
+  if (key == "attn_logit_softcapping" || key == "final_logit_softcapping") {
+    return HasQueryScalar(row);
   }
-  double Number(absl::string_view key, double min, double max, std::optional<double> fallback) {
-    return InRange(key, fallback, min, max, gguf_.Number(absl::StrCat(prefix_, key)));
-  }
-  /// An integer, or an array of one for each layer which must all be the same.
-  int64_t Uniform(absl::string_view key, int64_t min, int64_t max, std::optional<int64_t> fallback);
-  std::string String(absl::string_view key, std::string fallback);
-
-  void Fail(absl::string_view key, absl::string_view what) {
-    status_.Update(
-        absl::InvalidArgumentError(absl::StrCat(gguf_.path(), ": ", prefix_, key, " ", what)));
-  }
-  const absl::Status& status() const { return status_; }
-
- private:
-  template <typename T>
-  T InRange(absl::string_view key, std::optional<T> fallback, T min, T max,
-            const absl::StatusOr<T>& found) {
-    if (absl::IsNotFound(found.status()) && fallback) return *fallback;
-    if (!found.ok()) {
-      status_.Update(found.status());
-      return min;
-    }
-    if (*found >= min && *found <= max) return *found;
-    Fail(key, absl::StrCat("is ", *found, " but must be in [", min, ", ", max, "]"));
-    return min;
-  }
-
-  const Gguf& gguf_;
-  std::string prefix_;
-  absl::Status status_;
-};
-
-int64_t Keys::Uniform(absl::string_view key, int64_t min, int64_t max,
-                      std::optional<int64_t> fallback) {
-  const auto list = gguf_.Integers(absl::StrCat(prefix_, key));
-  if (!list.ok()) return Integer(key, min, max, fallback);
-  const std::vector<int64_t>& values = **list;
-  const bool equal =
-      !values.empty() && std::equal(values.begin() + 1, values.end(), values.begin());
-  if (!equal) {
-    Fail(key, "differs between layers, which this architecture does not support");
-    return min;
-  }
-  return InRange<int64_t>(key, std::nullopt, min, max, values[0]);
+  if (key == "rope.freq_base_swa") return row.defaults.local_rope_theta != 0;
+  if (key == "shortconv.l_cache") return HasConvolutions(row);
+  // The parts of such a file that see images are not used.
+  return !row.wrapper_name.empty() &&
+         (absl::StartsWith(key, "vision.") || absl::StartsWith(key, "mm."));
 }
 
-std::string Keys::String(absl::string_view key, std::string fallback) {
-  absl::StatusOr<std::string> found = gguf_.String(absl::StrCat(prefix_, key));
-  if (absl::IsNotFound(found.status())) return fallback;
-  status_.Update(found.status());
-  return found.ok() ? *std::move(found) : fallback;
-}
-
-absl::Status CheckKeys(const Gguf& gguf, const std::string& prefix) {
+absl::Status CheckKeys(const Gguf& gguf, const Architecture& row) {
+  const std::string prefix = absl::StrCat(row.gguf_name, ".");
   for (const auto& [key, value] : gguf.metadata()) {
     absl::string_view rest = key;
-    if (!absl::ConsumePrefix(&rest, prefix)) continue;
+    if (!absl::ConsumePrefix(&rest, prefix) || IsOwnKey(row, rest)) continue;
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), rest) != std::end(kKnownKeys)) {
       continue;
     }
@@ -136,15 +97,61 @@ absl::Status CheckKeys(const Gguf& gguf, const std::string& prefix) {
   return absl::OkStatus();
 }
 
-void ReadSizes(const Gguf& gguf, Keys& keys, ModelConfig* config) {
+/// attention.head_count_kv: a number, or one for each layer; where a family has convolutions, 0
+/// marks one.
+void ReadKvHeads(const Gguf& gguf, GgufKeys& keys, const Architecture& row, ModelConfig* config) {
+  constexpr absl::string_view kKey = "attention.head_count_kv";
+  const auto list = gguf.Integers(absl::StrCat(row.gguf_name, ".", kKey));
+  if (!list.ok() || !HasConvolutions(row)) {
+    config->kv_heads = static_cast<int>(keys.Uniform(kKey, 1, kHeadsMax, config->query_heads));
+    return;
+  }
+  if ((*list)->size() != config->layers.size()) {
+    return keys.Fail(kKey, absl::StrCat("has ", (*list)->size(), " numbers but there are ",
+                                        config->layers.size(), " layers"));
+  }
+  for (size_t i = 0; i < config->layers.size(); ++i) {
+    const int64_t heads = (**list)[i];
+    if (heads == 0) {
+      config->layers[i].kind = BlockKind::kShortConvolution;
+    } else if (heads < 0 || heads > kHeadsMax) {
+      return keys.Fail(kKey, absl::StrCat("holds ", heads, " but must be in [0, ", kHeadsMax, "]"));
+    } else if (config->kv_heads != 0 && config->kv_heads != heads) {
+      return keys.Fail(kKey, absl::StrCat("holds ", config->kv_heads, " and ", heads,
+                                          ", which this architecture does not support"));
+    } else {
+      config->kv_heads = static_cast<int>(heads);
+    }
+  }
+  if (config->kv_heads == 0) keys.Fail(kKey, "names no layer of attention");
+}
+
+/// Rows of the embedding. Some files of models whose table was padded still say the padded size.
+void ReadVocabSize(const Gguf& gguf, GgufKeys& keys, const Architecture& row, ModelConfig* config,
+                   std::vector<std::string>* warnings) {
+  const Gguf::TensorInfo* embedding = gguf.FindTensor("token_embd.weight");
+  std::optional<int64_t> rows;
+  if (embedding != nullptr) rows = embedding->tensor.shape[0];
+  config->vocab_size = static_cast<int>(keys.Integer("vocab_size", 1, kVocabSizeMax, rows));
+  if (config->vocab_size > kVocabSizeMax) {
+    keys.Fail("vocab_size", absl::StrCat("is missing and token_embd.weight has ", *rows, " rows"));
+  }
+  if (row.scales_embedding && rows && *rows < config->vocab_size) {
+    warnings->push_back(absl::StrCat(gguf.path(), ": ", row.gguf_name, ".vocab_size is ",
+                                     config->vocab_size, " but token_embd.weight has ", *rows,
+                                     " rows, which count"));
+    config->vocab_size = static_cast<int>(*rows);
+  }
+}
+
+void ReadSizes(const Gguf& gguf, GgufKeys& keys, const Architecture& row, ModelConfig* config) {
   const auto integer = [](int64_t value) { return static_cast<int>(value); };
   config->hidden_size = integer(keys.Integer("embedding_length", 1, kHiddenSizeMax, std::nullopt));
   config->layers.resize(
       static_cast<size_t>(keys.Integer("block_count", 1, kLayersMax, std::nullopt)));
   config->ffn_size = integer(keys.Uniform("feed_forward_length", 1, kFfnSizeMax, std::nullopt));
   config->query_heads = integer(keys.Uniform("attention.head_count", 1, kHeadsMax, std::nullopt));
-  config->kv_heads =
-      integer(keys.Uniform("attention.head_count_kv", 1, kHeadsMax, config->query_heads));
+  ReadKvHeads(gguf, keys, row, config);
   if (!keys.Has("attention.key_length") && config->hidden_size % config->query_heads != 0) {
     keys.Fail("embedding_length",
               absl::StrCat("is ", config->hidden_size, ", no multiple of the attention.head_count ",
@@ -159,14 +166,80 @@ void ReadSizes(const Gguf& gguf, Keys& keys, ModelConfig* config) {
                                   config->head_dim));
     }
   }
-  const Gguf::TensorInfo* embedding = gguf.FindTensor("token_embd.weight");
-  std::optional<int64_t> rows;
-  if (embedding != nullptr) rows = embedding->tensor.shape[0];
-  config->vocab_size = integer(keys.Integer("vocab_size", 1, kVocabSizeMax, rows));
-  if (config->vocab_size > kVocabSizeMax) {
-    keys.Fail("vocab_size", absl::StrCat("is missing and token_embd.weight has ", *rows, " rows"));
-  }
   config->max_positions = integer(keys.Integer("context_length", 1, kPositionsMax, std::nullopt));
+  if (HasConvolutions(row)) {
+    config->conv_taps = integer(keys.Integer("shortconv.l_cache", 1, kConvTapsMax, std::nullopt));
+  }
+}
+
+/// attention.sliding_window_pattern: a number as in config.json, or for each layer whether it
+/// slides. Without it the family's rule; Mistral's files, which say llama, mean every layer.
+void ReadWindows(const Gguf& gguf, GgufKeys& keys, const Architecture& row, ModelConfig* config) {
+  if (!CanSlide(row)) return;
+  constexpr absl::string_view kPattern = "attention.sliding_window_pattern";
+  const bool by_pattern = row.windows == WindowRule::kPattern;
+  std::optional<int64_t> fallback = by_pattern ? std::nullopt : std::optional<int64_t>(0);
+  if (by_pattern && row.defaults.local_rope_theta == 0) fallback = row.defaults.window;
+  const int window =
+      static_cast<int>(keys.Integer("attention.sliding_window", 0, kPositionsMax, fallback));
+  if (window == 0) return;
+  const GgufValue* found = gguf.Find(absl::StrCat(row.gguf_name, ".", kPattern));
+  const std::vector<bool>* list =
+      found == nullptr ? nullptr : std::get_if<std::vector<bool>>(&found->value);
+  if (list != nullptr && list->size() != config->layers.size()) {
+    return keys.Fail(kPattern, absl::StrCat("has ", list->size(), " values but there are ",
+                                            config->layers.size(), " layers"));
+  }
+  if (found == nullptr && row.windows == WindowRule::kUpper) {
+    return keys.Fail("attention.sliding_window",
+                     absl::StrCat("is ", window, " but no ", kPattern, " says in which layers"));
+  }
+  const int own_pattern = by_pattern ? row.window_pattern : 0;
+  const int pattern =
+      list != nullptr ? 0 : static_cast<int>(keys.Integer(kPattern, 0, kLayersMax, own_pattern));
+  for (size_t i = 0; i < config->layers.size(); ++i) {
+    const bool slides = list != nullptr
+                            ? (*list)[i]
+                            : pattern == 0 || SlidesByPattern(static_cast<int>(i), pattern);
+    if (slides) config->layers[i].window = window;
+  }
+}
+
+/// What changes the maths of a layer beside sizes and windows.
+void ReadMaths(GgufKeys& keys, const Architecture& row, ModelConfig* config) {
+  config->norm_epsilon =
+      static_cast<float>(keys.Number("attention.layer_norm_rms_epsilon", 1e-12, 1, std::nullopt));
+  config->norm_offset = 0;  // Files with (1 + w) norms hold the sum already.
+  config->norm_rounds_before_weight = row.norm_rounds_before_weight;
+  config->activation = row.activation;
+  const bool wide = row.gguf_wide_scale_layers == config->layers_count();
+  config->attention_scale =
+      AttentionScale(wide ? config->hidden_size / config->query_heads : config->head_dim);
+  if (row.scales_embedding) config->embedding_scale = EmbeddingScale(config->hidden_size);
+  if (!HasQueryScalar(row)) return;
+  const auto cap = [&keys](absl::string_view key, double fallback) {
+    return static_cast<float>(keys.Has(key) ? keys.Number(key, 1e-3, 1e6, std::nullopt) : fallback);
+  };
+  config->attention_softcap = cap("attn_logit_softcapping", row.defaults.attention_softcap);
+  config->final_softcap = cap("final_logit_softcapping", row.defaults.final_softcap);
+}
+
+/// The file does not say which biases it has; the first layer of each kind shows it.
+void FindBiases(const Gguf& gguf, const Architecture& row, ModelConfig* config) {
+  const auto first_of = [&](BlockKind kind) {
+    for (int i = 0; i < config->layers_count(); ++i) {
+      if (config->layers[static_cast<size_t>(i)].kind == kind) return i;
+    }
+    return 0;
+  };
+  const auto has = [&gguf](int layer, absl::string_view part) {
+    return gguf.FindTensor(absl::StrCat("blk.", layer, ".", part, ".bias")) != nullptr;
+  };
+  const int attention = first_of(BlockKind::kAttention);
+  config->qkv_bias = row.qkv_bias || has(attention, "attn_q");
+  config->output_bias = has(attention, "attn_output");
+  config->conv_bias = has(first_of(BlockKind::kShortConvolution), "shortconv.conv");
+  config->mlp_bias = has(0, "ffn_up");
 }
 
 /// rope_freqs.weight replaces any scaling key: f_j / rope_freqs[j] (models.md 3.2).
@@ -199,10 +272,13 @@ absl::Status ReadDivisors(const Gguf& gguf, int head_dim, RopeParameters* rope) 
   return absl::OkStatus();
 }
 
-absl::StatusOr<RopeParameters> ReadRope(const Gguf& gguf, Keys& keys, const ModelConfig& config) {
+absl::StatusOr<RopeParameters> ReadRope(const Gguf& gguf, GgufKeys& keys,
+                                        const ModelConfig& config) {
   RopeParameters rope;
-  rope.theta = keys.Number("rope.freq_base", 1.0 + 1e-6, 1e15, 10000.0);
-  const std::string type = keys.String("rope.scaling.type", "none");
+  rope.theta = keys.Number("rope.freq_base", kThetaMin, kThetaMax, 10000.0);
+  // A factor without a type is linear to those who write such files.
+  const std::string type =
+      keys.String("rope.scaling.type", keys.Has("rope.scaling.factor") ? "linear" : "none");
   if (type == "linear") {
     rope.scaling = RopeParameters::Scaling::kLinear;
     rope.factor = keys.Number("rope.scaling.factor", 1e-6, 1e6, std::nullopt);
@@ -229,7 +305,7 @@ absl::StatusOr<RopeParameters> ReadRope(const Gguf& gguf, Keys& keys, const Mode
 
 /// End tokens: the ids named by keys, and control tokens with a known spelling.
 absl::Status ReadTokenIds(const Gguf& gguf, ModelConfig* config) {
-  Keys keys(gguf, "tokenizer.ggml.");
+  GgufKeys keys(gguf, "tokenizer.ggml.");
   const int64_t id_max = config->vocab_size - 1;
   const bool sentencepiece = keys.String("model", "") == "llama";
   if (sentencepiece || keys.Has("bos_token_id")) {
@@ -260,7 +336,7 @@ absl::Status ReadTokenIds(const Gguf& gguf, ModelConfig* config) {
 }
 
 absl::Status ReadSampling(const Gguf& gguf, GenerationDefaults* defaults) {
-  Keys keys(gguf, "general.sampling.");
+  GgufKeys keys(gguf, "general.sampling.");
   if (keys.Has("temp")) defaults->temperature = keys.Number("temp", 0, 100, std::nullopt);
   if (keys.Has("top_p")) defaults->top_p = keys.Number("top_p", 0, 1, std::nullopt);
   if (keys.Has("top_k")) {
@@ -280,33 +356,33 @@ absl::StatusOr<ModelConfig> ConfigOfGguf(const Gguf& gguf, std::vector<std::stri
         absl::StrCat(gguf.path(), ": general.architecture: ", found.status().message()));
   }
   const Architecture& row = **found;
-  NG_RETURN_IF_ERROR(CheckKeys(gguf, name + "."));
+  NG_RETURN_IF_ERROR(CheckKeys(gguf, row));
 
   ModelConfig config;
   config.architecture = std::string(row.name);
-  Keys keys(gguf, name + ".");
-  ReadSizes(gguf, keys, &config);
-  config.norm_epsilon =
-      static_cast<float>(keys.Number("attention.layer_norm_rms_epsilon", 1e-12, 1, std::nullopt));
-  config.norm_offset = 0;  // Files with (1 + w) norms hold the sum already.
-  config.norm_rounds_before_weight = row.norm_rounds_before_weight;
-  config.activation = row.activation;
-  const int window =
-      static_cast<int>(keys.Integer("attention.sliding_window", 0, kPositionsMax, 0));
-  for (LayerConfig& layer : config.layers) layer.window = window;
+  GgufKeys keys(gguf, name + ".");
+  ReadSizes(gguf, keys, row, &config);
+  ReadVocabSize(gguf, keys, row, &config, warnings);
+  ReadWindows(gguf, keys, row, &config);
+  ReadMaths(keys, row, &config);
   NG_RETURN_IF_ERROR(keys.status());
-  config.attention_scale = AttentionScale(config.head_dim);
   config.tied_embeddings = gguf.FindTensor("output.weight") == nullptr;
-  config.qkv_bias = gguf.FindTensor("blk.0.attn_q.bias") != nullptr;
-  config.output_bias = gguf.FindTensor("blk.0.attn_output.bias") != nullptr;
-  config.mlp_bias = gguf.FindTensor("blk.0.ffn_up.bias") != nullptr;
-  NG_ASSIGN_OR_RETURN(RopeParameters rope, ReadRope(gguf, keys, config));
-  config.ropes.push_back(std::move(rope));
+  FindBiases(gguf, row, &config);
+  NG_ASSIGN_OR_RETURN(const RopeParameters rope, ReadRope(gguf, keys, config));
+  RopeParameters local = rope;
+  if (row.defaults.local_rope_theta != 0) {
+    local = RopeParameters();  // without the scaling of the others
+    local.theta =
+        keys.Number("rope.freq_base_swa", kThetaMin, kThetaMax, row.defaults.local_rope_theta);
+    NG_RETURN_IF_ERROR(keys.status());
+  }
+  AssignRopes(rope, local, &config);
   NG_RETURN_IF_ERROR(ReadTokenIds(gguf, &config));
   NG_RETURN_IF_ERROR(ReadSampling(gguf, &config.generation));
   NG_RETURN_IF_ERROR(CheckModelConfig(config, gguf.path()));
-  if (config.kv_heads < config.query_heads && config.vocab_size == 32000 && window == 0 &&
-      config.max_positions == 32768) {
+  const bool slides = config.layers[0].window > 0;
+  if (row.name == "llama" && config.kv_heads < config.query_heads && config.vocab_size == 32000 &&
+      !slides && config.max_positions == 32768) {
     warnings->push_back(
         absl::StrCat(gguf.path(),
                      ": if this is Mistral 7B v0.1, its attention window of 4096 tokens is not "

@@ -191,8 +191,7 @@ void ReadMaths(ConfigFields& fields, const Architecture& row, ModelConfig* confi
   }
   config->attention_scale = AttentionScale(scalar);
   if (row.scales_embedding) {
-    config->embedding_scale =
-        static_cast<float>(std::sqrt(static_cast<double>(config->hidden_size)));
+    config->embedding_scale = EmbeddingScale(config->hidden_size);
   }
   const bool biased = row.HasKey("attention_bias") && fields.Bool("attention_bias", false);
   config->qkv_bias = row.qkv_bias || biased;
@@ -246,6 +245,10 @@ void AddEosId(int32_t id, ModelConfig* config) {
 }
 
 float AttentionScale(double scalar) { return static_cast<float>(std::pow(scalar, -0.5)); }
+
+float EmbeddingScale(int hidden_size) {
+  return static_cast<float>(std::sqrt(static_cast<double>(hidden_size)));
+}
 
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& where) {
   if (config.query_heads % config.kv_heads != 0) {

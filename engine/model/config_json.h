@@ -33,6 +33,8 @@ absl::StatusOr<RopeParameters> ParseRope(const Json& root, const std::string& fi
 
 /// scalar^-1/2, the factor of attention scores: the scalar is head_dim or a number of the config.
 float AttentionScale(double scalar);
+/// hidden_size^1/2, not yet rounded to the dtype of the activations.
+float EmbeddingScale(int hidden_size);
 
 /// What every source of a config must fulfil beyond the range of each number; `where` opens errors.
 absl::Status CheckModelConfig(const ModelConfig& config, const std::string& where);

@@ -1,7 +1,13 @@
 // Access to the parsed header; gguf_parser.cc reads it.
 #include "engine/model/gguf.h"
 
+#include <algorithm>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/limits.h"
 #include "engine/model/gguf_parser.h"
 
 namespace neurogrid {
@@ -20,13 +26,120 @@ absl::string_view KindOf(const GgufValue& value) {
   return kKinds[value.value.index()];
 }
 
+/// The number and count of "NAME-00002-of-00003.gguf", and where in the path they stand.
+struct PartName {
+  int64_t number = 0;
+  int64_t count = 0;
+  std::string stem;  // everything before "-00002-of-00003.gguf"
+};
+
+constexpr size_t kPartDigits = 5;
+constexpr size_t kPartSuffixBytes = 20;  // of "-00002-of-00003.gguf"
+
+std::string NameOfPart(const std::string& stem, int64_t number, int64_t count) {
+  return absl::StrCat(stem, "-", absl::Dec(number, absl::kZeroPad5), "-of-",
+                      absl::Dec(count, absl::kZeroPad5), ".gguf");
+}
+
+std::optional<PartName> ParsePartName(const std::string& path) {
+  if (path.size() <= kPartSuffixBytes) return std::nullopt;
+  PartName name;
+  name.stem = path.substr(0, path.size() - kPartSuffixBytes);
+  const absl::string_view suffix = absl::string_view(path).substr(name.stem.size());
+  if (!absl::SimpleAtoi(suffix.substr(1, kPartDigits), &name.number) ||
+      !absl::SimpleAtoi(suffix.substr(10, kPartDigits), &name.count) ||
+      NameOfPart(name.stem, name.number, name.count) != path) {
+    return std::nullopt;
+  }
+  return name;
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Gguf>> Gguf::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<Gguf>> Gguf::OpenOne(const std::string& path) {
   NG_ASSIGN_OR_RETURN(MappedFile file, MappedFile::Open(path));
   std::unique_ptr<Gguf> gguf(new Gguf(std::move(file)));
   NG_RETURN_IF_ERROR(GgufParser(*gguf).Parse());
   return gguf;
+}
+
+absl::StatusOr<std::unique_ptr<Gguf>> Gguf::Open(const std::string& path) {
+  const std::optional<PartName> name = ParsePartName(path);
+  const bool later = name && name->number > 1 && name->number <= name->count;
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<Gguf> gguf,
+                      OpenOne(later ? NameOfPart(name->stem, 1, name->count) : path));
+  NG_RETURN_IF_ERROR(gguf->AddParts());
+  NG_RETURN_IF_ERROR(gguf->CheckQuantization());
+  return gguf;
+}
+
+/// The other parts, where split.count says that there are any. Each is a whole container of its
+/// own, with an alignment of its own.
+absl::Status Gguf::AddParts() {
+  if (Find("split.count") == nullptr) return absl::OkStatus();
+  NG_ASSIGN_OR_RETURN(const int64_t count, Integer("split.count"));
+  if (count == 1) return absl::OkStatus();
+  const auto error = [this](absl::string_view what) {
+    return absl::InvalidArgumentError(absl::StrCat(path(), ": ", what));
+  };
+  if (count < 1 || count > kGgufPartsMax) {
+    return error(
+        absl::StrCat("split.count is ", count, " but must be in [1, ", kGgufPartsMax, "]"));
+  }
+  const std::optional<PartName> name = ParsePartName(path());
+  if (!name || name->number != 1 || name->count != count) {
+    return error(absl::StrCat("split.count is ", count, ", so the name must end in ",
+                              NameOfPart("", 1, count), " and the other parts stand beside it"));
+  }
+  NG_RETURN_IF_ERROR(CheckPart(*this, 0, count));
+  absl::flat_hash_set<std::string> names;
+  for (const TensorInfo& info : tensors_) names.insert(info.name);
+  for (int64_t i = 1; i < count; ++i) {
+    NG_ASSIGN_OR_RETURN(const std::unique_ptr<Gguf> part,
+                        OpenOne(NameOfPart(name->stem, i + 1, count)));
+    NG_RETURN_IF_ERROR(CheckPart(*part, i, count));
+    for (TensorInfo& info : part->tensors_) {
+      if (!names.insert(info.name).second) {
+        return absl::InvalidArgumentError(absl::StrCat(part->path(), ": tensor ",
+                                                       absl::CHexEscape(info.name),
+                                                       " also stands in an earlier part"));
+      }
+      if (tensors_.size() >= kGgufTensorsMax) {
+        return error(absl::StrCat("its parts have more than ", kGgufTensorsMax, " tensors"));
+      }
+      info.part = static_cast<size_t>(i);
+      tensors_.push_back(std::move(info));
+    }
+    files_.push_back(std::move(part->files_[0]));
+  }
+  NG_ASSIGN_OR_RETURN(const int64_t tensors, Integer("split.tensors.count"));
+  if (tensors == static_cast<int64_t>(tensors_.size())) return absl::OkStatus();
+  return error(absl::StrCat("split.tensors.count is ", tensors, " but the ", count, " parts have ",
+                            tensors_.size(), " tensors"));
+}
+
+/// What a part says of itself.
+absl::Status Gguf::CheckPart(const Gguf& part, int64_t number, int64_t count) {
+  for (const auto& [key, expected] :
+       {std::pair("split.no", number), std::pair("split.count", count)}) {
+    NG_ASSIGN_OR_RETURN(const int64_t found, part.Integer(key));
+    if (found == expected) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(part.path(), ": ", key, " is ", found, " but must be ", expected));
+  }
+  return absl::OkStatus();
+}
+
+/// Only the first part of several says it.
+absl::Status Gguf::CheckQuantization() const {
+  const bool quantized = std::any_of(tensors_.begin(), tensors_.end(), [](const TensorInfo& info) {
+    return InfoOf(info.tensor.dtype).block_elements > 1;
+  });
+  if (!quantized) return absl::OkStatus();
+  NG_ASSIGN_OR_RETURN(const int64_t version, Integer("general.quantization_version"));
+  if (version == 2) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(path(), ": general.quantization_version is ", version, " but must be 2"));
 }
 
 const GgufValue* Gguf::Find(absl::string_view key) const {

@@ -79,8 +79,6 @@ absl::string_view OtherTypeName(uint32_t type) {
   return "unknown";
 }
 
-bool IsPlain(DType dtype) { return InfoOf(dtype).block_elements == 1; }
-
 }  // namespace
 
 absl::Status GgufParser::Error(absl::string_view what) const {
@@ -315,14 +313,6 @@ absl::Status GgufParser::CheckMetadata() {
                                 " but must be a power of two up to ", kGgufAlignmentMax));
     }
   }
-  if (gguf_.Find("split.count") != nullptr) {
-    NG_ASSIGN_OR_RETURN(const int64_t parts, gguf_.Integer("split.count"));
-    if (parts > 1) {
-      return absl::UnimplementedError(
-          absl::StrCat(gguf_.path(), ": split.count is ", parts,
-                       "; models split over several GGUF files must be merged into one first"));
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -355,7 +345,6 @@ absl::Status GgufParser::ReadTensor(size_t index) {
     return Error(absl::StrCat(quoted, " starts at offset ", raw.offset,
                               ", which is no multiple of the alignment ", alignment_));
   }
-  if (!IsPlain(*dtype)) quantized_ = true;
   raw_tensors_.push_back(raw);
   gguf_.tensors_.push_back({std::move(name), ConstTensor(nullptr, *dtype, shape)});
   return absl::OkStatus();
@@ -385,12 +374,6 @@ absl::StatusOr<Shape> GgufParser::ShapeOf(absl::string_view name, DType dtype,
 }
 
 absl::Status GgufParser::PlaceTensors() {
-  if (quantized_) {
-    NG_ASSIGN_OR_RETURN(const int64_t version, gguf_.Integer("general.quantization_version"));
-    if (version != 2) {
-      return Error(absl::StrCat("general.quantization_version is ", version, " but must be 2"));
-    }
-  }
   const uint64_t data_start = (position_ + alignment_ - 1) / alignment_ * alignment_;
   const uint64_t data_bytes = data_start > bytes_.size() ? 0 : bytes_.size() - data_start;
   std::sort(raw_tensors_.begin(), raw_tensors_.end(),

@@ -14,7 +14,7 @@ namespace neurogrid {
 /// the file before any memory is taken for them.
 class GgufParser {
  public:
-  explicit GgufParser(Gguf& gguf) : gguf_(gguf), bytes_(gguf.file().bytes()) {}
+  explicit GgufParser(Gguf& gguf) : gguf_(gguf), bytes_(gguf.files()[0].bytes()) {}
 
   /// Fills the metadata and the tensor table.
   absl::Status Parse();
@@ -56,7 +56,6 @@ class GgufParser {
   uint64_t key_count_ = 0;
   uint64_t array_items_ = 0;
   uint64_t alignment_ = 32;
-  bool quantized_ = false;
   std::vector<RawTensor> raw_tensors_;
   absl::flat_hash_set<std::string> tensor_names_;
 };

@@ -15,7 +15,6 @@ struct GgufName {
 
 constexpr GgufName kOuterNames[] = {
     {"token_embd", &TensorNames::embedding},
-    {"output_norm", &TensorNames::final_norm},
     {"output", &TensorNames::head},
 };
 
@@ -109,7 +108,8 @@ std::string TranslateGgufName(const Architecture& row, absl::string_view name) {
     return "";
   }
   if (!absl::ConsumePrefix(&name, "blk.")) {
-    const absl::string_view whole = PartOf(row, kOuterNames, name);
+    const absl::string_view whole =
+        name == row.gguf_final_norm ? row.tensors.final_norm : PartOf(row, kOuterNames, name);
     return whole.empty() ? "" : absl::StrCat(whole, ".", suffix);
   }
   const size_t dot = name.find('.');

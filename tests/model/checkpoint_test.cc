@@ -70,14 +70,39 @@ TEST_CASE("the tiny model of every family opens, each tensor of it expected", "[
   }
 }
 
-TEST_CASE("GGUF keys give the config of config.json", "[checkpoint]") {
-  ModelConfig from_json = OpenGolden("tiny/llama")->config();
-  ModelConfig from_gguf = OpenGolden("gguf/llama-F32.gguf")->config();
-  CHECK(from_json.eos_ids == std::vector<int32_t>{2, 262});
-  CHECK(from_gguf.eos_ids == std::vector<int32_t>{2});  // generation_config.json has no copy there
-  from_gguf.eos_ids = from_json.eos_ids;
-  from_gguf.generation = from_json.generation;
-  CHECK(from_gguf == from_json);
+TEST_CASE("a GGUF copy has the numbers and the bits of the safetensors of each family",
+          "[checkpoint][gguf]") {
+  for (const std::string name : {"llama", "qwen3", "lfm2", "gemma3"}) {
+    CAPTURE(name);
+    const auto folder = OpenGolden("tiny/" + name);
+    const auto copy = OpenGolden("gguf/" + name + "-F32.gguf");
+    CHECK(copy->warnings().empty());
+    ModelConfig numbers = copy->config();
+    CHECK(numbers.norm_offset == 0);
+    // What has no key there: end tokens of generation_config.json and its sampling defaults.
+    numbers.norm_offset = folder->config().norm_offset;
+    numbers.eos_ids = folder->config().eos_ids;
+    numbers.bos_id = folder->config().bos_id;
+    numbers.generation = folder->config().generation;
+    CHECK(numbers == folder->config());
+    REQUIRE(copy->weights().entries().size() == folder->weights().entries().size());
+    for (const auto& [tensor, entry] : folder->weights().entries()) {
+      CAPTURE(tensor);
+      const auto found = copy->weights().Find(tensor, entry.tensor.shape);
+      REQUIRE(found.ok());
+      std::vector<float> expected = Values(entry);
+      if (folder->config().norm_offset != 0 && entry.tensor.shape.rank() == 1) {
+        for (float& value : expected) value += 1;
+      }
+      CHECK(SameBits(Values(*found), expected));
+    }
+  }
+}
+
+TEST_CASE("end tokens of a GGUF file are those of its keys and of known control tokens",
+          "[checkpoint][gguf]") {
+  CHECK(OpenGolden("tiny/llama")->config().eos_ids == std::vector<int32_t>{2, 262});
+  CHECK(OpenGolden("gguf/llama-F32.gguf")->config().eos_ids == std::vector<int32_t>{2});
 }
 
 TEST_CASE("the tiny llama3-rope opens and is tied", "[checkpoint]") {

@@ -80,7 +80,8 @@ TEST_CASE("broken GGUF counts and metadata are named", "[gguf][U3][R18]") {
       {"key twice", GgufWriter().U32("a", 1).U32("a", 1).File(), "\"a\" stands twice"},
       {"empty key", GgufWriter().U32("", 1).File(), "empty or not printable"},
       {"control byte in key", GgufWriter().U32("a\n", 1).File(), "not printable"},
-      {"split file", Plain().U32("split.count", 3).File(), "split.count is 3"},
+      {"split file of another name", Plain().U32("split.count", 3).File(),
+       "split.count is 3, so the name must end in -00001-of-00003.gguf"},
   });
 }
 
