@@ -1,0 +1,170 @@
+// The short convolution against f64, and over chunks, slots and batch mates bit for bit.
+#include "kernels/short_convolution.h"
+
+#include <catch2/catch_template_test_macros.hpp>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+
+#include "tests/kernels/device.h"
+#include "tests/kernels/seeds.h"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kColumns = 136;
+constexpr int kTaps = 3;
+constexpr int kSlots = 4;
+constexpr size_t kWidth = 3 * kColumns;
+
+template <typename T>
+T Rounded(double x) {
+  if constexpr (sizeof(T) == 2) {
+    return __float2bfloat16(static_cast<float>(x));
+  } else {
+    return static_cast<float>(x);
+  }
+}
+float WideOf(float x) { return x; }
+float WideOf(Bf16 x) { return __bfloat162float(x); }
+
+/// A layer with its slots, and long sequences whose parts are run in batches.
+template <typename T>
+class Layer {
+ public:
+  explicit Layer(bool with_bias)
+      : taps_(RandomFloats(1, kTaps * kColumns)),
+        bias_(with_bias ? RandomFloats(2, kColumns) : std::vector<float>()),
+        device_taps_(taps_),
+        device_bias_(with_bias ? bias_ : std::vector<float>(1)),
+        state_(RandomOf<T>(3, kSlots * (kTaps - 1) * kColumns)) {
+    for (size_t s = 0; s < 3; ++s) bcu_.push_back(RandomOf<T>(4 + s, 100 * kWidth));
+  }
+
+  struct Part {
+    size_t sequence;
+    int first;
+    int rows;
+    int source;
+    int slot;
+  };
+
+  std::vector<T> Run(const std::vector<Part>& batch) {
+    std::vector<T> bcu;
+    std::vector<ConvolutionChunk> chunks;
+    std::vector<ConvolutionChunk> states;
+    int rows = 0;
+    for (const Part& part : batch) {
+      const auto begin = bcu_[part.sequence].begin() + part.first * static_cast<int>(kWidth);
+      bcu.insert(bcu.end(), begin, begin + part.rows * static_cast<int>(kWidth));
+      AddSequence({rows, part.rows, part.source, part.slot}, chunks, states);
+      rows += part.rows;
+    }
+    const auto states_count = static_cast<int>(states.size());
+    states.resize(states.size() + 1);
+    const Device<T> device_bcu(bcu);
+    const Device<ConvolutionChunk> device_chunks(chunks);
+    const Device<ConvolutionChunk> device_states(states);
+    Device<T> out(static_cast<size_t>(rows * kColumns));
+    const ConvolutionOperands<T> operands{out.data(),
+                                          device_bcu.data(),
+                                          device_taps_.data(),
+                                          bias_.empty() ? nullptr : device_bias_.data(),
+                                          state_.data(),
+                                          (kTaps - 1) * kColumns,
+                                          kColumns,
+                                          kTaps};
+    REQUIRE(ShortConvolution(operands, device_chunks.data(), static_cast<int>(chunks.size()),
+                             device_states.data(), states_count, nullptr) == cudaSuccess);
+    return out.Read();
+  }
+
+  std::vector<T> Slot(int slot) const {
+    const std::vector<T> all = state_.Read();
+    const auto begin = all.begin() + slot * (kTaps - 1) * kColumns;
+    return {begin, begin + (kTaps - 1) * kColumns};
+  }
+
+  /// g of a sequence that started from zeros.
+  T Product(size_t sequence, int row, size_t column) const {
+    if (row < 0) return Rounded<T>(0);
+    const T* b = &bcu_[sequence][static_cast<size_t>(row) * kWidth + column];
+    return Rounded<T>(double{WideOf(b[0])} * double{WideOf(b[2 * kColumns])});
+  }
+
+  /// The two values that rounding z up or down may give, in order.
+  std::pair<double, double> Bounds(size_t sequence, int row, size_t column) const {
+    double z = bias_.empty() ? 0 : double{bias_[column]};
+    double size = std::abs(z);
+    for (int j = 0; j < kTaps; ++j) {
+      const double term = double{taps_[static_cast<size_t>(j) * kColumns + column]} *
+                          double{WideOf(Product(sequence, row - (kTaps - 1) + j, column))};
+      z += term;
+      size += std::abs(term);
+    }
+    const double c =
+        double{WideOf(bcu_[sequence][static_cast<size_t>(row) * kWidth + kColumns + column])};
+    // Three multiply-adds in f32, then z and the product are rounded to the dtype.
+    const double z_error = 3 * 0x1p-24 * size + HalfUlp<T>(std::abs(z) + 3 * 0x1p-24 * size);
+    const double error = std::abs(c) * z_error + HalfUlp<T>((std::abs(z) + z_error) * c);
+    return {z * c - error, z * c + error};
+  }
+
+ private:
+  std::vector<float> taps_;
+  std::vector<float> bias_;
+  Device<float> device_taps_;
+  Device<float> device_bias_;
+  Device<T> state_;
+  std::vector<std::vector<T>> bcu_;
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a short convolution is three taps over products, gated", "[kernels]", float,
+                   Bf16) {
+  const Seeded seeded;
+  const bool with_bias = GENERATE(false, true);
+  Layer<TestType> layer(with_bias);
+  const std::vector<TestType> out =
+      layer.Run({{0, 0, 1, -1, 0}, {1, 0, 40, -1, 1}, {2, 0, 16, -1, -1}});
+  size_t wrong = 0;
+  for (size_t i = 0; i < out.size(); ++i) {
+    const auto row = static_cast<int>(i / kColumns);
+    const size_t sequence = row < 1 ? 0 : row < 41 ? 1 : 2;
+    const int in_sequence = row - (row < 1 ? 0 : row < 41 ? 1 : 41);
+    const auto [low, high] = layer.Bounds(sequence, in_sequence, i % kColumns);
+    if (!(double{WideOf(out[i])} >= low && double{WideOf(out[i])} <= high)) ++wrong;
+  }
+  CHECK(wrong == 0);
+  for (size_t c = 0; c < kColumns; ++c) {  // one row: a zero, then its product
+    CHECK(WideOf(layer.Slot(0)[c]) == 0);
+    CHECK(WideOf(layer.Slot(0)[kColumns + c]) == WideOf(layer.Product(0, 0, c)));
+    CHECK(WideOf(layer.Slot(1)[c]) == WideOf(layer.Product(1, 38, c)));
+    CHECK(WideOf(layer.Slot(1)[kColumns + c]) == WideOf(layer.Product(1, 39, c)));
+  }
+}
+
+TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the same bits",
+                   "[kernels]", float, Bf16) {
+  const Seeded seeded;
+  Layer<TestType> layer(true);
+  const std::vector<TestType> whole = layer.Run({{0, 0, 60, -1, 0}});
+  const std::vector<TestType> end = layer.Slot(0);
+  std::vector<TestType> parts;
+  // Slots 1 and 2 in turn, each chunk size around that of a thread's rows; a mate beside it.
+  int slot = -1;
+  int first = 0;
+  for (const int rows : {1, 1, 16, 17, 2, 23}) {
+    const int next = slot == 1 && rows != 17 ? 2 : 1;  // 17 rows go in place
+    const std::vector<TestType> out =
+        layer.Run({{1, first, 3, -1, -1}, {0, first, rows, slot, next}});
+    parts.insert(parts.end(), out.begin() + 3 * kColumns, out.end());
+    slot = next;
+    first += rows;
+  }
+  REQUIRE(first == 60);
+  CHECK(SameBits(parts, whole));
+  CHECK(SameBits(layer.Slot(slot), end));
+}
+
+}  // namespace neurogrid::kernels
