@@ -1,0 +1,74 @@
+// Draws one token from each row of logits, on the device: a pure function of the row and its
+// parameters, in this order, in f32:
+//
+//   1. lp = log_softmax(logits): what logprobs report. Banned ids become -inf.
+//   2. Ids with in_window: x > 0 ? x / r : x * r. Then x -= frequency * generated + presence where
+//      generated > 0. Then x += bias.
+//   3. temperature < 1e-5: the largest, the lowest id on ties. Else x = (x - max) / temperature.
+//   4. min_p: drops p < min_p * p_max. top_k: keeps exactly k, ties by lowest id. top_p over the
+//      rest: the shortest prefix by (p descending, id ascending) with at least top_p of its mass.
+//   5. argmax of x_i - log(-log(u_i)), u_i = (bits + 0.5) * 2^-32 with bits of Philox4x32-10, key =
+//      seed, counter = (position, id / 4), word id % 4.
+//
+// One block of 1024 threads a row; bound by its passes over the logits: one for greedy rows, two
+// without filters. Filters are found as a threshold on (x, id) packed into 64 bits, eight bits a
+// pass; masses are integers of 2^-40, so their sums have no order.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace neurogrid::kernels {
+
+inline constexpr int kTopLogprobsMax = 20;
+
+/// What a row does to one id, once; bans come first, then counts, then biases. No id twice in one
+/// kind.
+struct LogitEdit {
+  enum Kind : int32_t { kBan, kCount, kBias };
+  int32_t id;
+  Kind kind;
+  int32_t generated;  // kCount: times in the output
+  int32_t in_window;  // kCount
+  float bias;         // kBias
+};
+
+struct SamplerRow {
+  uint64_t seed;
+  int32_t position;
+  float temperature;
+  float top_p;
+  float min_p;
+  int32_t top_k;  // <= 0: off
+  float repetition_penalty;
+  float presence_penalty;
+  float frequency_penalty;
+  int32_t top_logprobs;  // -1: no logprobs
+  int32_t target;        // >= 0: draw nothing, report this id
+  int32_t first_edit;    // its edits, in order of kind
+  int32_t edits;
+};
+
+struct SamplerResult {
+  int32_t token;
+  float logprob;   // 0 unless asked for
+  int32_t failed;  // NaN or +inf among the logits, or nothing left to draw
+  int32_t top_count;
+  int32_t top_ids[kTopLogprobsMax];  // descending, ties by lowest id
+  float top_logprobs[kTopLogprobsMax];
+};
+
+struct SamplerOperands {
+  float* logits;  // [rows, stride]; edited
+  int64_t stride;
+  int vocab_size;
+  const SamplerRow* rows;  // [rows]
+  const LogitEdit* edits;  // of all rows
+  float* raw;              // [edits]: scratch
+  SamplerResult* results;  // [rows]
+};
+
+cudaError_t Sample(const SamplerOperands& operands, int rows, cudaStream_t stream);
+
+}  // namespace neurogrid::kernels
