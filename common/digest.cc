@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
 
 namespace neurogrid {
@@ -28,6 +29,30 @@ Sha256Digest Sha256::Finish() {
   Sha256Digest digest;
   NG_CHECK(EVP_DigestFinal_ex(context_->evp, digest.data(), nullptr) == 1);
   return digest;
+}
+
+struct GitBlobSha1::Context {
+  EVP_MD_CTX* evp = EVP_MD_CTX_new();
+  ~Context() { EVP_MD_CTX_free(evp); }
+};
+
+GitBlobSha1::GitBlobSha1(int64_t size) : context_(std::make_unique<Context>()) {
+  NG_CHECK(EVP_DigestInit_ex(context_->evp, EVP_sha1(), nullptr) == 1);
+  const std::string head = absl::StrCat("blob ", size);
+  Update({head.c_str(), head.size() + 1});
+}
+
+GitBlobSha1::~GitBlobSha1() = default;
+
+GitBlobSha1& GitBlobSha1::Update(absl::string_view bytes) {
+  NG_CHECK(EVP_DigestUpdate(context_->evp, bytes.data(), bytes.size()) == 1);
+  return *this;
+}
+
+std::string GitBlobSha1::Finish() {
+  std::array<uint8_t, 20> digest;
+  NG_CHECK(EVP_DigestFinal_ex(context_->evp, digest.data(), nullptr) == 1);
+  return HexOf(absl::string_view(reinterpret_cast<const char*>(digest.data()), digest.size()));
 }
 
 Sha256Digest Sha256Of(absl::string_view bytes) { return Sha256().Update(bytes).Finish(); }

@@ -1,4 +1,4 @@
-// SHA-256, streamed.
+// SHA-256, and the SHA-1 that git names its blobs by, streamed.
 #pragma once
 
 #include <array>
@@ -19,6 +19,20 @@ class Sha256 {
   Sha256& Update(absl::string_view bytes);
   /// The digest of everything so far; the object is spent.
   Sha256Digest Finish();
+
+ private:
+  struct Context;
+  std::unique_ptr<Context> context_;
+};
+
+/// Git's name of a file's content: the SHA-1 of "blob SIZE\0" and the bytes.
+class GitBlobSha1 {
+ public:
+  explicit GitBlobSha1(int64_t size);
+  ~GitBlobSha1();
+  GitBlobSha1& Update(absl::string_view bytes);
+  /// 40 digits in hex; the object is spent.
+  std::string Finish();
 
  private:
   struct Context;
