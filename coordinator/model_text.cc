@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "engine/model/hub_cache.h"
+
 namespace neurogrid {
 
 absl::StatusOr<ModelText> LoadModelText(const Checkpoint& checkpoint) {
@@ -30,7 +32,9 @@ std::string ModelName(const std::string& configured, const std::string& path) {
   if (!configured.empty()) return configured;
   const std::filesystem::path clean = std::filesystem::path(path).lexically_normal();
   const std::filesystem::path name = clean.has_filename() ? clean : clean.parent_path();
-  return name.extension() == ".gguf" ? name.stem().string() : name.filename().string();
+  if (name.extension() == ".gguf") return name.stem().string();
+  const std::string repository = RepositoryOfSnapshot(name.string());
+  return repository.empty() ? name.filename().string() : repository;
 }
 
 }  // namespace neurogrid

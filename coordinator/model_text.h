@@ -19,7 +19,8 @@ struct ModelText {
 
 absl::StatusOr<ModelText> LoadModelText(const Checkpoint& checkpoint);
 
-/// What clients call the model: the name configured, else the folder's or file's name.
+/// What clients call the model: the name configured, else the folder's or file's name; ORG/NAME for
+/// a folder of the hub cache.
 std::string ModelName(const std::string& configured, const std::string& path);
 
 }  // namespace neurogrid

@@ -66,9 +66,9 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
       ->check(CLI::IsMember({"auto", "cpu"}))
       ->option_text("DEVICE");
   app.add_option("--model", flags.model,
-                 "directory or .gguf file on this machine; without it the place that the "
-                 "coordinator names is tried")
-      ->option_text("PATH");
+                 "folder of a model or of models, .gguf file, or name in the hub cache of this "
+                 "machine; without it the place that the coordinator names is tried")
+      ->option_text("MODEL");
   app.add_option("--port", flags.data_port, "port for steps from other stages (0: any free one)")
       ->check(CLI::Range(0, 65535))
       ->option_text("N");

@@ -4,14 +4,16 @@
 
 #include <csignal>
 #include <cstdio>
-#include <filesystem>
+#include <cstdlib>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/enroll.h"
+#include "common/hub_settings.h"
 #include "common/log.h"
 #include "common/state_dir.h"
+#include "engine/model/find_model.h"
 #include "worker/command_line.h"
 #include "worker/disk.h"
 #include "worker/worker.h"
@@ -79,7 +81,20 @@ void StopOnSignal(const sigset_t& signals, Worker& worker) {
   }).detach();
 }
 
-absl::Status Run(const WorkerFlags& flags, const sigset_t& signals) {
+/// A worker reads its files from this machine alone; the coordinator's download verb brings them.
+absl::StatusOr<std::string> LocateModel(const std::string& model, const std::string& hub_cache) {
+  const absl::StatusOr<FoundModel> found = FindModel(model, hub_cache);
+  if (!found.ok()) {
+    return absl::Status(found.status().code(),
+                        absl::StrCat("--model ", model, ": ", found.status().message(),
+                                     "; a model of a hub comes here with neurogrid-coordinator "
+                                     "download ORG/NAME"));
+  }
+  if (!found->note.empty()) LogInfo("model: ", found->note);
+  return found->path;
+}
+
+absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const sigset_t& signals) {
   NG_RETURN_IF_ERROR(EnsureStateDir(flags.state_dir));
   const absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Try(flags.state_dir + "/lock");
   if (!lock.ok()) {
@@ -88,8 +103,9 @@ absl::Status Run(const WorkerFlags& flags, const sigset_t& signals) {
                      ": another worker runs with this state directory; give each "
                      "its own --name or --state-dir"));
   }
-  if (!flags.model.empty() && !std::filesystem::exists(flags.model)) {
-    return absl::NotFoundError(absl::StrCat("--model ", flags.model, " does not exist"));
+  std::string model_path;
+  if (!flags.model.empty()) {
+    NG_ASSIGN_OR_RETURN(model_path, LocateModel(flags.model, hub_cache));
   }
   NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags, signals));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
@@ -102,7 +118,7 @@ absl::Status Run(const WorkerFlags& flags, const sigset_t& signals) {
   // Beyond loopback only for a coordinator that is beyond it.
   const bool near =
       absl::StartsWith(flags.host, "127.") || flags.host == "localhost" || flags.host == "::1";
-  LocalModel model(device.get(), flags.model);
+  LocalModel model(device.get(), model_path);
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Worker> worker,
                       Worker::Start({.host = flags.host,
                                      .port = flags.port,
@@ -131,7 +147,8 @@ int main(int argc, char** argv) {
   absl::Status status = flags.status();
   if (flags.ok() && flags->has_value()) {
     neurogrid::StartLogging("neurogrid-worker", neurogrid::LevelOf((*flags)->log_level));
-    status = neurogrid::Run(**flags, signals);
+    const auto hub = neurogrid::ReadHubSettings(std::getenv);
+    status = hub.ok() ? neurogrid::Run(**flags, hub->cache, signals) : hub.status();
   }
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());

@@ -24,6 +24,16 @@ bool IsInside(const fs::path& folder, const fs::path& file) {
   return !relative.empty() && *relative.begin() != "..";
 }
 
+/// Where a hub cache keeps the bytes of this snapshot folder, or of a folder in one.
+std::vector<fs::path> BlobFolders(const fs::path& folder) {
+  for (const fs::path& snapshot : {folder, folder.parent_path()}) {
+    if (snapshot.parent_path().filename() != "snapshots") continue;
+    const fs::path repository = snapshot.parent_path().parent_path();
+    return {repository / "blobs", repository.parent_path() / "blobs"};
+  }
+  return {};
+}
+
 /// tensor -> shard, and the set of shards in the order of their names.
 struct Index {
   absl::flat_hash_map<std::string, std::string> shard_of;
@@ -121,14 +131,18 @@ absl::StatusOr<std::string> ResolveInFolder(const std::string& folder, const std
     return absl::NotFoundError(
         absl::StrCat("cannot open ", folder, "/", shown, ": ", error.message()));
   }
-  const bool hub_cache = root.parent_path().filename() == "snapshots";
-  const fs::path blobs = root.parent_path().parent_path() / "blobs";
-  if (IsInside(root, real) || (hub_cache && IsInside(blobs, real))) {
-    // As it was given: errors then speak the user's words.
-    return folder + "/" + name;
-  }
+  bool inside = IsInside(root, real);
+  for (const fs::path& blobs : BlobFolders(root)) inside = inside || IsInside(blobs, real);
+  if (inside) return folder + "/" + name;  // As it was given: errors then speak the user's words.
   return absl::InvalidArgumentError(
       absl::StrCat(folder, "/", shown, " is a link that leads out of the folder"));
+}
+
+absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& path) {
+  NG_ASSIGN_OR_RETURN(const Index index, ReadIndex(path));
+  std::vector<std::string> shards;
+  for (const auto& [shard, count] : index.tensors_of) shards.push_back(shard);
+  return shards;
 }
 
 absl::StatusOr<std::vector<SafetensorsFile>> OpenShards(const std::string& folder) {

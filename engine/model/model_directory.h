@@ -11,8 +11,12 @@ namespace neurogrid {
 
 /// FOLDER/NAME once it is known to stay inside `folder`. InvalidArgument for a name that is not
 /// plain (with a separator or a leading dot) and for a link that leads out of the folder; links
-/// into the blobs folder of a hub cache (snapshots/REVISION/name -> ../../blobs/...) are followed.
+/// into the blobs folders of a hub cache (snapshots/REVISION/name -> ../../blobs/..., and from
+/// there into the one that all its repositories share) are followed.
 absl::StatusOr<std::string> ResolveInFolder(const std::string& folder, const std::string& name);
+
+/// The files that a model.safetensors.index.json names, in order.
+absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& path);
 
 /// model.safetensors, else every shard that model.safetensors.index.json names. Each tensor of the
 /// index must be in its named shard, and none in two. Other weight files are left alone.
