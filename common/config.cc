@@ -194,7 +194,9 @@ Row Switch(const char* name, const char* help, Access access) {
 
 std::vector<Row> NetworkRows() {
   return {
-      Text("model", "directory with config.json and safetensors, or a .gguf file", &Config::model),
+      Text("model",
+           "folder of a model or of models, .gguf file, or name on the hub: ORG/NAME[:FILE]",
+           &Config::model),
       Text("model_name", "id that clients use; default: from the file name", &Config::model_name),
       Text("http_host", "address of the HTTP API; beyond loopback it needs api_keys",
            &Config::http_host),

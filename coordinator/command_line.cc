@@ -57,6 +57,9 @@ struct Verbs {
   CLI::App* bench = app.add_subcommand(
       "bench", "measure prompt processing, decoding and batches on this machine");
 
+  CLI::App* download = app.add_subcommand(
+      "download", "bring a model from the hub into the cache and print its path");
+
   explicit Verbs(CommandLine& line) {
     app.set_version_flag("--version", "neurogrid-coordinator " NG_VERSION);
     app.require_subcommand(1);
@@ -83,11 +86,30 @@ struct Verbs {
         ->check(CLI::Range(1, 100))
         ->capture_default_str();
     bench->add_flag("--json", b.json, "one JSON object a line instead of the table");
+    AddDownloadOptions(line.download);
+  }
+
+  void AddDownloadOptions(DownloadOptions& d) {
+    download->add_option("name", d.name, "ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE.gguf")
+        ->option_text("NAME")
+        ->required();
+    download->add_option("--revision", d.revision, "branch, tag or commit (main)")
+        ->option_text("REVISION");
+    download
+        ->add_option("--file", d.file,
+                     "which of several GGUF files: a name, a glob, or a part such as Q4_K_M")
+        ->option_text("FILE");
+    download->add_flag("--quiet", d.quiet, "print the path alone");
+    download->footer(
+        "Environment: HF_TOKEN (or the file of the hub's login), HF_ENDPOINT, HF_HOME or "
+        "HF_HUB_CACHE, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT (seconds of silence, 30), "
+        "NEUROGRID_HUB_RETRY_MS (before the second try, 500; doubles), SSL_CERT_FILE.");
   }
 };
 
 bool IsVerb(const std::string& word) {
-  return word == "serve" || word == "plan" || word == "token" || word == "bench";
+  return word == "serve" || word == "plan" || word == "token" || word == "bench" ||
+         word == "download";
 }
 
 }  // namespace
@@ -117,6 +139,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
                {verbs.plan, verbs.plan_flags, CommandLine::Verb::kPlan},
                {verbs.token, verbs.token_flags, CommandLine::Verb::kToken},
                {verbs.bench, verbs.bench_flags, CommandLine::Verb::kBench}};
+  if (verbs.download->parsed()) line.verb = CommandLine::Verb::kDownload;
   for (const auto& row : table) {
     if (!row.app->parsed()) continue;
     line.verb = row.verb;

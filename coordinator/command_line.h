@@ -17,11 +17,20 @@ struct BenchOptions {
   bool json = false;
 };
 
+struct DownloadOptions {
+  std::string name;  // ORG/NAME[@REVISION][:FILE]
+  std::string revision;
+  std::string file;
+  bool quiet = false;
+};
+
 struct CommandLine {
-  enum class Verb { kServe, kPlan, kToken, kBench, kDone };  // kDone: help or version was printed
+  // kDone: help or version was printed
+  enum class Verb { kServe, kPlan, kToken, kBench, kDownload, kDone };
   Verb verb = Verb::kServe;
   Config config;
   BenchOptions bench;
+  DownloadOptions download;
   int token_hours = 24;
 };
 

@@ -20,8 +20,7 @@
 #include "coordinator/api_error.h"
 #include "coordinator/http_connection.h"
 
-#define CPPHTTPLIB_LISTEN_BACKLOG 512
-#include <httplib.h>
+#include <httplib.h>  // under the macros of the target ng_httplib
 
 namespace neurogrid {
 namespace {

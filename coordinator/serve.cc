@@ -148,7 +148,8 @@ struct Model {
 absl::StatusOr<Model> OpenModel(const Config& config) {
   if (config.model.empty()) {
     return absl::InvalidArgumentError(
-        "no model: name a directory or a .gguf file with --model PATH or the key model");
+        "no model: name a folder, a .gguf file or ORG/NAME of the hub with --model or the key "
+        "model");
   }
   Model model;
   NG_ASSIGN_OR_RETURN(model.precision, ParsePrecision(config.quantization));

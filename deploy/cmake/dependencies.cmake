@@ -35,4 +35,10 @@ if(NG_SERVER)
     message(FATAL_ERROR "${NG_HTTPLIB_FOUND}/httplib.h is cpp-httplib ${NG_HTTPLIB_VERSION}; 0.41 or newer is needed: older ones ignore body limits. Run deploy/install-deps")
   endif()
   message(STATUS "cpp-httplib ${NG_HTTPLIB_VERSION} in ${NG_HTTPLIB_FOUND}")
+  # One target for the server and the hub's client: under other macros the header defines classes of
+  # another layout under the same names.
+  add_library(ng_httplib INTERFACE)
+  target_include_directories(ng_httplib SYSTEM INTERFACE ${NG_HTTPLIB_FOUND})
+  target_compile_definitions(ng_httplib INTERFACE CPPHTTPLIB_OPENSSL_SUPPORT CPPHTTPLIB_LISTEN_BACKLOG=512)
+  target_link_libraries(ng_httplib INTERFACE OpenSSL::SSL OpenSSL::Crypto Threads::Threads)
 endif()
