@@ -5,7 +5,7 @@ VENV := $(CACHE)/venv
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help deps build run test test-long bench clean
+.PHONY: help deps build run download test test-long bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -19,8 +19,12 @@ build: deps ## programs in build/bin/
 	@rm -f build-configure.log
 	@cmake --build --preset release -j $(JOBS) --target neurogrid-coordinator neurogrid-worker
 
-run: build ## serves SmolLM2-135M-Instruct by a coordinator and two workers on this machine
+run: build ## serves SmolLM2-135M-Instruct, or MODEL=..., by a coordinator and two workers on this machine
 	@deploy/run-local
+
+download: build ## brings REPO=ORG/NAME, ORG/NAME@REVISION or ORG/NAME:FILE from the hub into the cache
+	@[ -n "$(REPO)" ] || { echo "make download: name a model: make download REPO=ORG/NAME" >&2; exit 1; }
+	@build/bin/neurogrid-coordinator download "$(REPO)"
 
 test: deps ## builds everything and runs every test
 	@deploy/run-tests
