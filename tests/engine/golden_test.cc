@@ -118,7 +118,7 @@ TEST_CASE("a file of bfloat16 weights gives float32 logits of those weights", "[
 }
 
 TEST_CASE("a GGUF copy gives the bits of the safetensors", "[golden]") {
-  const std::string model = GENERATE("llama");
+  const std::string model = GENERATE("llama", "qwen3", "lfm2", "gemma3");
   CAPTURE(model);
   const std::unique_ptr<Checkpoint> directory = OpenGolden("tiny/" + model);
   const std::unique_ptr<Checkpoint> gguf = OpenGolden("gguf/" + model + "-F32.gguf");
