@@ -8,8 +8,11 @@
 #include <tuple>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "engine/model/read_rows.h"
 #include "tests/support/golden.h"
+#include "tests/support/model_files.h"
 #include "tests/support/test_data.h"
 
 namespace neurogrid {
@@ -67,6 +70,89 @@ TEST_CASE("the tiny model of every family opens, each tensor of it expected", "[
     }
     CHECK(static_cast<int>(model->weights().entries().size()) == expected);
     CHECK(model->warnings().empty());
+  }
+}
+
+std::vector<FloatTensor> TensorsOf(const Checkpoint& model) {
+  std::vector<FloatTensor> tensors;
+  for (const auto& [name, entry] : model.weights().entries()) {
+    FloatTensor tensor{name, {}, Values(entry)};
+    for (int i = 0; i < entry.tensor.shape.rank(); ++i) {
+      tensor.shape.push_back(entry.tensor.shape[i]);
+    }
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+TEST_CASE("a tensor of any family that is missing or misshapen is named", "[checkpoint]") {
+  const std::string name = GENERATE("qwen2", "lfm2-bias", "gemma3");
+  CAPTURE(name);
+  const std::vector<FloatTensor> whole = TensorsOf(*OpenGolden("tiny/" + name));
+  const TemporaryFolder folder;
+  folder.Write("config.json", ReadFile(Golden("tiny/" + name + "/config.json")));
+  const auto error = [&](const std::vector<FloatTensor>& tensors) {
+    folder.Write("model.safetensors", SafetensorsOf(tensors));
+    return std::string(Checkpoint::Open(folder.path()).status().message());
+  };
+  REQUIRE(error(whole).empty());
+  for (size_t i = 0; i < whole.size(); ++i) {
+    const std::string& tensor = whole[i].name;
+    if (!absl::StrContains(tensor, ".0.") && !absl::StrContains(tensor, ".1.")) continue;
+    CAPTURE(tensor);
+    std::vector<FloatTensor> missing = whole;
+    missing.erase(missing.begin() + static_cast<int64_t>(i));
+    CHECK(absl::StrContains(error(missing), folder.path() + ": " + tensor + " is missing"));
+    std::vector<FloatTensor> longer = whole;
+    longer[i].shape[0] += 1;
+    longer[i].values.resize(longer[i].values.size() / whole[i].shape[0] * longer[i].shape[0]);
+    CHECK(absl::StrContains(error(longer), "model.safetensors: " + tensor + " is ["));
+    std::vector<FloatTensor> extra = whole;
+    extra[i].name = absl::StrCat(tensor.substr(0, tensor.rfind('.')), ".gamma");
+    extra.push_back(whole[i]);
+    CHECK(absl::StrContains(error(extra), extra[i].name + " F32 ["));
+  }
+}
+
+/// The tiny gemma3 as the language part of a model that sees images: its names behind `prefix`
+/// instead of "model.", with parts that are not used.
+std::unique_ptr<Checkpoint> OpenWrapped(const TemporaryFolder& folder, const std::string& prefix,
+                                        const std::string& before_vision) {
+  std::vector<FloatTensor> tensors = TensorsOf(*OpenGolden("tiny/gemma3"));
+  for (FloatTensor& tensor : tensors) {
+    tensor.name = absl::StrCat(prefix, tensor.name.substr(std::strlen("model.")));
+  }
+  for (const char* part : {"vision_tower.encoder.weight", "multi_modal_projector.weight"}) {
+    tensors.push_back({before_vision + part, {2}, {1, 2}});
+  }
+  folder.Write("model.safetensors", SafetensorsOf(tensors));
+  Json config = ParseJson(R"({"model_type":"gemma3","vision_config":{},
+                              "architectures":["Gemma3ForConditionalGeneration"]})")
+                    .value();
+  config.Set("text_config", ReadJson(Golden("tiny/gemma3/config.json")));
+  folder.Write("config.json", ToString(config));
+  return Checkpoint::Open(folder.path()).value();
+}
+
+TEST_CASE("the language part of a Gemma 3 that sees images opens under either prefix",
+          "[checkpoint]") {
+  const auto plain = OpenGolden("tiny/gemma3");
+  const std::pair<const char*, const char*> prefixes[] = {{"language_model.model.", ""},
+                                                          {"model.language_model.", "model."}};
+  for (const auto& [prefix, before_vision] : prefixes) {
+    CAPTURE(prefix);
+    const TemporaryFolder folder;
+    const auto wrapped = OpenWrapped(folder, prefix, before_vision);
+    CHECK(wrapped->warnings().empty());
+    CHECK(wrapped->config().layers == plain->config().layers);
+    CHECK(wrapped->config().ropes == plain->config().ropes);
+    REQUIRE(wrapped->weights().entries().size() == plain->weights().entries().size());
+    for (const auto& [name, entry] : plain->weights().entries()) {
+      CAPTURE(name);
+      const auto found = wrapped->weights().Find(name, entry.tensor.shape);
+      REQUIRE(found.ok());
+      CHECK(SameBits(Values(*found), Values(entry)));
+    }
   }
 }
 
