@@ -232,7 +232,8 @@ absl::Status CheckpointBuilder::CheckTensors() {
 void CheckpointBuilder::Describe() {
   std::map<absl::string_view, int64_t> bytes_of;
   for (const auto& [name, entry] : checkpoint_->weights_.entries()) {
-    if (entry.tensor.shape.rank() < 2) continue;  // norms and biases are F32 whatever the rest is
+    // Norms, biases and taps of convolutions are F32 whatever the rest is.
+    if (entry.tensor.shape.rank() != 2) continue;
     bytes_of[InfoOf(entry.tensor.dtype).name] += entry.tensor.bytes();
   }
   std::vector<std::pair<int64_t, absl::string_view>> types;

@@ -132,16 +132,17 @@ void ReadVocabSize(const Gguf& gguf, GgufKeys& keys, const Architecture& row, Mo
   const Gguf::TensorInfo* embedding = gguf.FindTensor("token_embd.weight");
   std::optional<int64_t> rows;
   if (embedding != nullptr) rows = embedding->tensor.shape[0];
-  config->vocab_size = static_cast<int>(keys.Integer("vocab_size", 1, kVocabSizeMax, rows));
-  if (config->vocab_size > kVocabSizeMax) {
-    keys.Fail("vocab_size", absl::StrCat("is missing and token_embd.weight has ", *rows, " rows"));
+  int64_t size = keys.Integer("vocab_size", 1, kVocabSizeMax, rows);
+  if (row.scales_embedding && rows && *rows < size) {
+    warnings->push_back(absl::StrCat(gguf.path(), ": ", row.gguf_name, ".vocab_size is ", size,
+                                     " but token_embd.weight has ", *rows, " rows, which count"));
+    size = *rows;
   }
-  if (row.scales_embedding && rows && *rows < config->vocab_size) {
-    warnings->push_back(absl::StrCat(gguf.path(), ": ", row.gguf_name, ".vocab_size is ",
-                                     config->vocab_size, " but token_embd.weight has ", *rows,
-                                     " rows, which count"));
-    config->vocab_size = static_cast<int>(*rows);
+  if (size > kVocabSizeMax) {
+    keys.Fail("vocab_size", absl::StrCat("is missing and token_embd.weight has ", size, " rows"));
+    size = kVocabSizeMax;
   }
+  config->vocab_size = static_cast<int>(size);
 }
 
 void ReadSizes(const Gguf& gguf, GgufKeys& keys, const Architecture& row, ModelConfig* config) {

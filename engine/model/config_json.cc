@@ -256,6 +256,13 @@ absl::Status CheckModelConfig(const ModelConfig& config, const std::string& wher
         absl::StrCat(where, ": the ", config.query_heads, " query heads are no multiple of the ",
                      config.kv_heads, " key-value heads (num_key_value_heads)"));
   }
+  const bool attends =
+      std::any_of(config.layers.begin(), config.layers.end(),
+                  [](const LayerConfig& layer) { return layer.kind == BlockKind::kAttention; });
+  if (!attends) {
+    return absl::UnimplementedError(absl::StrCat(where, ": none of the ", config.layers_count(),
+                                                 " layers is one of attention"));
+  }
   if (config.head_dim % 2 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(where, ": head_dim is ", config.head_dim, " but must be even"));

@@ -73,8 +73,8 @@ bool IsOne(const Json& value) { return value.is_number() && value.as_number() ==
 /// is not known. Null values have been skipped.
 std::optional<bool> IsRefused(absl::string_view key, const Json& value) {
   if (key == "num_experts" || key == "num_local_experts" || key == "n_routed_experts" ||
-      key == "use_bidirectional_attention" || key == "use_qk_norm" || key == "rope_interleaved" ||
-      key == "is_encoder_decoder" || key == "use_sliding_window") {
+      key == "use_bidirectional_attention" || key == "use_qk_norm" || key == "use_mrope" ||
+      key == "rope_interleaved" || key == "is_encoder_decoder" || key == "use_sliding_window") {
     return IsOn(value);
   }
   if (key == "partial_rotary_factor" || absl::EndsWith(key, "_multiplier")) return !IsOne(value);

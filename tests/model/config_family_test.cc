@@ -180,6 +180,7 @@ TEST_CASE("what no family here computes is refused by its key, in every family",
       {R"("quantization_config":{"bits":4})", "quantization_config is {\"bits\":4}"},
       {R"("use_bidirectional_attention":true)", "use_bidirectional_attention is true"},
       {R"("use_qk_norm":true)", "use_qk_norm is true"},
+      {R"("use_mrope":true)", "use_mrope is true"},
       {R"("clip_qkv":8)", "clip_qkv is 8"},
       {R"("logit_scale":0.5)", "logit_scale is 0.5"},
       {R"("residual_multiplier":0.5)", "residual_multiplier is 0.5"},
@@ -215,11 +216,13 @@ TEST_CASE("families with experts are no families known here", "[config][refused]
 
 TEST_CASE("a key that turns nothing on is no news", "[config]") {
   std::vector<std::string> warnings;
-  CHECK(Parse("qwen3",
-              R"("num_experts":0,"use_bidirectional_attention":false,"clip_qkv":null,
+  CHECK(
+      Parse(
+          "qwen3",
+          R"("num_experts":0,"use_bidirectional_attention":false,"use_mrope":false,"clip_qkv":null,
                  "attention_dropout":0.1,"torch_dtype":"bfloat16","_name_or_path":"x")",
-              &warnings)
-            .ok());
+          &warnings)
+          .ok());
   CHECK(warnings.empty());
 }
 
@@ -253,6 +256,7 @@ TEST_CASE("a bad number of a family's own is named", "[config][refused]") {
        "layer_types holds \"sliding_attention\"; layers of a llama model are full_attention"},
       {"lfm2", R"("full_attn_idxs":[2,32])", "full_attn_idxs holds 32 but"},
       {"lfm2", R"("full_attn_idxs":7)", "full_attn_idxs must be a list"},
+      {"lfm2", R"("full_attn_idxs":[])", "none of the 32 layers is one of attention"},
       {"lfm2", R"("conv_L_cache":17)", "conv_L_cache is 17 but must be an integer in [1, 16]"},
       {"lfm2", R"("conv_bias":1)", "conv_bias is 1 but must be true or false"},
       {"lfm2", R"("block_ff_dim":1,"block_ffn_dim_multiplier":null)", "give a width of 0"},
