@@ -199,6 +199,29 @@ TEST_CASE("scaling keys mean what their writers mean", "[gguf][config][rope]") {
                           "llama.rope.scaling.type is \"longrope\""));
 }
 
+TEST_CASE("rope_freqs.weight divides the frequencies and replaces a scaling key",
+          "[gguf][config][rope]") {
+  const auto keys = [](const std::string& tensor, const std::vector<float>& values) {
+    Keys with("llama");
+    with.F32("rope.freq_base", 5e5f).F32("rope.scaling.factor", 4);
+    std::string data;
+    for (const float value : values) data += Bytes(value);
+    with.writer.Tensor(tensor, {values.size()}, 0, data);
+    return with;
+  };
+  const std::vector<float> divisors = {1, 1, 1, 1, 1.5f, 2, 4, 8};  // of heads of 16
+  const RopeParameters rope = keys("rope_freqs.weight", divisors).Parse()->ropes[0];
+  CHECK(rope.theta == 5e5);
+  CHECK(rope.scaling == RopeParameters::Scaling::kNone);
+  CHECK(rope.frequency_divisors == divisors);
+  CHECK(absl::StrContains(keys("rope_freqs.weight", {1, 1}).Error(),
+                          "rope_freqs.weight is F32 [2] but must be F32 [8]"));
+  CHECK(absl::StrContains(keys("rope_freqs.weight", {1, 1, 1, 1, 0, 1, 1, 1}).Error(),
+                          "rope_freqs.weight holds 0 but must be positive"));
+  CHECK(absl::StrContains(keys("rope_factors_long.weight", divisors).Error(),
+                          "tensor rope_factors_long.weight (longrope) is not supported"));
+}
+
 TEST_CASE("a bad number of a GGUF key is named with its range", "[gguf][config]") {
   const std::pair<Keys, const char*> cases[] = {
       {Keys("gemma2").F32("attn_logit_softcapping", 0), "gemma2.attn_logit_softcapping is 0 but"},
