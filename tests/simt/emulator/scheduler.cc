@@ -106,12 +106,17 @@ struct StaticBlock {
   Arena arena;
 };
 
+struct WarpWait {
+  int lanes = 0;  // that are here
+  const char* op = nullptr;
+};
+
 struct Launch {
   LaunchShape shape;
   std::vector<Thread> threads;
   std::vector<int> ready;
   int waiting_in_block = 0;
-  std::vector<int> waiting_in_warp;
+  std::vector<WarpWait> warps;
   Arena dynamic;
   std::vector<StaticBlock> statics;
   Thread* current = nullptr;
@@ -186,7 +191,7 @@ void StartBlock(Launch& launch, const std::function<void()>& body) {
   for (StaticBlock& block : launch.statics) block.arena.Fill(block.arena.bytes);
   launch.threads = std::vector<Thread>(count);
   launch.waiting_in_block = 0;
-  launch.waiting_in_warp.assign(count / kWarpSize, 0);
+  launch.warps.assign(count / kWarpSize, {});
   launch.ready.resize(count);
   std::iota(launch.ready.begin(), launch.ready.end(), 0);
   for (size_t i = 0; i < count; ++i) {
@@ -302,22 +307,17 @@ void WarpExchange(const char* op, const void* in, void* out, Combine combine) {
   self.op = op;
   self.in = in;
   self.out = out;
-  int& waiting = launch.waiting_in_warp[static_cast<size_t>(warp)];
-  if (waiting > 0) {
-    for (int lane = 0; lane < kWarpSize; ++lane) {
-      const Thread& other = launch.threads[static_cast<size_t>(warp * kWarpSize + lane)];
-      if (other.wait == Wait::kWarp && std::strcmp(other.op, op) != 0) {
-        FailThread(
-            (std::string(op) + " meets " + other.op + " of lane " + std::to_string(lane)).c_str());
-      }
-    }
+  WarpWait& wait = launch.warps[static_cast<size_t>(warp)];
+  if (wait.lanes == 0) wait.op = op;
+  if (wait.op != op && std::strcmp(wait.op, op) != 0) {
+    FailThread((std::string(op) + " meets " + wait.op + " of another lane").c_str());
   }
-  if (++waiting < kWarpSize) {
+  if (++wait.lanes < kWarpSize) {
     self.wait = Wait::kWarp;
     Leave(self);
     return;
   }
-  waiting = 0;
+  wait.lanes = 0;
   CombineWarp(warp, combine);
   for (int lane = 0; lane < kWarpSize; ++lane) {
     Thread& other = launch.threads[static_cast<size_t>(warp * kWarpSize + lane)];
