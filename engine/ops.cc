@@ -44,6 +44,16 @@ absl::StatusOr<std::unique_ptr<Rotation>> Ops::MakeRotation(const RopeParameters
   return DoMakeRotation(parameters, head_dim, positions_max);
 }
 
+void Ops::BeginBatch(const Batch& batch) {
+  NG_CHECK(batch.positions.size() == batch.tokens.size());
+  DoBeginBatch(batch);
+}
+
+ConstTensor Ops::CopyToHost(ConstTensor x) {
+  NG_CHECK(IsActivation(x));
+  return x.shape.elements() == 0 ? x : DoCopyToHost(x);
+}
+
 void Ops::CopyFromHost(Tensor y, ConstTensor x) {
   NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
   if (x.shape.elements() == 0) return;

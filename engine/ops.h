@@ -148,7 +148,17 @@ class Ops {
   /// Grows the backend's own scratch, so that the steps below allocate nothing within `limits`.
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
 
-  // Steps of a forward pass.
+  // Steps of a forward pass. The first says what the others are about; where one fails, the rest do
+  // nothing, and Health says why.
+
+  /// Before the steps of a batch, which all name this one until the next call.
+  void BeginBatch(const Batch& batch);
+
+  /// OK, or the first error of the device since it was opened: nothing it holds is to be trusted.
+  virtual absl::Status Health() const { return absl::OkStatus(); }
+
+  /// x in memory of the host, valid until the next call.   x  [rows, columns]
+  ConstTensor CopyToHost(ConstTensor x);
 
   /// y = x, from memory of the host: activations of the stage before.
   ///   y, x  [rows, columns]  the same dtype
@@ -238,6 +248,8 @@ class Ops {
   virtual absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                                    int head_dim,
                                                                    int positions_max) = 0;
+  virtual void DoBeginBatch(const Batch& batch) = 0;
+  virtual ConstTensor DoCopyToHost(ConstTensor x) = 0;
   virtual void DoCopyFromHost(Tensor y, ConstTensor x) = 0;
   virtual void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                        float scale) = 0;

@@ -27,11 +27,12 @@ class DeviceStage : public Stage {
     Output output;
     const ConstTensor hidden = transformer_->Forward(batch, activations);
     if (!transformer_->last_stage()) {
-      output.activations = hidden;
+      output.activations = ops_.CopyToHost(hidden);
     } else if (batch.samples() > 0) {
       const Tensor logits = transformer_->Logits(batch.sampled_rows);
       output.sampled = ops_.Sample(logits, batch.sampling, options_.limits.vocab_size);
     }
+    NG_RETURN_IF_ERROR(ops_.Health());
     return output;
   }
 

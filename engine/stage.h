@@ -45,7 +45,7 @@ class Stage {
   };
   /// `activations` is [rows, hidden] in activation_dtype() from the stage before; ignored by the
   /// first stage. The batch must have passed CheckBatch. Allocates nothing for activations or
-  /// weights.
+  /// weights. An error of the device is returned by this Run and every later one.
   virtual absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) = 0;
 
   virtual DType activation_dtype() const = 0;  // F32 in f32 mode, else BF16

@@ -157,6 +157,7 @@ void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matri
 
 ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
   const Activations a = activations_ = workspace_.For(batch.rows());
+  ops_.BeginBatch(batch);
   if (first_stage()) {
     ops_.Embed(a.hidden, *embedding_, batch.tokens, embedding_scale_);
   } else {

@@ -43,7 +43,8 @@ class Transformer {
                                                            const StageOptions& options,
                                                            const Stage::Progress& progress);
 
-  /// The residual stream after the last layer, [rows, hidden]; valid until the next call.
+  /// The residual stream after the last layer, [rows, hidden], in memory of the device; valid until
+  /// the next call.
   /// `activations` is that of the stage before; the first stage embeds batch.tokens instead.
   ConstTensor Forward(const Batch& batch, ConstTensor activations);
 

@@ -69,8 +69,10 @@ struct AttentionSequence {
   int32_t first_page;
 };
 
-/// Appends a sequence's tiles. `group`: query heads of a kv head. window 0: none.
-void AddSequence(const AttentionSequence& sequence, int group, int window, AttentionWork& work);
+/// Appends a sequence's tiles. `group`: query heads of a kv head, at most 16. window 0: none. What
+/// would need more than `states_max` states in all goes the way of more rows.
+void AddSequence(const AttentionSequence& sequence, int group, int window, int64_t states_max,
+                 AttentionWork& work);
 
 /// Floats of the states of a batch.
 inline int64_t StateFloats(int64_t states, int query_heads, int head_dim) {

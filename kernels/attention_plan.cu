@@ -22,9 +22,13 @@ AttentionTile TileOf(const AttentionSequence& s, int first, int queries, int win
 
 }  // namespace
 
-void AddSequence(const AttentionSequence& s, int group, int window, AttentionWork& work) {
+void AddSequence(const AttentionSequence& s, int group, int window, int64_t states_max,
+                 AttentionWork& work) {
+  if (s.rows == 0) return;
   for (int i = 0; i < s.rows; ++i) work.rows.push_back(TileOf(s, i, 1, window));
-  const bool few = s.rows * group <= kFewRows;
+  const int splits = TileOf(s, 0, s.rows, window).splits;
+  const int64_t states = splits > 1 ? static_cast<int64_t>(s.rows) * splits : 0;
+  const bool few = s.rows * group <= kFewRows && work.states + states <= states_max;
   const int queries_max = (few ? kFewRows : kMoreRows) / group;
   for (int first = 0; first < s.rows; first += queries_max) {
     const int queries = s.rows - first < queries_max ? s.rows - first : queries_max;

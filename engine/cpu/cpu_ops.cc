@@ -10,7 +10,7 @@
 #include "engine/cpu/elementwise.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_pages.h"
-#include "engine/cpu/rope.h"
+#include "engine/rope.h"
 #include "engine/cpu/short_convolution.h"
 
 namespace neurogrid {

@@ -32,6 +32,8 @@ class CpuOps : public Ops {
   absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                            int head_dim,
                                                            int positions_max) override;
+  void DoBeginBatch(const Batch&) override {}
+  ConstTensor DoCopyToHost(ConstTensor x) override { return x; }
   void DoCopyFromHost(Tensor y, ConstTensor x) override;
   void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                float scale) override;

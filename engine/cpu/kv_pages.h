@@ -7,7 +7,7 @@
 #include "common/tensor.h"
 #include "engine/batch.h"
 #include "engine/cpu/cpu_context.h"
-#include "engine/cpu/rope.h"
+#include "engine/rope.h"
 
 namespace neurogrid {
 

@@ -52,7 +52,7 @@ BatchLimits TestLimits(int vocab_size) {
 
 Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
              const std::vector<int>& cuts)
-    : vocab_(config.vocab_size) {
+    : ops_(ops), vocab_(config.vocab_size) {
   std::vector<int> bounds = cuts;
   bounds.insert(bounds.begin(), 0);
   bounds.push_back(config.layers_count());
@@ -70,12 +70,13 @@ std::vector<float> Chain::Logits(const Batch& batch) {
   ConstTensor activations;
   hidden_.clear();
   for (const std::unique_ptr<Transformer>& stage : stages_) {
-    activations = stage->Forward(batch, activations);
+    activations = ops_.CopyToHost(stage->Forward(batch, activations));
+    NG_CHECK(ops_.Health().ok());
     hidden_.push_back(Widened(activations));
   }
   std::vector<int32_t> rows(static_cast<size_t>(batch.rows()));
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
-  return Widened(stages_.back()->Logits(rows));
+  return Widened(ops_.CopyToHost(stages_.back()->Logits(rows)));
 }
 
 std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int chunk) {

@@ -44,6 +44,7 @@ class Chain {
   int vocab() const { return vocab_; }
 
  private:
+  Ops& ops_;
   std::vector<std::unique_ptr<Transformer>> stages_;
   std::vector<std::vector<float>> hidden_;
   int vocab_ = 0;

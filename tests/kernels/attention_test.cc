@@ -64,7 +64,7 @@ class Context {
     int rows;
   };
 
-  std::vector<float> Run(const std::vector<Part>& batch) const {
+  std::vector<float> Run(const std::vector<Part>& batch, int64_t states_max = 1000) const {
     AttentionWork work;
     std::vector<float> qkv;
     int rows = 0;
@@ -75,7 +75,7 @@ class Context {
         qkv.insert(qkv.end(), static_cast<size_t>(2 * kv_width()), 0.0f);
       }
       AddSequence({rows, part.rows, part.first, first_page_[part.sequence]},
-                  h_.query_heads / h_.kv_heads, h_.window, work);
+                  h_.query_heads / h_.kv_heads, h_.window, states_max, work);
       rows += part.rows;
     }
     return Launch(work, qkv, rows);
@@ -252,6 +252,7 @@ TEMPLATE_TEST_CASE("a row has the same bits decoded, in a chunk and in a whole p
     CAPTURE(position);
     const std::vector<float> alone = context.Run({{0, position, 1}});
     CHECK(SameBits(alone, RowsOf(context, tail, position - 480, 1)));
+    CHECK(SameBits(alone, context.Run({{0, position, 1}}, /*states_max=*/0)));
   }
   CHECK(SameBits(context.Run({{1, 32, 1}}), RowsOf(context, mixed, 0, 1)));
 }

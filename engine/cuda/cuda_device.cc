@@ -1,0 +1,111 @@
+#include "engine/cuda/cuda_device.h"
+
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "kernels/elementwise.h"
+#include "kernels/matmul.h"
+
+namespace neurogrid {
+namespace {
+
+using DeviceBf16 = __nv_bfloat16;
+
+/// Seconds of one of several runs queued together, the first of them uncounted.
+template <typename Run>
+absl::StatusOr<double> SecondsOf(cudaStream_t stream, Run run) {
+  constexpr int kRuns = 8;
+  NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kRuns; ++i) NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return elapsed.count() / kRuns;
+}
+
+/// One row times a matrix of 2 MiB for each multiprocessor, and 32 rows for each times a smaller
+/// one: what decoding and prefill are bound by, with our own kernels.
+absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
+  constexpr int kInputs = 2048;
+  const int outputs = 512 * multiprocessors;
+  const int rows = 32 * multiprocessors;
+  const int64_t row_bytes = int64_t{2} * kInputs;
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> weights,
+                      ops.Allocate(outputs * row_bytes));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> x, ops.Allocate(rows * row_bytes));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> y, ops.Allocate(rows * row_bytes));
+  // Zeros run faster than anything else would.
+  constexpr int kPattern = 0x3c;
+  for (const DeviceBuffer* buffer : {weights.get(), x.get()}) {
+    NG_RETURN_IF_ERROR(
+        CudaStatus(cudaMemsetAsync(buffer->data(), kPattern, static_cast<size_t>(buffer->bytes()),
+                                   ops.stream()),
+                   "a measurement"));
+  }
+  const auto multiply = [&](int m, int n) {
+    const kernels::Weights w{.data = weights->data(), .outputs = n, .inputs = kInputs};
+    const kernels::MatMulOperands operands{y->data(), false, x->data(), m,
+                                           kernels::Epilogue::kStore};
+    return kernels::MatMul(operands, w, ops.stream());
+  };
+  NG_ASSIGN_OR_RETURN(const double decode,
+                      SecondsOf(ops.stream(), [&] { return multiply(1, outputs); }));
+  NG_ASSIGN_OR_RETURN(const double prefill,
+                      SecondsOf(ops.stream(), [&] { return multiply(rows, kInputs); }));
+  return DeviceSpeed{.read_bandwidth = static_cast<double>(outputs * row_bytes) / decode,
+                     .matmul_rate = 2.0 * rows * kInputs * kInputs / prefill};
+}
+
+int MultiprocessorsOf(int ordinal) {
+  int count = 0;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, ordinal);
+  return count;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal) {
+  int count = 0;
+  NG_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceCount(&count), "the count of devices"));
+  if (ordinal < 0 || ordinal >= count) {
+    return absl::NotFoundError(
+        absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));
+  }
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal));
+  return std::unique_ptr<Device>(new CudaDevice(ordinal, std::move(ops)));
+}
+
+DeviceSpeed CudaDevice::MeasureSpeed() {
+  const absl::StatusOr<DeviceSpeed> speed = Measure(*ops_, MultiprocessorsOf(ordinal_));
+  if (speed.ok()) return *speed;
+  LogWarning("the speed of cuda:", ordinal_, " is unknown: ", speed.status().message());
+  return {};
+}
+
+DeviceReport CudaDevice::Report() {
+  if (!report_) {
+    DeviceReport report;
+    report.kind = absl::StrCat("cuda:", ordinal_);
+    cudaDeviceProp properties;
+    if (cudaGetDeviceProperties(&properties, ordinal_) == cudaSuccess) {
+      report.name = properties.name;
+      report.instruction_set = absl::StrCat("sm_", properties.major, properties.minor);
+      report.cores = properties.multiProcessorCount;
+    }
+    const DeviceSpeed speed = MeasureSpeed();
+    report.read_bandwidth = speed.read_bandwidth;
+    report.matmul_rate = speed.matmul_rate;
+    report_ = std::move(report);
+  }
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess) {
+    report_->memory_free_bytes = static_cast<int64_t>(free_bytes);
+    report_->memory_total_bytes = static_cast<int64_t>(total_bytes);
+  }
+  return *report_;
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,375 @@
+#include "engine/cuda/cuda_ops.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "engine/cuda/cuda_matrix.h"
+#include "engine/cuda/sampler_rows.h"
+#include "engine/rope.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/kv_pages.h"
+#include "kernels/matmul.h"
+#include "kernels/rms_norm.h"
+
+namespace neurogrid {
+namespace {
+
+using DeviceBf16 = __nv_bfloat16;
+
+constexpr int64_t kAttentionStatesBytesMax = int64_t{64} << 20;
+
+class CudaRotation : public Rotation {
+ public:
+  CudaRotation(int head_dim, int positions_max, CudaBuffer table)
+      : Rotation(head_dim, positions_max), table_(std::move(table)) {}
+  const float* table() const { return table_.as<float>(); }
+
+ private:
+  CudaBuffer table_;  // [positions][2][head_dim / 2]
+};
+
+/// Calls run with the device's type for the tensor's dtype.
+template <typename Run>
+cudaError_t ForDType(DType dtype, Run run) {
+  return dtype == DType::kF32 ? run(float{}) : run(DeviceBf16{});
+}
+
+template <typename T>
+kernels::KvPages<T> PagesOf(const KvLayerView& kv) {
+  return {static_cast<T*>(kv.data), kv.page_bytes / static_cast<int64_t>(sizeof(T)), kv.kv_heads,
+          kv.head_dim};
+}
+
+int RowsOf(ConstTensor x) { return static_cast<int>(x.shape[0]); }
+int ColumnsOf(ConstTensor x) { return static_cast<int>(x.shape[1]); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal) {
+  std::unique_ptr<CudaOps> ops(new CudaOps());
+  ops->ordinal_ = ordinal;
+  NG_RETURN_IF_ERROR(ops->Select());
+  cudaDeviceProp properties;
+  NG_RETURN_IF_ERROR(
+      CudaStatus(cudaGetDeviceProperties(&properties, ordinal), "properties of the device"));
+  // Tensor cores of one name round alike; others are not known to.
+  ops->kernel_set_ = absl::StrCat("cuda/", properties.name);
+  NG_RETURN_IF_ERROR(
+      CudaStatus(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "a stream"));
+  return ops;
+}
+
+CudaOps::~CudaOps() {
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+absl::Status CudaOps::Select() const {
+  return CudaStatus(cudaSetDevice(ordinal_), absl::StrCat("device ", ordinal_));
+}
+
+void CudaOps::Note(cudaError_t error, absl::string_view op) {
+  if (error != cudaSuccess) health_.Update(CudaStatus(error, op));
+}
+
+void CudaOps::Wait(absl::string_view op) { Note(cudaStreamSynchronize(stream_), op); }
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Allocate(int64_t bytes) {
+  NG_RETURN_IF_ERROR(Select());
+  NG_ASSIGN_OR_RETURN(CudaBuffer buffer, CudaBuffer::Allocate(bytes));
+  NG_RETURN_IF_ERROR(
+      CudaStatus(cudaMemsetAsync(buffer.data(), 0, static_cast<size_t>(bytes), stream_), "zeros"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "zeros"));
+  return std::make_unique<CudaBuffer>(std::move(buffer));
+}
+
+absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Upload(absl::Span<const float> values) {
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<DeviceBuffer> buffer, Allocate(bytes));
+  NG_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpy(buffer->data(), values.data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
+      "a copy of weights"));
+  return buffer;
+}
+
+absl::Status CudaOps::Reserve(const OpsLimits& limits) {
+  NG_RETURN_IF_ERROR(Select());
+  OpsLimits& r = reserved_;
+  r.rows_max = std::max(r.rows_max, limits.rows_max);
+  r.inputs_max = std::max(r.inputs_max, limits.inputs_max);
+  r.query_heads = std::max(r.query_heads, limits.query_heads);
+  r.head_dim = std::max(r.head_dim, limits.head_dim);
+  r.positions_max = std::max(r.positions_max, limits.positions_max);
+  r.vocab_size = std::max(r.vocab_size, limits.vocab_size);
+  if (limits.head_dim > kernels::kHeadDimMax || limits.head_dim % 8 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("head_dim is ", limits.head_dim,
+                                                   ": CUDA kernels take multiples of 8 up to ",
+                                                   kernels::kHeadDimMax));
+  }
+  // Small arrays of a step: some ten words a row, and the page tables.
+  NG_RETURN_IF_ERROR(inputs_.Reserve(int64_t{256} * r.rows_max + 4 * r.positions_max));
+  const int64_t splits = r.positions_max / kernels::kSplitTokens + 1;
+  const int64_t wanted =
+      4 * kernels::StateFloats(int64_t{r.rows_max} * splits, r.query_heads, r.head_dim);
+  const int64_t bytes = std::min(wanted, kAttentionStatesBytesMax);
+  if (attention_states_.bytes() < bytes) {
+    NG_ASSIGN_OR_RETURN(attention_states_, CudaBuffer::Allocate(bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPack(const MatrixSpec& spec, RowSource rows) {
+  NG_RETURN_IF_ERROR(Select());
+  return CudaMatrix::Pack(spec, rows, nullptr, stream_);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& spec, RowSource gate,
+                                                             RowSource up) {
+  NG_RETURN_IF_ERROR(Select());
+  return CudaMatrix::Pack(spec, gate, &up, stream_);
+}
+
+absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopeParameters& parameters,
+                                                                  int head_dim, int positions_max) {
+  NG_RETURN_IF_ERROR(Select());
+  NG_ASSIGN_OR_RETURN(const RopeTable table, RopeTable::Make(parameters, head_dim, positions_max));
+  NG_ASSIGN_OR_RETURN(CudaBuffer device, CudaBuffer::Allocate(table.bytes()));
+  NG_RETURN_IF_ERROR(
+      CudaStatus(cudaMemcpy(device.data(), table.cosines(0), static_cast<size_t>(table.bytes()),
+                            cudaMemcpyHostToDevice),
+                 "rotations"));
+  return std::make_unique<CudaRotation>(head_dim, positions_max, std::move(device));
+}
+
+void CudaOps::DoBeginBatch(const Batch& batch) {
+  if (!Healthy()) return;
+  health_.Update(Select());
+  Wait("the batch before");  // The host's copies of its inputs are free again.
+  inputs_.Clear();
+  if (!Healthy()) return;
+  batch_.Begin(batch, inputs_, stream_);
+  begun_ = &batch;
+  health_.Update(batch_.status());
+}
+
+ConstTensor CudaOps::DoCopyToHost(ConstTensor x) {
+  const int64_t bytes = x.bytes();
+  if (host_activations_.bytes() < bytes) {
+    absl::StatusOr<PinnedBuffer> larger = PinnedBuffer::Allocate(bytes);
+    NG_CHECK(larger.ok());  // there is nothing to return without it
+    host_activations_ = *std::move(larger);
+  }
+  if (Healthy()) {
+    Note(cudaMemcpyAsync(host_activations_.as<void>(), x.data, static_cast<size_t>(bytes),
+                         cudaMemcpyDeviceToHost, stream_),
+         "a copy of activations");
+    Wait("a step up to the copy of its activations");
+  }
+  return ConstTensor(host_activations_.as<void>(), x.dtype, x.shape);
+}
+
+void CudaOps::DoCopyFromHost(Tensor y, ConstTensor x) {
+  if (!Healthy()) return;
+  const void* staged = inputs_.PutBytes(x.data, x.bytes(), stream_, health_);
+  if (staged == nullptr) return;
+  Note(cudaMemcpyAsync(y.data, staged, static_cast<size_t>(x.bytes()), cudaMemcpyDeviceToDevice,
+                       stream_),
+       "a copy of activations");
+}
+
+void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
+                      float scale) {
+  if (!Healthy()) return;
+  const auto bytes = static_cast<int64_t>(tokens.size() * sizeof(int32_t));
+  const auto* ids =
+      static_cast<const int32_t*>(inputs_.PutBytes(tokens.data(), bytes, stream_, health_));
+  if (!Healthy()) return;
+  const kernels::Weights& w = CudaMatrix::WeightsOf(table);
+  Note(ForDType(y.dtype,
+                [&](auto t) {
+                  return kernels::Embed(y.as<decltype(t)>(), w, ids,
+                                        static_cast<int>(tokens.size()), scale, stream_);
+                }),
+       "Embed");
+}
+
+void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
+                        bool rounds_before_weight) {
+  if (!Healthy()) return;
+  const kernels::NormParameters norm{w.as<float>(), epsilon, rounds_before_weight};
+  Note(ForDType(x.dtype,
+                [&](auto t) {
+                  using T = decltype(t);
+                  return kernels::RmsNorm(y.as<T>(), x.as<T>(), RowsOf(x), ColumnsOf(x), norm,
+                                          stream_);
+                }),
+       "RmsNorm");
+}
+
+void CudaOps::DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                             bool rounds_before_weight) {
+  if (!Healthy()) return;
+  const kernels::NormParameters norm{w.as<float>(), epsilon, rounds_before_weight};
+  const auto dim = static_cast<int>(w.shape[0]);
+  Note(ForDType(qkv.dtype,
+                [&](auto t) {
+                  return kernels::RmsNormHeads(qkv.as<decltype(t)>(), RowsOf(qkv), ColumnsOf(qkv),
+                                               first_head * dim, heads, dim, norm, stream_);
+                }),
+       "RmsNormHeads");
+}
+
+void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
+                       kernels::Epilogue epilogue) {
+  if (!Healthy()) return;
+  const kernels::MatMulOperands operands{y.data, y.dtype == DType::kF32, x.data, RowsOf(x),
+                                         epilogue};
+  Note(kernels::MatMul(operands, CudaMatrix::WeightsOf(w), stream_), op);
+}
+
+void CudaOps::DoMatMul(Tensor y, ConstTensor x, const Matrix& w) {
+  Multiply("MatMul", y, x, w, kernels::Epilogue::kStore);
+}
+
+void CudaOps::DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
+  Multiply("MatMulAdd", y, x, w, kernels::Epilogue::kAdd);
+}
+
+void CudaOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      return Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kSiluGated);
+    case Activation::kGeluTanh:
+      return Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kGeluGated);
+  }
+}
+
+void CudaOps::DoAdd(Tensor y, ConstTensor x) {
+  if (!Healthy()) return;
+  Note(ForDType(x.dtype,
+                [&](auto t) {
+                  using T = decltype(t);
+                  return kernels::Add(y.as<T>(), x.as<T>(), x.shape.elements(), stream_);
+                }),
+       "Add");
+}
+
+void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
+                               const KvLayerView& kv, const Batch& batch) {
+  if (!Healthy()) return;
+  NG_CHECK(&batch == begun_);
+  const float* table = static_cast<const CudaRotation&>(rotation).table();
+  Note(ForDType(qkv.dtype,
+                [&](auto t) {
+                  using T = decltype(t);
+                  return kernels::RopeAndWriteKv(qkv.as<T>(), RowsOf(qkv), query_heads, table,
+                                                 batch_.positions(), batch_.slots(), PagesOf<T>(kv),
+                                                 stream_);
+                }),
+       "RopeAndWriteKv");
+}
+
+void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                          const AttentionSpec& spec) {
+  if (!Healthy()) return;
+  NG_CHECK(&batch == begun_);
+  const int64_t state_bytes = 4 * kernels::StateFloats(1, spec.query_heads, kv.head_dim);
+  const kernels::AttentionWorkView& work = batch_.Attention(
+      spec.query_heads / kv.kv_heads, spec.window, attention_states_.bytes() / state_bytes);
+  health_.Update(batch_.status());
+  if (!Healthy()) return;
+  Note(ForDType(qkv.dtype,
+                [&](auto t) {
+                  using T = decltype(t);
+                  const kernels::AttentionOperands<T> operands{
+                      out.as<T>(),      qkv.as<T>(),    ColumnsOf(qkv),
+                      PagesOf<T>(kv),   batch_.pages(), attention_states_.as<float>(),
+                      spec.query_heads, spec.scale,     spec.softcap,
+                      spec.window};
+                  return kernels::Attention(operands, work, stream_);
+                }),
+       "Attention");
+}
+
+void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                                 const StateLayerView& state, const Batch& batch) {
+  if (!Healthy()) return;
+  NG_CHECK(&batch == begun_);
+  const BatchInputs::Convolution& work = batch_.ShortConvolution();
+  health_.Update(batch_.status());
+  if (!Healthy()) return;
+  Note(ForDType(out.dtype,
+                [&](auto t) {
+                  using T = decltype(t);
+                  const kernels::ConvolutionOperands<T> operands{
+                      out.as<T>(),
+                      bcu.as<T>(),
+                      taps.as<float>(),
+                      bias.as<float>(),
+                      static_cast<T*>(state.data),
+                      state.slot_bytes / static_cast<int64_t>(sizeof(T)),
+                      state.columns,
+                      state.rows + 1};
+                  return kernels::ShortConvolution(operands, work.chunks, work.chunks_count,
+                                                   work.states, work.states_count, stream_);
+                }),
+       "ShortConvolution");
+}
+
+void CudaOps::DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {
+  if (!Healthy()) return;
+  const auto bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t));
+  const auto* ids =
+      static_cast<const int32_t*>(inputs_.PutBytes(rows.data(), bytes, stream_, health_));
+  if (!Healthy()) return;
+  Note(kernels::GatherRows(y.data, x.data, ids, static_cast<int>(rows.size()),
+                           BytesOf(x.dtype, x.shape[1]), stream_),
+       "GatherRows");
+}
+
+void CudaOps::DoSoftcap(Tensor y, float cap) {
+  if (Healthy()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
+}
+
+absl::Status CudaOps::GrowSampler(size_t rows, size_t edits) {
+  const auto edit_bytes = static_cast<int64_t>(std::max<size_t>(edits, 1) * sizeof(float));
+  const auto result_bytes = static_cast<int64_t>(rows * sizeof(kernels::SamplerResult));
+  if (raw_logits_.bytes() < edit_bytes) {
+    NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
+  }
+  if (device_results_.bytes() < result_bytes) {
+    NG_ASSIGN_OR_RETURN(device_results_, CudaBuffer::Allocate(result_bytes));
+    NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
+  }
+  return absl::OkStatus();
+}
+
+std::vector<SampledToken> CudaOps::DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                            int vocab_size) {
+  const SamplerRows request = RowsForSampler(sampling);
+  const size_t count = sampling.size();
+  std::vector<SampledToken> tokens(count);
+  if (Healthy()) health_.Update(GrowSampler(count, request.edits.size()));
+  if (!Healthy()) return tokens;
+  const kernels::SamplerOperands operands{logits.as<float>(),
+                                          logits.shape[1],
+                                          vocab_size,
+                                          inputs_.Put(request.rows, stream_, health_),
+                                          inputs_.Put(request.edits, stream_, health_),
+                                          raw_logits_.as<float>(),
+                                          device_results_.as<kernels::SamplerResult>()};
+  if (!Healthy()) return tokens;
+  Note(kernels::Sample(operands, static_cast<int>(count), stream_), "Sample");
+  Note(cudaMemcpyAsync(host_results_.as<void>(), device_results_.data(),
+                       count * sizeof(kernels::SamplerResult), cudaMemcpyDeviceToHost, stream_),
+       "Sample");
+  Wait("a step up to its samples");
+  if (!Healthy()) return tokens;
+  for (size_t i = 0; i < count; ++i) {
+    tokens[i] = TokenOf(host_results_.as<kernels::SamplerResult>()[i]);
+  }
+  return tokens;
+}
+
+}  // namespace neurogrid

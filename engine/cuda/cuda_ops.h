@@ -1,0 +1,89 @@
+// Ops on a CUDA device: each hands its operands to a kernel of its name.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/cuda/batch_inputs.h"
+#include "engine/cuda/cuda_memory.h"
+#include "engine/ops.h"
+#include "kernels/matmul.h"
+
+namespace neurogrid {
+
+/// One stream; every step is queued on it, and only CopyToHost and Sample wait. Steps allocate
+/// nothing once they have seen their largest batch. After an error they do nothing.
+class CudaOps : public Ops {
+ public:
+  /// On device `ordinal`, which must be there.
+  static absl::StatusOr<std::unique_ptr<CudaOps>> Open(int ordinal);
+  ~CudaOps() override;
+
+  absl::string_view kernel_set() const override { return kernel_set_; }
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) override;
+  absl::Status Reserve(const OpsLimits& limits) override;
+  absl::Status Health() const override { return health_; }
+
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  CudaOps() = default;
+
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPack(const MatrixSpec& spec, RowSource rows) override;
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec, RowSource gate,
+                                                      RowSource up) override;
+  absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
+                                                           int head_dim,
+                                                           int positions_max) override;
+  void DoBeginBatch(const Batch& batch) override;
+  ConstTensor DoCopyToHost(ConstTensor x) override;
+  void DoCopyFromHost(Tensor y, ConstTensor x) override;
+  void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
+               float scale) override;
+  void DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
+                 bool rounds_before_weight) override;
+  void DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
+                      bool rounds_before_weight) override;
+  void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) override;
+  void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) override;
+  void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
+                     Activation activation) override;
+  void DoAdd(Tensor y, ConstTensor x) override;
+  void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
+                        const KvLayerView& kv, const Batch& batch) override;
+  void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
+                   const AttentionSpec& spec) override;
+  void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
+                          const StateLayerView& state, const Batch& batch) override;
+  void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) override;
+  void DoSoftcap(Tensor y, float cap) override;
+  std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                     int vocab_size) override;
+
+  /// Keeps the first error; false once there is one.
+  bool Healthy() const { return health_.ok(); }
+  void Note(cudaError_t error, absl::string_view op);
+  absl::Status Select() const;
+  /// Waits for everything queued.
+  void Wait(absl::string_view op);
+  void Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
+                kernels::Epilogue epilogue);
+  absl::Status GrowSampler(size_t rows, size_t edits);
+
+  int ordinal_ = 0;
+  std::string kernel_set_;
+  cudaStream_t stream_ = nullptr;
+  absl::Status health_;
+  OpsLimits reserved_;
+  StepInputs inputs_;
+  BatchInputs batch_;
+  const Batch* begun_ = nullptr;
+  CudaBuffer attention_states_;
+  PinnedBuffer host_activations_;  // of CopyToHost
+  CudaBuffer raw_logits_;          // of the sampler's edits
+  CudaBuffer device_results_;
+  PinnedBuffer host_results_;
+};
+
+}  // namespace neurogrid
