@@ -59,24 +59,22 @@ BpeModel::BpeModel(BpeParts parts) : parts_(std::move(parts)) {
     // A pair that is listed twice has its last rank, as in the reference.
     pairs_[PairKey(merge.left, merge.right)] = {static_cast<uint32_t>(rank), merge.result};
   }
-  if (parts_.ignore_merges) {
-    direct_.assign(parts_.units.size(), true);
-  } else if (parts_.short_pieces) {
-    FindDirect();
+  if (parts_.ignore_merges || parts_.short_pieces) {
+    direct_ = std::vector<std::atomic<Direct>>(parts_.units.size());
   }
 }
 
-void BpeModel::FindDirect() {
-  direct_.assign(parts_.units.size(), false);
-  Scratch scratch;
-  std::vector<int32_t> ids;
-  for (size_t id = 0; id < parts_.units.size(); ++id) {
-    const std::string& unit = parts_.units[id];
-    if (unit.empty() || unit.size() > kRememberedBytesMax) continue;
-    ids.clear();
-    EncodeAfresh({unit}, scratch, ids);
-    direct_[id] = ids.size() == 1 && ids[0] == static_cast<int32_t>(id);
+bool BpeModel::IsDirect(int32_t id, Scratch& scratch) const {
+  if (parts_.ignore_merges) return true;
+  std::atomic<Direct>& direct = direct_[static_cast<size_t>(id)];
+  Direct known = direct.load(std::memory_order_relaxed);
+  if (known == kNotAskedYet) {
+    std::vector<int32_t> ids;
+    EncodeAfresh({parts_.units[static_cast<size_t>(id)]}, scratch, ids);
+    known = ids.size() == 1 && ids[0] == id ? kDirect : kMerged;
+    direct.store(known, std::memory_order_relaxed);
   }
+  return known == kDirect;
 }
 
 int32_t BpeModel::FindUnit(absl::string_view unit) const {
@@ -102,7 +100,7 @@ void BpeModel::Encode(const MarkedText& text, ByteRange range,
   scratch.provenance_matters = false;
   if (!direct_.empty()) {
     const int32_t id = FindUnit(piece.bytes);
-    if (id >= 0 && direct_[static_cast<size_t>(id)] && Allowed(piece, id, 0, size, scratch)) {
+    if (id >= 0 && IsDirect(id, scratch) && Allowed(piece, id, 0, size, scratch)) {
       ids.push_back(id);
       return;
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -91,7 +92,7 @@ class BpeModel {
                Scratch& scratch) const;
   bool AppendBytes(absl::string_view bytes, std::vector<int32_t>& ids) const;
   bool PushBytes(const Piece& piece, uint32_t begin, uint32_t end, Scratch& scratch) const;
-  void FindDirect();
+  bool IsDirect(int32_t id, Scratch& scratch) const;
 
   BpeParts parts_;
   absl::flat_hash_map<absl::string_view, int32_t> by_unit_;  // views of parts_.units
@@ -99,7 +100,10 @@ class BpeModel {
   std::array<int32_t, 256> byte_units_{};           // byte_units: token of a byte, -1: none
   absl::flat_hash_map<uint64_t, Candidate> pairs_;  // left << 32 | right
   std::vector<uint32_t> score_ranks_;               // [ids] 0 for the highest score
-  std::vector<bool> direct_;  // [ids] a piece of this text is this token; empty when unused
+  enum Direct : uint8_t { kNotAskedYet, kDirect, kMerged };
+  /// [ids] whether a piece of this text is this token; empty when unused. Found out when first
+  /// asked: the answer is always the same, so threads may write it at once.
+  mutable std::vector<std::atomic<Direct>> direct_;
 };
 
 }  // namespace neurogrid
