@@ -115,12 +115,21 @@ std::vector<Continuation> ContinueAll(Chain& chain,
     next[i].ids = {continued[i].tokens.back()};
     next[i].source = next[i].slot;
   };
+  constexpr std::ptrdiff_t kChunk =
+      128;  // logits of more rows of a large vocabulary take much memory
   for (size_t i = 0; i < prompts.size(); ++i) {
-    next[i].ids = prompts[i];
     next[i].slot = static_cast<int>(i);
     const auto end = static_cast<int>(prompts[i].size()) + count;
     for (int at = 0; at < end; at += kPageTokens) next[i].pages.push_back(page++);
-    const std::vector<float> logits = chain.Logits(BatchOf({next[i]}));
+    std::vector<float> logits;
+    for (auto at = prompts[i].begin(); at != prompts[i].end();) {
+      const auto chunk_end = at + std::min(kChunk, prompts[i].end() - at);
+      next[i].first += static_cast<int>(next[i].ids.size());
+      next[i].ids.assign(at, chunk_end);
+      logits = chain.Logits(BatchOf({next[i]}));
+      next[i].source = next[i].slot;
+      at = chunk_end;
+    }
     take(i, logits.data() + logits.size() - chain.vocab());
   }
   for (int step = 1; step < count; ++step) {

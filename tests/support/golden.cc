@@ -80,17 +80,30 @@ std::optional<std::string> PublishedTokenizer(const std::string& name) {
   return path;
 }
 
-std::optional<std::string> SmolLm2() {
-  const char* named = std::getenv("NG_SMOLLM2");
+namespace {
+
+/// The file that the variable names, else the one of this name in the cache folder.
+std::optional<std::string> FetchedModel(const char* variable, const std::string& name) {
+  const char* named = std::getenv(variable);
   if (named != nullptr) return fs::exists(named) ? std::optional<std::string>(named) : std::nullopt;
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
   const std::string folder = cache != nullptr && *cache != '\0'
                                  ? std::string(cache)
                                  : std::string(home != nullptr ? home : "/root") + "/.cache";
-  const std::string path = folder + "/neurogrid/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+  const std::string path = folder + "/neurogrid/models/" + name;
   if (!fs::exists(path)) return std::nullopt;
   return path;
+}
+
+}  // namespace
+
+std::optional<std::string> SmolLm2() {
+  return FetchedModel("NG_SMOLLM2", "SmolLM2-135M-Instruct.Q4_1.gguf");
+}
+
+std::optional<std::string> Gemma3() {
+  return FetchedModel("NG_GEMMA3", "gemma-3-270m-q4_k_m.gguf");
 }
 
 }  // namespace neurogrid

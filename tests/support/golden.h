@@ -36,4 +36,7 @@ std::optional<std::string> PublishedTokenizer(const std::string& name);
 /// deploy/fetch-default-model leaves in the cache folder. Nothing when absent: the test says SKIP.
 std::optional<std::string> SmolLm2();
 
+/// Gemma 3 270M in Q4_K_M, likewise: NG_GEMMA3, or what deploy/fetch-gemma3-270m left.
+std::optional<std::string> Gemma3();
+
 }  // namespace neurogrid
