@@ -55,7 +55,7 @@ class Downloader {
     NG_ASSIGN_OR_RETURN(HubPick pick, PickFiles(listing_, job_.name));
     for (const fs::path& folder :
          {fs::path(place_.folder) / "blobs", fs::path(place_.folder) / "refs",
-          fs::path(place_.Snapshot(listing_.commit)), fs::path(place_.locks)}) {
+          fs::path(place_.Snapshot(listing_.commit))}) {
       NG_RETURN_IF_ERROR(MakeFolder(folder));
     }
     if (pick.sharded) {
@@ -167,6 +167,7 @@ class Downloader {
   }
 
   absl::StatusOr<std::unique_ptr<FileLock>> Lock(const HubFile& file) {
+    NG_RETURN_IF_ERROR(MakeFolder(place_.locks));
     const std::string path = absl::StrCat(place_.locks, "/", file.digest, ".lock");
     for (bool said = false;;) {
       absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Try(path);
@@ -192,6 +193,9 @@ class Downloader {
   }
 
   absl::Status WriteRef() {
+    // A cache that only its owner may write is still read by all.
+    const absl::StatusOr<std::string> known = CachedCommit(place_, job_.name);
+    if (known.ok() && *known == listing_.commit) return absl::OkStatus();
     return Place(place_.Ref(job_.name.revision),
                  [&](const fs::path& fresh, std::error_code& failed) {
                    std::ofstream out(fresh, std::ios::binary);

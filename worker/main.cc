@@ -148,6 +148,7 @@ int main(int argc, char** argv) {
   if (flags.ok() && flags->has_value()) {
     neurogrid::StartLogging("neurogrid-worker", neurogrid::LevelOf((*flags)->log_level));
     const auto hub = neurogrid::ReadHubSettings(std::getenv);
+    unsetenv("HF_TOKEN");  // A worker asks no hub.
     status = hub.ok() ? neurogrid::Run(**flags, hub->cache, signals) : hub.status();
   }
   if (status.ok()) return 0;
