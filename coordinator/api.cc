@@ -57,6 +57,8 @@ Api::Api(Generator& generator, const Tokenizer& tokenizer, const ChatTemplate* c
     : context_{.generator = generator,
                .tokenizer = tokenizer,
                .chat_template = chat_template,
+               .chat_format = chat_template == nullptr ? ChatFormat()
+                                                       : FindChatFormat(*chat_template, tokenizer),
                .model = std::move(model),
                .options = std::move(options),
                .metrics = metrics,

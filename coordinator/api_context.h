@@ -9,6 +9,7 @@
 #include "coordinator/generator.h"
 #include "coordinator/request_fields.h"
 #include "coordinator/serving_metrics.h"
+#include "engine/text/chat_format.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
 
@@ -39,6 +40,7 @@ struct ApiContext {
   Generator& generator;
   const Tokenizer& tokenizer;
   const ChatTemplate* chat_template;  // null: this model has none
+  const ChatFormat chat_format;       // what its template and tokenizer do with tools and reasoning
   const ModelInfo model;
   const ApiOptions options;
   ServingMetrics& metrics;

@@ -68,24 +68,21 @@ MaybeError NormalizeContent(const std::string& param, bool keep_parts, Json& con
   return std::nullopt;
 }
 
-/// Arguments travel as JSON text; templates print an object.
-MaybeError NormalizeToolCalls(const std::string& param, Json& calls) {
+MaybeError CheckToolCalls(const std::string& param, const Json& calls) {
   if (!calls.is_array()) return WrongType(param, "an array", calls);
   NG_RETURN_IF_REFUSED(CheckCount(param, calls.as_array().size(), kToolCallsMax));
   for (size_t i = 0; i < calls.as_array().size(); ++i) {
     const std::string place = absl::StrCat(param, "[", i, "]");
-    Json& call = calls.as_array()[i];
+    const Json& call = calls.as_array()[i];
     if (!call.is_object()) return WrongType(place, "an object", call);
     const std::string function_place = absl::StrCat(place, ".function");
-    Json* function = call.Find("function");
+    const Json* function = call.Find("function");
     if (function == nullptr) return MissingParameter(function_place);
     if (!function->is_object()) return WrongType(function_place, "an object", *function);
     NG_RETURN_IF_REFUSED(
         CheckString(absl::StrCat(function_place, ".name"), function->Find("name")));
-    Json* arguments = function->Find("arguments");
-    NG_RETURN_IF_REFUSED(CheckString(absl::StrCat(function_place, ".arguments"), arguments));
-    absl::StatusOr<Json> parsed = ParseJson(arguments->as_string());
-    if (parsed.ok() && parsed->is_object()) *arguments = *std::move(parsed);
+    NG_RETURN_IF_REFUSED(
+        CheckString(absl::StrCat(function_place, ".arguments"), function->Find("arguments")));
   }
   return std::nullopt;
 }
@@ -100,7 +97,7 @@ MaybeError NormalizeMessage(const std::string& param, bool keep_parts, bool may_
   Json* calls = message.Find("tool_calls");
   const bool has_calls = calls != nullptr && !calls->is_null();
   if (has_calls) {
-    NG_RETURN_IF_REFUSED(NormalizeToolCalls(absl::StrCat(param, ".tool_calls"), *calls));
+    NG_RETURN_IF_REFUSED(CheckToolCalls(absl::StrCat(param, ".tool_calls"), *calls));
   }
   const std::string content_param = absl::StrCat(param, ".content");
   Json* content = message.Find("content");
@@ -183,8 +180,22 @@ int64_t ContentBytes(const Json& messages) {
   return bytes;
 }
 
+/// A call in the history that neither the template nor we can show the model.
+MaybeError CheckCallsAreShown(const ApiContext& context, const Json& messages) {
+  const ChatFormat& format = context.chat_format;
+  if (format.prints_calls || format.tools == ToolSyntax::kPython) return std::nullopt;
+  for (size_t i = 0; i < messages.as_array().size(); ++i) {
+    const Json* const calls = messages.as_array()[i].Find("tool_calls");
+    if (calls == nullptr || calls->as_array().empty()) continue;
+    return ApiError{.code = "unsupported_model_operation",
+                    .message = "This model's chat template knows no tool calls.",
+                    .param = absl::StrCat("messages[", i, "].tool_calls")};
+  }
+  return std::nullopt;
+}
+
 MaybeError ReadTemplateInput(const ApiContext& context, CheckedBody& body,
-                             ChatTemplate::Input* input) {
+                             ChatTemplate::Input* input, ChatAnswer* answer) {
   input->continue_final_message = body.Bool("continue_final_message", false);
   input->add_generation_prompt = body.Bool("add_generation_prompt", !input->continue_final_message);
   if (input->continue_final_message && input->add_generation_prompt) {
@@ -199,8 +210,10 @@ MaybeError ReadTemplateInput(const ApiContext& context, CheckedBody& body,
     NG_RETURN_IF_REFUSED(CheckKwargs(*kwargs));
     input->kwargs = std::move(*kwargs);
   }
-  input->now = absl::Now();
-  return std::nullopt;
+  NG_RETURN_IF_REFUSED(CheckCallsAreShown(context, input->messages));
+  NG_RETURN_IF_REFUSED(ReadTools(context, body, input, answer));
+  NG_RETURN_IF_REFUSED(ReadReasoning(context, body, input, answer));
+  return ReadDate(context, body, input);
 }
 
 }  // namespace
@@ -230,10 +243,15 @@ MaybeError ReadChatPrompt(const ApiContext& context, CheckedBody& body, ChatProm
                     .param = "model"};
   }
   ChatTemplate::Input input;
-  NG_RETURN_IF_REFUSED(ReadTemplateInput(context, body, &input));
+  NG_RETURN_IF_REFUSED(ReadTemplateInput(context, body, &input, &prompt->answer));
   NG_RETURN_IF_REFUSED(CheckRoomByBytes(context, "messages", ContentBytes(input.messages)));
+  if (!input.tools.is_null()) {
+    const auto bytes = static_cast<int64_t>(ToString(input.tools).size());
+    NG_RETURN_IF_REFUSED(CheckRoomByBytes(context, "tools", bytes));
+  }
   const absl::Time start = absl::Now();
-  absl::StatusOr<PromptText> text = context.chat_template->Render(input);
+  absl::StatusOr<PromptText> text =
+      RenderChat(*context.chat_template, context.chat_format, std::move(input));
   if (!text.ok()) {
     return ApiError{.code = "template_error",
                     .message = std::string(text.status().message()),
@@ -252,6 +270,7 @@ MaybeError ReadChatPrompt(const ApiContext& context, CheckedBody& body, ChatProm
   if (tokenizer.adds_bos() && (tokens->empty() || tokens->front() != tokenizer.bos_id())) {
     tokens->insert(tokens->begin(), tokenizer.bos_id());
   }
+  prompt->answer.format.start = ReasoningStartOf(*text, context.chat_format);
   prompt->text = *std::move(text);
   prompt->tokens = *std::move(tokens);
   prompt->template_ms = absl::ToDoubleMilliseconds(absl::Now() - start);

@@ -185,6 +185,16 @@ HttpResponse Run(ApiContext& context, PreparedRequest prepared, const HttpReques
   return response;
 }
 
+void TakeAnswer(const ApiContext& context, ChatAnswer answer, PreparedRequest* prepared) {
+  GenerationRequest& generation = prepared->generation;
+  generation.format = std::move(answer.format);
+  generation.one_call = answer.one_call;
+  generation.reasoning_budget = answer.reasoning_budget;
+  generation.reasoning_close = context.chat_format.think_close_ids;
+  if (answer.banned_token >= 0) generation.sampling.bias.emplace_back(answer.banned_token, -100.f);
+  prepared->include_reasoning = answer.include_reasoning;
+}
+
 MaybeError Prepare(ApiContext& context, const HttpRequest& request, const Caller& caller, bool chat,
                    PreparedRequest* prepared) {
   CheckedBody body;
@@ -197,6 +207,7 @@ MaybeError Prepare(ApiContext& context, const HttpRequest& request, const Caller
     NG_RETURN_IF_REFUSED(ReadChatPrompt(context, body, &prompt));
     prepared->template_ms = prompt.template_ms;
     prepared->generation.prompts.push_back(std::move(prompt.tokens));
+    TakeAnswer(context, std::move(prompt.answer), prepared);
   } else {
     NG_RETURN_IF_REFUSED(ReadPrompts(context, body, prepared));
   }

@@ -238,12 +238,6 @@ MaybeError ReadGenerationParams(const ApiContext& context, CheckedBody& body, bo
                                        " bytes, but has ", out.cache_salt.size(), "."));
     }
   }
-  if (const Json* choice = body.Find("tool_choice")) {
-    if (!(*choice == Json("none")) && !(*choice == Json("auto"))) {
-      return InvalidValue("tool_choice",
-                          "'tool_choice' without 'tools' can only be \"none\" or \"auto\".");
-    }
-  }
   NG_RETURN_IF_REFUSED(ReadStreamOptions(body, prepared));
   NG_RETURN_IF_REFUSED(ReadLengths(context, body, prepared));
   NG_RETURN_IF_REFUSED(ReadSampling(context, body, &out.sampling));

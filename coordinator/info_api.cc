@@ -55,6 +55,33 @@ Json ModelJson(const ApiContext& context, absl::string_view id) {
                       {"status", ReadinessOf(context).status}};
 }
 
+Json MarkerJson(const Marker& marker) {
+  if (marker.text.empty()) return nullptr;
+  return Json::Object{{"text", marker.text},
+                      {"token", marker.id < 0 ? Json() : Json(static_cast<int>(marker.id))}};
+}
+
+/// How this model is told of tools and writes calls; null when it does neither.
+Json ToolCallsJson(const ChatFormat& format) {
+  if (!format.takes_tools && format.tools == ToolSyntax::kNone) return nullptr;
+  return Json::Object{{"takes_tools", format.takes_tools},
+                      {"syntax", NameOf(format.tools)},
+                      {"opening", MarkerJson(format.call_open)},
+                      {"closing", MarkerJson(format.call_close)},
+                      {"template_prints_calls", format.prints_calls},
+                      {"content_beside_calls", format.null_beside_calls ? "null" : "empty"},
+                      {"arguments_as", format.arguments_as_text ? "text" : "object"},
+                      {"nine_character_ids", format.nine_character_ids}};
+}
+
+Json ReasoningJson(const ChatFormat& format) {
+  if (format.think_open.text.empty()) return nullptr;
+  return Json::Object{{"opening", MarkerJson(format.think_open)},
+                      {"closing", MarkerJson(format.think_close)},
+                      {"reads_enable_thinking", format.reads_enable_thinking},
+                      {"reads_reasoning_effort", format.reads_reasoning_effort}};
+}
+
 /// A figure without its float noise: 0.1f is 0.1.
 Json Figure(float value) { return LogprobJson(value); }
 
@@ -134,8 +161,8 @@ HttpResponse AnswerProps(ApiContext& context, const RouteCall&) {
                    {"chat_template", chat == nullptr ? Json() : Json(chat->source())},
                    {"template_reads_clock", chat != nullptr && chat->reads_clock()},
                    {"template_takes_content_parts", chat != nullptr && chat->takes_content_lists()},
-                   {"tool_calls", nullptr},
-                   {"reasoning", nullptr}});
+                   {"tool_calls", ToolCallsJson(context.chat_format)},
+                   {"reasoning", ReasoningJson(context.chat_format)}});
 }
 
 HttpResponse AnswerEmbeddings(ApiContext&, const RouteCall&) {

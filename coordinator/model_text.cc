@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/log.h"
 #include "engine/model/hub_cache.h"
 
 namespace neurogrid {
@@ -19,7 +20,14 @@ absl::StatusOr<ModelText> LoadModelText(const Checkpoint& checkpoint) {
   }
   if (!sources.templates.empty()) {
     NG_ASSIGN_OR_RETURN(text.chat_template, ChatTemplate::Compile(std::move(sources)));
-    text.tokenizer->AddControlText(text.chat_template->source());
+    for (const ChatTemplateSources::Named& named : text.chat_template->sources()) {
+      text.tokenizer->AddControlText(named.source);
+    }
+    if (text.chat_template->reads_clock()) {
+      LogWarning(
+          "the chat template prints today's date: prompts change daily, and cached prefixes with "
+          "them; a request's date_string pins it");
+    }
   }
   text.end_ids = checkpoint.config().eos_ids;
   for (const int32_t id : text.tokenizer->end_ids()) text.end_ids.push_back(id);

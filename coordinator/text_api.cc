@@ -133,7 +133,7 @@ HttpResponse AnswerApplyTemplate(ApiContext& context, const RouteCall& call) {
   return Answered(Json::Object{{"prompt", text},
                                {"tokens", IdsJson(prompt.tokens)},
                                {"segments", std::move(segments)},
-                               {"starts_in_reasoning", false}},
+                               {"starts_in_reasoning", prompt.starts_in_reasoning()}},
                   body);
 }
 

@@ -90,6 +90,9 @@ class CompiledChatTemplate final : public ChatTemplate {
   }
 
   const std::string& source() const override { return sources_.templates[chosen_].source; }
+  const std::vector<ChatTemplateSources::Named>& sources() const override {
+    return sources_.templates;
+  }
   bool takes_content_lists() const override { return takes_content_lists_; }
   bool reads_clock() const override { return reads_clock_; }
 

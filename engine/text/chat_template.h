@@ -46,6 +46,8 @@ class ChatTemplate {
 
   /// Source of the template used without tools.
   virtual const std::string& source() const = 0;
+  /// All of them.
+  virtual const std::vector<ChatTemplateSources::Named>& sources() const = 0;
   /// Probed at load: the template iterates over content parts (lists stay lists).
   virtual bool takes_content_lists() const = 0;
   /// Probed at load: rendered prompts depend on the date.

@@ -6,19 +6,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "coordinator/answer_reader.h"
 
 namespace neurogrid {
 namespace {
-
-const std::vector<std::string>& TokenTexts() {
-  static const auto* texts = [] {
-    auto* all = new std::vector<std::string>;
-    for (int byte = 0; byte < 256; ++byte) all->push_back(std::string(1, static_cast<char>(byte)));
-    for (const char* text : {"<s>", "</s>", "<|im_start|>", "<|im_end|>"}) all->push_back(text);
-    return all;
-  }();
-  return *texts;
-}
 
 class FakeGeneration final : public Generation {
  public:
@@ -46,6 +37,12 @@ class FakeGeneration final : public Generation {
 
 }  // namespace
 
+FakeTokenizer::FakeTokenizer(const std::vector<std::string>& words) {
+  for (int byte = 0; byte < 256; ++byte) texts_.push_back(std::string(1, static_cast<char>(byte)));
+  for (const char* text : {"<s>", "</s>", "<|im_start|>", "<|im_end|>"}) texts_.push_back(text);
+  texts_.insert(texts_.end(), words.begin(), words.end());
+}
+
 absl::StatusOr<std::vector<int32_t>> FakeTokenizer::Encode(const PromptText& text,
                                                            const EncodeOptions& options) const {
   std::vector<int32_t> ids;
@@ -55,7 +52,7 @@ absl::StatusOr<std::vector<int32_t>> FakeTokenizer::Encode(const PromptText& tex
     while (!rest.empty()) {
       int32_t id = static_cast<unsigned char>(rest[0]);
       if (segment.origin == Origin::kTemplate && options.parse_special) {
-        for (int32_t special = kBos; special < kVocab; ++special) {
+        for (int32_t special = kBos; special < vocab_size(); ++special) {
           if (absl::StartsWith(rest, Bytes(special))) id = special;
         }
       }
@@ -69,12 +66,8 @@ absl::StatusOr<std::vector<int32_t>> FakeTokenizer::Encode(const PromptText& tex
   return ids;
 }
 
-absl::string_view FakeTokenizer::Bytes(int32_t id) const {
-  return TokenTexts()[static_cast<size_t>(id)];
-}
-
 int32_t FakeTokenizer::Find(absl::string_view token) const {
-  for (int32_t id = kVocab - 1; id >= 0; --id) {
+  for (int32_t id = vocab_size() - 1; id >= 0; --id) {
     if (Bytes(id) == token) return id;
   }
   return -1;
@@ -83,13 +76,17 @@ int32_t FakeTokenizer::Find(absl::string_view token) const {
 absl::StatusOr<PromptText> FakeTemplate::Render(const Input& input) const {
   last = input;
   PromptText text;
+  if (!input.tools.is_null()) text.push_back({ToString(input.tools), Origin::kInput});
   for (const Json& message : input.messages.as_array()) {
     const std::string role = message.Find("role")->as_string();
     if (role == "forbidden") return absl::InvalidArgumentError("roles must alternate");
     const Json& content = *message.Find("content");
     text.push_back({absl::StrCat("<|im_start|>", role, "\n"), Origin::kTemplate});
-    text.push_back({content.is_string() ? content.as_string() : ToString(content),
-                    role == "assistant" ? Origin::kAssistant : Origin::kInput});
+    const Origin origin = role == "assistant" ? Origin::kAssistant : Origin::kInput;
+    if (!content.is_null()) {
+      text.push_back({content.is_string() ? content.as_string() : ToString(content), origin});
+    }
+    if (const Json* calls = message.Find("tool_calls")) text.push_back({ToString(*calls), origin});
     if (input.continue_final_message && &message == &input.messages.as_array().back()) return text;
     text.push_back({"<|im_end|>\n", Origin::kTemplate});
   }
@@ -130,6 +127,38 @@ std::unique_ptr<Generation> FakeGenerator::Start(GenerationRequest request, Refu
   const std::lock_guard lock(mutex_);
   last_ = std::move(request);
   return generation;
+}
+
+FakeScript Speech(const Tokenizer& tokenizer, const GenerationRequest& request,
+                  const std::string& text, FinishReason finish) {
+  FakeScript script;
+  script.usage.prompt_tokens = static_cast<int64_t>(request.prompts[0].size());
+  AnswerReader reader(tokenizer, request);
+  for (int choice = 0; choice < reader.choices(); ++choice) {
+    std::vector<int32_t> said = tokenizer.Encode({{text, Origin::kTemplate}}, {}).value();
+    if (finish == FinishReason::kStop) said.push_back(tokenizer.end_ids().back());
+    std::vector<int32_t> forced = reader.FirstTokens(choice);
+    for (size_t at = 0; at < said.size() && !reader.ended(choice);) {
+      SchedulerEvent event;
+      event.choice = choice;
+      if (!forced.empty()) {
+        event.token = GeneratedToken{forced.front()};
+        forced.erase(forced.begin());
+        const auto own = std::find(said.begin(), said.end(), event.token->id);
+        if (own != said.end()) at = static_cast<size_t>(own - said.begin()) + 1;
+      } else {
+        event.token = GeneratedToken{said[at++]};
+        if (at == said.size()) event.finish = finish;
+      }
+      if (event.finish == FinishReason::kLength) event.stop_reason = "max_tokens";
+      ++script.usage.completion_tokens;
+      AnswerReader::Reading reading = reader.Take(std::move(event));
+      if (!reading.forced.empty()) forced = reading.forced;
+      script.batches.push_back({std::move(reading.event)});
+    }
+  }
+  script.usage.reasoning_tokens = reader.reasoning_tokens();
+  return script;
 }
 
 GenerationEvent TextEvent(int choice, const std::string& text) {

@@ -14,18 +14,20 @@
 
 namespace neurogrid {
 
-/// Ids 0..255 are bytes; then <s>, </s>, <|im_start|>, <|im_end|>. Only template text makes control
-/// ids.
+/// Ids 0..255 are bytes; then <s>, </s>, <|im_start|>, <|im_end|>, and more words that are not
+/// special. Only template text makes ids of words.
 class FakeTokenizer final : public Tokenizer {
  public:
+  explicit FakeTokenizer(const std::vector<std::string>& words = {});
+
   static constexpr int32_t kBos = 256, kEos = 257, kTurn = 258, kTurnEnd = 259, kVocab = 260;
   bool wants_bos = false;
 
   absl::StatusOr<std::vector<int32_t>> Encode(const PromptText& text,
                                               const EncodeOptions& options) const override;
-  int32_t vocab_size() const override { return kVocab; }
-  absl::string_view Bytes(int32_t id) const override;
-  bool IsSpecial(int32_t id) const override { return id >= kBos; }
+  int32_t vocab_size() const override { return static_cast<int32_t>(texts_.size()); }
+  absl::string_view Bytes(int32_t id) const override { return texts_[static_cast<size_t>(id)]; }
+  bool IsSpecial(int32_t id) const override { return id >= kBos && id < kVocab; }
   int32_t Find(absl::string_view token) const override;
   int32_t bos_id() const override { return kBos; }
   int32_t eos_id() const override { return kEos; }
@@ -36,22 +38,25 @@ class FakeTokenizer final : public Tokenizer {
   const std::string& class_name() const override { return class_name_; }
 
  private:
+  std::vector<std::string> texts_;
   std::vector<int32_t> end_ids_ = {kEos, kTurnEnd};
   std::string class_name_ = "FakeTokenizer";
 };
 
-/// <|im_start|>ROLE\nCONTENT<|im_end|>\n for each message; refuses the role "forbidden".
+/// <|im_start|>ROLE\nCONTENT<|im_end|>\n for each message, tools and calls as JSON; refuses the
+/// role "forbidden".
 class FakeTemplate final : public ChatTemplate {
  public:
   bool lists = false;
   absl::StatusOr<PromptText> Render(const Input& input) const override;
-  const std::string& source() const override { return source_; }
+  const std::string& source() const override { return sources_[0].source; }
+  const std::vector<ChatTemplateSources::Named>& sources() const override { return sources_; }
   bool takes_content_lists() const override { return lists; }
   bool reads_clock() const override { return false; }
   mutable Input last;
 
  private:
-  std::string source_ = "{{ messages }}";
+  std::vector<ChatTemplateSources::Named> sources_ = {{"default", "{{ messages }}"}};
 };
 
 /// What a generation gives, batch by batch, one for each Next.
@@ -91,6 +96,12 @@ class FakeGenerator final : public Generator {
   GenerationRequest last_;
   std::atomic<int> started_{0};
 };
+
+/// What the serving side makes of a model that says `text`, a token at a time: words of the
+/// tokenizer as their tokens, the rest byte by byte. Tokens that are forced come in between; behind
+/// a forced end of reasoning the text goes on after its own.
+FakeScript Speech(const Tokenizer& tokenizer, const GenerationRequest& request,
+                  const std::string& text, FinishReason finish = FinishReason::kStop);
 
 /// An event of plain text: one token a byte, log-probability -0.5 each, when `text` is not empty.
 GenerationEvent TextEvent(int choice, const std::string& text);

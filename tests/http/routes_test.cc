@@ -251,7 +251,8 @@ TEST_CASE("the OpenAPI document covers every route and every body", "[http]") {
   const Json* chat = document.Find("components")->Find("schemas")->Find("ChatRequest");
   REQUIRE(chat != nullptr);
   CHECK(chat->Find("properties")->Find("temperature")->Find("maximum")->as_number() == 2);
-  CHECK(chat->Find("properties")->Find("tools") == nullptr);
+  CHECK(chat->Find("properties")->Find("tools")->Find("maxItems")->as_integer() == 128);
+  CHECK(chat->Find("properties")->Find("response_format") == nullptr);
   CHECK(ToString(*chat->Find("required")) == R"(["messages"])");
 }
 

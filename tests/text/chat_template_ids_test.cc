@@ -30,6 +30,9 @@ const std::vector<Published>& PublishedTemplates() {
                                                             {"llama3_2", "llama3_1"},
                                                             {"mistral_nemo", "mistral_nemo"},
                                                             {"llama2_by_hand", "llama2"},
+                                                            {"qwen2_5", "qwen2_5"},
+                                                            {"qwq", "qwen2_5"},
+                                                            {"qwen3", "qwen3"},
 
                                                             {"gemma2", "gemma2"},
                                                             {"gemma3", "gemma3"},
