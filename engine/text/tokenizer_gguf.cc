@@ -1,9 +1,11 @@
 // The tokenizer.ggml.* keys of a GGUF file (models.md 3.6).
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/tokenizer_parts.h"
 #include "engine/text/unicode.h"
@@ -167,6 +169,12 @@ absl::StatusOr<bool> ReadByteLevel(const Gguf& gguf, const Vocabulary& vocabular
   return kind->adds_bos;
 }
 
+/// Writers spell the space runs of Gemma as spaces, the tokenizer.json of the same model as U+2581.
+std::string SpacedRun(const std::string& token) {
+  if (token.find_first_not_of(' ') != std::string::npos) return token;
+  return absl::StrReplaceAll(token, {{" ", "▁"}});
+}
+
 /// SentencePiece BPE by scores.
 absl::Status ReadByScore(const Gguf& gguf, const Vocabulary& vocabulary, const SpellingIds& ids,
                          TokenizerParts& out) {
@@ -189,11 +197,14 @@ absl::Status ReadByScore(const Gguf& gguf, const Vocabulary& vocabulary, const S
   for (size_t id = 0; id < vocabulary.tokens->size(); ++id) {
     const double score = (*scores)[id];
     if (!(score == score)) return Invalid("tokenizer.ggml.scores[", id, "] is not a number");
-    out.bpe.scores.push_back(static_cast<float>(score));
     // Gemma's runs of spaces and line ends are user defined, and what merging gives.
     const int64_t type = (*vocabulary.types)[id];
     const bool formed = type == kNormal || type == kUserDefined;
-    out.bpe.units.push_back(formed ? (*vocabulary.tokens)[id] : "");
+    // SentencePiece takes user-defined pieces before all others, whatever score a writer notes; of
+    // two the left one grows first, as by the merges of Gemma's tokenizer.json.
+    const float infinity = std::numeric_limits<float>::infinity();
+    out.bpe.scores.push_back(type == kUserDefined ? infinity : static_cast<float>(score));
+    out.bpe.units.push_back(formed ? SpacedRun((*vocabulary.tokens)[id]) : "");
   }
   return absl::OkStatus();
 }
@@ -202,7 +213,7 @@ void AddEnd(std::vector<int32_t>& ends, int32_t id) {
   if (id >= 0 && std::find(ends.begin(), ends.end(), id) == ends.end()) ends.push_back(id);
 }
 
-void ReadAdded(const Vocabulary& vocabulary, TokenizerParts& out) {
+void ReadAdded(const Vocabulary& vocabulary, bool by_score, TokenizerParts& out) {
   for (size_t id = 0; id < vocabulary.tokens->size(); ++id) {
     const int64_t type = (*vocabulary.types)[id];
     const std::string& token = (*vocabulary.tokens)[id];
@@ -211,6 +222,9 @@ void ReadAdded(const Vocabulary& vocabulary, TokenizerParts& out) {
     added.id = static_cast<int32_t>(id);
     added.content = token;
     added.special = type != kUserDefined;
+    if (by_score && type == kUserDefined) {
+      added.content = out.spellings[id] = SpacedRun(token);
+    }
     out.added.push_back(added);
     const bool ends = std::find(std::begin(kEndSpellings), std::end(kEndSpellings), token) !=
                       std::end(kEndSpellings);
@@ -246,7 +260,7 @@ absl::StatusOr<TokenizerParts> ReadParts(const Gguf& gguf) {
   NG_ASSIGN_OR_RETURN(const int32_t eot, id_at("eot", -1));
   NG_ASSIGN_OR_RETURN(const int32_t eom, id_at("eom", -1));
   for (const int32_t id : {out.eos_id, eot, eom}) AddEnd(out.end_ids, id);
-  ReadAdded(vocabulary, out);
+  ReadAdded(vocabulary, by_score, out);
   NG_ASSIGN_OR_RETURN(adds_bos, BoolAt(gguf, "tokenizer.ggml.add_bos_token", adds_bos));
   NG_ASSIGN_OR_RETURN(const bool adds_eos, BoolAt(gguf, "tokenizer.ggml.add_eos_token", false));
   if (adds_bos && out.bos_id >= 0) out.prefix.push_back(out.bos_id);

@@ -330,22 +330,27 @@ TEST_CASE("by score, no control token and no byte token comes from its spelling"
   CHECK_FALSE(tokenizer->strips_leading_space());
 }
 
-TEST_CASE("by score, user-defined tokens are found whole or merged", "[tokenizer][gguf]") {
-  const std::string file = GgufFile()
-                               .String("general.architecture", "llama")
-                               .String("tokenizer.ggml.model", "llama")
-                               .Strings("tokenizer.ggml.tokens",
-                                        {"<unk>", "<s>", "</s>", "<0xC3>", "a", "▁", "▁▁", "  "})
-                               .Floats("tokenizer.ggml.scores", {0, 0, 0, 0, -9, -9, -1, 0})
-                               .Integers("tokenizer.ggml.token_type", {2, 3, 3, 6, 1, 1, 4, 4})
-                               .Bool("tokenizer.ggml.add_space_prefix", false)
-                               .Bytes();
+TEST_CASE("by score, user-defined tokens are found whole or merged first", "[tokenizer][gguf]") {
+  const std::string file =
+      GgufFile()
+          .String("general.architecture", "llama")
+          .String("tokenizer.ggml.model", "llama")
+          .Strings("tokenizer.ggml.tokens",
+                   {"<unk>", "<s>", "</s>", "<0xC3>", "a", "▁", "  ", "   ", "▁a", "a b", "aa"})
+          .Floats("tokenizer.ggml.scores", {0, 0, 0, 0, -9, -9, -1000, -1000, -1, -1000, -5})
+          .Integers("tokenizer.ggml.token_type", {2, 3, 3, 6, 1, 1, 4, 4, 1, 4, 1})
+          .Bool("tokenizer.ggml.add_space_prefix", false)
+          .Bytes();
   const auto tokenizer = TokenizerOfGguf(file).value();
   const auto ids = [&](const std::string& text) { return IdsOf(*tokenizer, text, Origin::kInput); };
-  CHECK(ids("a  a") == std::vector<int32_t>{4, 7, 4});    // in the raw text
-  CHECK(ids("a▁▁a") == std::vector<int32_t>{4, 6, 4});    // in the raw text too
-  CHECK(ids("a ▁a") == std::vector<int32_t>{4, 6, 4});    // by merging
+  CHECK(ids("a a") == std::vector<int32_t>{4, 8});
+  CHECK(ids("a  a") == std::vector<int32_t>{4, 6, 4});  // although "▁a" has the better score
+  CHECK(ids("▁▁a") == std::vector<int32_t>{6, 4});
+  CHECK(ids("a ▁ a") == std::vector<int32_t>{4, 7, 4});
+  CHECK(ids("     a") == std::vector<int32_t>{7, 6, 4});  // the left run grows first
+  CHECK(ids("a ba") == std::vector<int32_t>{9, 4});       // in the raw text, its space as it is
   CHECK(ids("a\xc3\xa9") == std::vector<int32_t>{4, 0});  // one of its two bytes has no token
+  CHECK(Decode(*tokenizer, {4, 7, 4}, false) == "a   a");
 }
 
 }  // namespace neurogrid
