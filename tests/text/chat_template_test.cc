@@ -16,6 +16,7 @@
 #include "engine/text/jinja.h"
 #include "tests/support/golden.h"
 #include "tests/support/test_data.h"
+#include "tests/text/gguf_file.h"
 
 namespace neurogrid {
 namespace {
@@ -374,6 +375,25 @@ TEST_CASE("a GGUF file says its template, and its special tokens by their ids", 
   const int64_t bos = gguf->Integer("tokenizer.ggml.bos_token_id").value();
   CHECK(sources.special_tokens.Find("bos_token")->as_string() == tokens[static_cast<size_t>(bos)]);
   CHECK(ChatTemplate::Compile(sources).ok());
+}
+
+TEST_CASE("a GGUF file may name more templates", "[chat_template]") {
+  const TemporaryFolder folder;
+  GgufFile file;
+  file.String("tokenizer.chat_template", "plain")
+      .Strings("tokenizer.chat_templates", {"default", "tool_use"})
+      .String("tokenizer.chat_template.tool_use", "tools");
+  const auto gguf = Gguf::Open(folder.Write("m.gguf", file.Bytes())).value();
+  const ChatTemplateSources sources = ChatTemplateSourcesOfGguf(*gguf).value();
+  REQUIRE(sources.templates.size() == 2);
+  CHECK(sources.templates[0].source == "plain");
+  CHECK(sources.templates[1].name == "tool_use");
+  CHECK(sources.templates[1].source == "tools");
+  GgufFile broken;
+  broken.Strings("tokenizer.chat_templates", {"tool_use"});
+  const auto other = Gguf::Open(folder.Write("b.gguf", broken.Bytes())).value();
+  CHECK(absl::StrContains(ChatTemplateSourcesOfGguf(*other).status().message(),
+                          "tokenizer.chat_template.tool_use"));
 }
 
 TEST_CASE("SmolLM2 carries its chat template in its GGUF file", "[chat_template]") {
