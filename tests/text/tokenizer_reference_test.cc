@@ -58,6 +58,21 @@ TEST_CASE("SmolLM2's GGUF file gives the reference's ids and texts", "[tokenizer
   CHECK(tokenizer.end_ids() == std::vector<int32_t>{2, 0});
 }
 
+TEST_CASE("Gemma 3's GGUF file gives the ids and texts of its tokenizer.json", "[tokenizer]") {
+  const std::optional<std::string> path = Gemma3();
+  const std::optional<std::string> references = SharedData("golden/tokenizers");
+  if (!path.has_value()) SKIP("Gemma 3 270M is not in the cache folder");
+  if (!references.has_value()) SKIP("no published tokenizers here");
+  const auto gguf = Gguf::Open(*path).value();
+  const auto tokenizer = Tokenizer::FromGguf(*gguf).value();
+  // The file calls <unused0> a control token, tokenizer.json does not call it special.
+  CHECK(CorpusMismatches(*tokenizer, ReadFile(*references + "/gemma3.jsonl.xz")) ==
+        std::vector<std::string>{"line 350 (control text) decoded without special: \"\" instead of "
+                                 "\"<unused0>\""});
+  CHECK(tokenizer->bos_id() == 2);
+  CHECK(tokenizer->end_ids() == std::vector<int32_t>{1, 106});  // <eos>, <end_of_turn>
+}
+
 TEST_CASE("published tokenizers give the reference's ids and texts", "[tokenizer]") {
   const std::string name = GENERATE(from_range(PublishedNames()));
   CAPTURE(name);
