@@ -11,7 +11,7 @@ namespace {
 
 /// Where row `row` of Hugging Face's order stands in a file that interleaves the halves of each of
 /// `heads` heads: HF row h*d + r*(d/2) + j is GGUF row h*d + 2j + r.
-int64_t StoredRow(int64_t row, int64_t rows, int heads) {
+int64_t PlaceInFile(int64_t row, int64_t rows, int heads) {
   const int64_t head_dim = rows / heads;
   const int64_t in_head = row % head_dim;
   const int64_t half = head_dim / 2;
@@ -75,7 +75,7 @@ void ReadRowsAs(const WeightStore::Entry& entry, int64_t first_row, int64_t coun
   const int64_t first = vector ? 0 : first_row;
   const int64_t last = vector ? columns * count : first_row + count;
   for (int64_t row = first; row < last; ++row) {
-    const int64_t stored = StoredRow(row, stored_rows, entry.interleaved_heads);
+    const int64_t stored = PlaceInFile(row, stored_rows, entry.interleaved_heads);
     ReadElements(entry, stored * width, width, out);
     out += width;
   }
@@ -87,6 +87,14 @@ MatrixView MatrixOf(const Shape& shape) {
   if (shape.rank() == 0) return {1, 1};
   if (shape.rank() == 1) return {1, shape[0]};
   return {shape[0], shape[0] == 0 ? 0 : shape.elements() / shape[0]};
+}
+
+const uint8_t* StoredRow(const WeightStore::Entry& entry, int64_t row) {
+  const auto [rows, columns] = MatrixOf(entry.tensor.shape);
+  NG_CHECK(entry.cycle_elements == 0 && row >= 0 && row < rows);
+  if (entry.interleaved_heads > 0) row = PlaceInFile(row, rows, entry.interleaved_heads);
+  return static_cast<const uint8_t*>(entry.tensor.data) +
+         BytesOf(entry.tensor.dtype, row * columns);
 }
 
 void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count, float* out) {

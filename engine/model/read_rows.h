@@ -23,4 +23,8 @@ void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count,
 /// The same, rounded to bfloat16 (nearest, ties to even); BF16 files keep their bits.
 void ReadRowsBf16(const WeightStore::Entry& entry, int64_t first_row, int64_t count, bf16* out);
 
+/// Where the file stores row `row` of Hugging Face's order. The entry is a matrix, and does not
+/// repeat its data.
+const uint8_t* StoredRow(const WeightStore::Entry& entry, int64_t row);
+
 }  // namespace neurogrid
