@@ -7,13 +7,22 @@
 #include "absl/strings/ascii.h"
 
 namespace neurogrid {
+namespace {
+
+/// Not every compiler's builtin knows this one.
+bool HasF16c() {
+  uint32_t a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+}  // namespace
 
 absl::StatusOr<InstructionSet> DetectInstructionSet() {
   // The builtin looks at CPUID and at what the system saves of the registers.
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !HasF16c()) {
     return absl::FailedPreconditionError(
-        "this processor has no AVX2 and FMA: the CPU device needs both");
+        "this processor lacks AVX2, FMA or F16C: the CPU device needs all three");
   }
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&

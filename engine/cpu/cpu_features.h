@@ -12,7 +12,8 @@ namespace neurogrid {
 /// runs kAvx2. Both give the same bits: see vec_avx2.h.
 enum class InstructionSet { kAvx2, kAvx512Bf16 };
 
-/// The widest set that processor and system support. FailedPrecondition without AVX2 and FMA.
+/// The widest set that processor and system support. FailedPrecondition without AVX2, FMA
+/// and F16C.
 absl::StatusOr<InstructionSet> DetectInstructionSet();
 
 /// "avx2" or "avx512bf16".

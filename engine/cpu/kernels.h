@@ -18,13 +18,16 @@ enum class Epilogue { kStore, kAdd, kSiluGated, kGeluGated };
 struct PanelJob {
   PackedMatrix::Format format;
   Epilogue epilogue;
-  const uint8_t* panel;   // [steps][64][4 bytes], or [steps][64][2] int8
-  const float* w_scales;  // [64]; int8 only
-  const float* bias;      // [outputs]; or null. Of the gate when gated
-  const float* up_bias;   // [outputs]; or null. Gated only
-  const uint8_t* x;       // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
+  const GroupFormat* groups;  // kGroups only
+  const uint8_t* panel;       // [steps][64][4 bytes], [steps][64][2] int8, or units of groups
+  const float* w_scales;      // [64]; int8 only
+  const float* bias;          // [outputs]; or null. Of the gate when gated
+  const float* up_bias;       // [outputs]; or null. Gated only
+  const uint8_t* x;  // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
   int64_t x_stride_bytes;
   const float* x_scales;  // [rows]; int8 only
+  const float* x_sums;    // [rows][groups] sums of x; groups with minimums only
+  int64_t x_sums_stride;
   int64_t steps;
   int rows;    // at most kPanelRowsMax
   uint8_t* y;  // [rows][outputs]
@@ -104,6 +107,9 @@ struct Kernels {
   /// q[i] = round(x[i] * 32767 / max|x|) and returns max|x| / 32767; a NaN, and zeros, when x is
   /// not finite. q has room for a multiple of 16, which is filled with zeros.
   float (*quantize_row)(const uint16_t* x, int64_t count, int16_t* q);
+
+  /// sums[g] = the sum of x[group_inputs * g ...]; count is a multiple of group_inputs, 16 or 32.
+  void (*sum_groups)(const uint16_t* x, int64_t count, int group_inputs, float* sums);
 
   /// state = the splits [first, last) merged in order. `work`: AttentionWorkFloats.
   void (*attend)(const AttentionJob& job, int first_split, int last_split, float* state,

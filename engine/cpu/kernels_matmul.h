@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_groups.h"
 #include "engine/cpu/kernels_math.h"
 
 namespace neurogrid {
@@ -170,6 +171,11 @@ void MultiplyPanel(const PanelJob& job) {
   alignas(64) float sums[kPanelRowsMax * 64];
   if (job.format != PackedMatrix::Format::kBf16) {
     std::memset(sums, 0, sizeof(float) * 64 * static_cast<size_t>(job.rows));
+  }
+  if (job.format == PackedMatrix::Format::kGroups) {
+    AddGroupedPanel(job, sums);
+    for (int row = 0; row < job.rows; ++row) FinishRow(job, row, sums + 64 * row);
+    return;
   }
   // Tiles of nearly equal height: 8 rows are 4 + 4, not 6 + 2.
   const int tiles = (job.rows + Simd::kTileRows - 1) / Simd::kTileRows;

@@ -88,6 +88,14 @@ float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
   return finite ? WidenBf16(largest) / 32767.0f : __builtin_nanf("");
 }
 
+void SumGroups(const uint16_t* x, int64_t count, int group_inputs, float* sums) {
+  for (int64_t i = 0; i < count; i += group_inputs) {
+    Simd::Float sum = Simd::LoadBf16(x + i);
+    if (group_inputs == 32) sum = Simd::Add(sum, Simd::LoadBf16(x + i + 16));
+    *sums++ = SumOfLanes(sum);
+  }
+}
+
 void RotateBf16(uint16_t* x, const float* cosines, const float* sines, int half) {
   uint8_t* first = reinterpret_cast<uint8_t*>(x);
   uint8_t* second = reinterpret_cast<uint8_t*>(x + half);

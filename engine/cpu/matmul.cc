@@ -14,37 +14,78 @@ constexpr int64_t kLanes = 16;
 /// Elements of a row in scratch: whole vectors, so kernels may write past an odd end.
 int64_t PaddedInputs(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * kLanes; }
 
+/// Some 10 us of work a chunk.
+constexpr int64_t kRowsPerChunk = 16;
+
 /// Activations in the form the kernel reads.
 struct PreparedRows {
   const uint8_t* data = nullptr;
   int64_t stride_bytes = 0;
   const float* scales = nullptr;
+  // [rows][inputs / 16] and [rows][inputs / 32], where a panel has minimums of such groups.
+  const float* sums_of_16 = nullptr;
+  const float* sums_of_32 = nullptr;
+
+  const float* SumsOf(const GroupFormat& groups) const {
+    if (!groups.has_minimum) return nullptr;
+    return groups.group_inputs == 16 ? sums_of_16 : sums_of_32;
+  }
 };
+
+template <typename Each>
+void ForRows(const CpuContext& cpu, int64_t rows, Each each) {
+  cpu.pool->ParallelFor((rows + kRowsPerChunk - 1) / kRowsPerChunk, [&](int64_t chunk, int) {
+    const int64_t end = std::min(rows, (chunk + 1) * kRowsPerChunk);
+    for (int64_t row = chunk * kRowsPerChunk; row < end; ++row) each(row);
+  });
+}
+
+/// Activations stay as they are; minimums want their sums. Both lie in the space of `values`: 4 /
+/// 16
+/// + 4 / 32 bytes an input, of 2.
+PreparedRows PrepareForGroups(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
+                              const MatMulScratch& scratch) {
+  const int64_t rows = x.shape[0];
+  const int64_t inputs = w.inputs();
+  PreparedRows prepared = {x.as<uint8_t>(), inputs * 2};
+  float* const sums_of_16 = static_cast<float*>(scratch.values(rows, inputs));
+  float* const sums_of_32 = sums_of_16 + rows * (inputs / 16);
+  if (w.HasMinimums(16)) prepared.sums_of_16 = sums_of_16;
+  if (w.HasMinimums(32)) prepared.sums_of_32 = sums_of_32;
+  if (prepared.sums_of_16 == nullptr && prepared.sums_of_32 == nullptr) return prepared;
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  ForRows(cpu, rows, [&](int64_t row) {
+    const uint16_t* from = x.as<uint16_t>() + row * inputs;
+    if (prepared.sums_of_16 != nullptr) {
+      kernels.sum_groups(from, inputs, 16, sums_of_16 + row * (inputs / 16));
+    }
+    if (prepared.sums_of_32 != nullptr) {
+      kernels.sum_groups(from, inputs, 32, sums_of_32 + row * (inputs / 32));
+    }
+  });
+  return prepared;
+}
 
 PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
                      const MatMulScratch& scratch) {
   const int64_t rows = x.shape[0];
   const int64_t inputs = w.inputs();
   const uint8_t* source = x.as<uint8_t>();
-  if (w.format() == PackedMatrix::Format::kF32) return {source, inputs * 4, nullptr};
+  if (w.format() == PackedMatrix::Format::kF32) return {source, inputs * 4};
+  if (w.format() == PackedMatrix::Format::kGroups) return PrepareForGroups(cpu, x, w, scratch);
   const bool is_int = w.format() == PackedMatrix::Format::kInt8;
-  if (!is_int && inputs % 2 == 0) return {source, inputs * 2, nullptr};
+  if (!is_int && inputs % 2 == 0) return {source, inputs * 2};
   const int64_t padded = PaddedInputs(inputs);
   int16_t* values = static_cast<int16_t*>(scratch.values(rows, inputs));
   const Kernels& kernels = KernelsFor(cpu.instructions);
-  // Some 10 us of work a chunk.
-  const int64_t rows_per_chunk = 16;
-  cpu.pool->ParallelFor((rows + rows_per_chunk - 1) / rows_per_chunk, [&](int64_t chunk, int) {
-    const int64_t end = std::min(rows, (chunk + 1) * rows_per_chunk);
-    for (int64_t row = chunk * rows_per_chunk; row < end; ++row) {
-      const uint16_t* from = x.as<uint16_t>() + row * inputs;
-      int16_t* to = values + row * padded;
-      if (is_int) {
-        scratch.scales()[row] = kernels.quantize_row(from, inputs, to);
-      } else {
-        std::memcpy(to, from, static_cast<size_t>(inputs) * 2);
-        to[inputs] = 0;
-      }
+  ForRows(cpu, rows, [&](int64_t row) {
+    const uint16_t* from = x.as<uint16_t>() + row * inputs;
+    int16_t* to = values + row * padded;
+    if (is_int) {
+      scratch.scales()[row] = kernels.quantize_row(from, inputs, to);
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(inputs) * 2);
+      to[inputs] = 0;
     }
   });
   return {reinterpret_cast<const uint8_t*>(values), padded * 2,
@@ -77,30 +118,32 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
   const Kernels& kernels = KernelsFor(cpu.instructions);
   const int64_t blocks = RowBlocks(rows);
   const int64_t y_size = y.dtype == DType::kBF16 ? 2 : 4;
-  const int64_t panel_values =
-      w.gated() ? PackedMatrix::kPanelOutputs / 2 : PackedMatrix::kPanelOutputs;
   // Neighbouring chunks share a panel, so its second reader finds it in a cache.
   cpu.pool->ParallelFor(w.panels() * blocks, [&](int64_t chunk, int) {
-    const int64_t panel = chunk / blocks;
+    const PackedMatrix::Panel panel = w.panel(chunk / blocks);
     const int64_t block = chunk % blocks;
     const int64_t first_row = rows * block / blocks;
-    const int64_t first_output = panel * panel_values;
+    const int64_t first_output = panel.first_output;
     PanelJob job;
-    job.format = w.format();
+    job.format = panel.format;
     job.epilogue = epilogue;
-    job.panel = w.panel(panel);
-    job.w_scales = w.panel_scales(panel);
+    job.groups = panel.groups;
+    job.panel = panel.data;
+    job.w_scales = panel.scales;
     job.bias = bias == nullptr ? nullptr : bias + first_output;
     job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();
     job.x = prepared.data + first_row * prepared.stride_bytes;
     job.x_stride_bytes = prepared.stride_bytes;
     job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
+    const float* sums = panel.groups == nullptr ? nullptr : prepared.SumsOf(*panel.groups);
+    job.x_sums_stride = panel.groups == nullptr ? 0 : w.inputs() / panel.groups->group_inputs;
+    job.x_sums = sums == nullptr ? nullptr : sums + first_row * job.x_sums_stride;
     job.steps = is_f32 ? w.inputs() : (w.inputs() + 1) / 2;
     job.rows = static_cast<int>(rows * (block + 1) / blocks - first_row);
     job.y = y.as<uint8_t>() + (first_row * w.outputs() + first_output) * y_size;
     job.y_stride_bytes = w.outputs() * y_size;
     job.y_is_bf16 = y.dtype == DType::kBF16;
-    job.outputs = static_cast<int>(std::min(panel_values, w.outputs() - first_output));
+    job.outputs = panel.outputs;
     kernels.multiply_panel(job);
   });
 }

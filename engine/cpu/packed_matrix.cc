@@ -8,6 +8,8 @@
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
 #include "common/dtype.h"
+#include "engine/cpu/packed_groups.h"
+#include "engine/model/read_rows.h"
 
 namespace neurogrid {
 namespace {
@@ -55,6 +57,8 @@ float ScaleOf(const float* row, int64_t inputs) {
 
 void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel, float* scales) {
   switch (format) {
+    case Format::kGroups:
+      NG_CHECK(false);  // FillStoredPanel writes them
     case Format::kF32:
       Interleave<float, 1>(rows, inputs, reinterpret_cast<float*>(panel),
                            [](int, float value) { return value; });
@@ -73,7 +77,7 @@ void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel,
   }
 }
 
-/// Reads the rows of one panel and packs them.
+/// Reads the rows of one panel before they are packed.
 class Packer {
  public:
   Packer(int threads, int64_t inputs) : rows_(static_cast<size_t>(threads)), inputs_(inputs) {}
@@ -111,6 +115,91 @@ class Packer {
   absl::Status status_;
 };
 
+/// Packs panels of rows that are stored in one block type, or in two.
+class GroupPacker {
+ public:
+  explicit GroupPacker(const GroupFormat& format) : format_(format), numbers_(kOutputs) {}
+
+  /// Output n of the panel has the stored blocks at rows[n], of type dtypes[n]; null: zeros.
+  void Pack(const uint8_t* const* rows, const DType* dtypes, int64_t inputs, uint8_t* panel) {
+    const int unit_inputs = format_.unit_inputs();
+    for (int64_t k = 0; k < inputs; k += unit_inputs) {
+      const GroupFormat* formats[kOutputs];
+      int firsts[kOutputs];
+      for (int n = 0; n < kOutputs; ++n) {
+        const DTypeInfo& info = InfoOf(dtypes[n]);
+        formats[n] = &GroupFormatOf(dtypes[n]);
+        firsts[n] = static_cast<int>(k % info.block_elements);
+        BlockNumbers& numbers = numbers_[static_cast<size_t>(n)];
+        if (rows[n] == nullptr) {
+          numbers = BlockNumbers{};
+        } else if (firsts[n] == 0) {
+          DecodeBlock(dtypes[n], rows[n] + k / info.block_elements * info.block_bytes, numbers);
+        }
+      }
+      if (format_.scales == GroupScales::kFloat) {
+        WriteWideUnit(formats, numbers_.data(), firsts, panel);
+      } else {
+        WriteUnit(format_, numbers_.data(), panel);
+      }
+      panel += format_.unit_bytes();
+    }
+  }
+
+ private:
+  const GroupFormat& format_;
+  std::vector<BlockNumbers> numbers_;  // [64]
+};
+
+/// Row `row` of the parts one below the other.
+struct PartRow {
+  const WeightStore::Entry* part = nullptr;
+  int64_t row = 0;
+};
+PartRow FindRow(absl::Span<const WeightStore::Entry> parts, int64_t row) {
+  for (const WeightStore::Entry& part : parts) {
+    if (row < part.tensor.shape[0]) return {&part, row};
+    row -= part.tensor.shape[0];
+  }
+  return {};
+}
+
+/// Writes a panel of one format, whose slot n is slots[n]: nothing, or a row.
+void FillStoredPanel(const PackedMatrix::Panel& panel, const PartRow* slots, int64_t inputs,
+                     uint8_t* data) {
+  if (panel.format == Format::kGroups) {
+    const uint8_t* rows[kOutputs] = {};
+    DType dtypes[kOutputs];
+    for (int n = 0; n < kOutputs; ++n) {
+      const bool present = slots[n].part != nullptr;
+      dtypes[n] = present ? slots[n].part->tensor.dtype : slots[0].part->tensor.dtype;
+      if (present) rows[n] = StoredRow(*slots[n].part, slots[n].row);
+    }
+    GroupPacker(*panel.groups).Pack(rows, dtypes, inputs, data);
+    return;
+  }
+  std::vector<float> rows(static_cast<size_t>(kOutputs * inputs));
+  for (int n = 0; n < kOutputs; ++n) {
+    if (slots[n].part == nullptr) continue;
+    ReadRows(*slots[n].part, slots[n].row, 1, rows.data() + n * inputs);
+  }
+  FillPanel(panel.format, rows.data(), inputs, data, nullptr);
+}
+
+const GroupFormat* GroupsOf(DType dtype) {
+  return IsBlockType(dtype) ? &GroupFormatOf(dtype) : nullptr;
+}
+
+/// What holds rows of both types in one panel; null: bf16.
+const GroupFormat* GroupsOfBoth(DType gate, DType up) {
+  if (gate == up) return GroupsOf(gate);
+  return IsBlockType(gate) && IsBlockType(up) ? &WideGroupFormat() : nullptr;
+}
+
+Format FormatOf(const GroupFormat* groups) {
+  return groups == nullptr ? Format::kBf16 : Format::kGroups;
+}
+
 }  // namespace
 
 int64_t PackedMatrix::BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated) {
@@ -119,35 +208,75 @@ int64_t PackedMatrix::BytesFor(Format format, int64_t outputs, int64_t inputs, b
   return panels * StepsOf(format, inputs) * StepBytesOf(format) + scales;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::Allocate(Format format, int64_t outputs, int64_t inputs,
-                                                    bool gated) {
-  NG_CHECK(outputs > 0 && inputs > 0);
-  PackedMatrix matrix;
-  matrix.format_ = format;
-  matrix.outputs_ = outputs;
-  matrix.inputs_ = inputs;
-  matrix.gated_ = gated;
-  matrix.panels_ = PanelsOf(outputs, gated);
-  matrix.panel_bytes_ = StepsOf(format, inputs) * StepBytesOf(format);
-  NG_ASSIGN_OR_RETURN(matrix.panels_data_,
-                      Buffer::Allocate(static_cast<size_t>(matrix.panels_ * matrix.panel_bytes_)));
-  if (format == Format::kInt8) {
-    const size_t scales = static_cast<size_t>(matrix.panels_) * kOutputs;
-    NG_ASSIGN_OR_RETURN(matrix.scales_, Buffer::Allocate(scales * sizeof(float)));
+void PackedMatrix::AddSection(Format format, const GroupFormat* groups, int64_t outputs) {
+  NG_CHECK(outputs > 0 && inputs_ > 0);
+  Section section{format, groups, 0, outputs_, outputs, panels_, 0, 0};
+  section.panel_bytes = groups == nullptr ? StepsOf(format, inputs_) * StepBytesOf(format)
+                                          : inputs_ / groups->unit_inputs() * groups->unit_bytes();
+  section.panels = PanelsOf(outputs, gated_);
+  if (!sections_.empty()) {
+    const Section& last = sections_.back();
+    section.offset = last.offset + last.panels * last.panel_bytes;
   }
-  return matrix;
+  outputs_ += section.outputs;
+  panels_ += section.panels;
+  if (sections_.empty() || format == Format::kGroups) format_ = format;
+  sections_.push_back(section);
+}
+
+absl::Status PackedMatrix::Allocate() {
+  const Section& last = sections_.back();
+  const int64_t bytes = last.offset + last.panels * last.panel_bytes;
+  NG_ASSIGN_OR_RETURN(panels_data_, Buffer::Allocate(static_cast<size_t>(bytes)));
+  if (format_ == Format::kInt8) {
+    const size_t scales = static_cast<size_t>(panels_) * kOutputs;
+    NG_ASSIGN_OR_RETURN(scales_, Buffer::Allocate(scales * sizeof(float)));
+  }
+  return absl::OkStatus();
+}
+
+const PackedMatrix::Section& PackedMatrix::SectionOfPanel(int64_t index) const {
+  size_t i = sections_.size() - 1;
+  while (sections_[i].first_panel > index) --i;
+  return sections_[i];
+}
+
+uint8_t* PackedMatrix::PanelData(const Section& section, int64_t index) const {
+  return panels_data_.as<uint8_t>() + section.offset +
+         (index - section.first_panel) * section.panel_bytes;
+}
+
+PackedMatrix::Panel PackedMatrix::panel(int64_t index) const {
+  const Section& section = SectionOfPanel(index);
+  const int64_t first = (index - section.first_panel) * panel_values();
+  Panel panel{section.format,
+              section.groups,
+              PanelData(section, index),
+              nullptr,
+              section.first_output + first,
+              static_cast<int>(std::min(panel_values(), section.outputs - first))};
+  if (section.format == Format::kInt8) panel.scales = scales_.as<float>() + index * kOutputs;
+  return panel;
+}
+
+bool PackedMatrix::HasMinimums(int group_inputs) const {
+  return std::any_of(sections_.begin(), sections_.end(), [&](const Section& section) {
+    const GroupFormat* groups = section.groups;
+    return groups != nullptr && groups->has_minimum && groups->group_inputs == group_inputs;
+  });
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format, int64_t outputs,
                                                 int64_t inputs, RowSource rows) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix matrix, Allocate(format, outputs, inputs, false));
+  PackedMatrix matrix(inputs, false);
+  matrix.AddSection(format, nullptr, outputs);
+  NG_RETURN_IF_ERROR(matrix.Allocate());
   Packer packer(pool.threads(), inputs);
   pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
     const absl::Status status = packer.Read(worker, rows, panel * kOutputs, kOutputs, outputs, 0);
     if (!status.ok()) return packer.Fail(status);
-    FillPanel(format, packer.rows(worker), inputs,
-              matrix.panels_data_.as<uint8_t>() + panel * matrix.panel_bytes_,
+    FillPanel(format, packer.rows(worker), inputs, matrix.PanelData(matrix.sections_[0], panel),
               matrix.scales_.as<float>() + panel * kOutputs);
   });
   NG_RETURN_IF_ERROR(packer.status());
@@ -157,7 +286,9 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format,
 absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(ThreadPool& pool, Format format,
                                                      int64_t outputs, int64_t inputs,
                                                      RowSource gate, RowSource up) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix matrix, Allocate(format, outputs, inputs, true));
+  PackedMatrix matrix(inputs, true);
+  matrix.AddSection(format, nullptr, outputs);
+  NG_RETURN_IF_ERROR(matrix.Allocate());
   Packer packer(pool.threads(), inputs);
   pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
@@ -167,30 +298,76 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(ThreadPool& pool, Format fo
       status = packer.Read(worker, up, first, kGatedOutputs, outputs, kGatedOutputs);
     }
     if (!status.ok()) return packer.Fail(status);
-    FillPanel(format, packer.rows(worker), inputs,
-              matrix.panels_data_.as<uint8_t>() + panel * matrix.panel_bytes_,
+    FillPanel(format, packer.rows(worker), inputs, matrix.PanelData(matrix.sections_[0], panel),
               matrix.scales_.as<float>() + panel * kOutputs);
   });
   NG_RETURN_IF_ERROR(packer.status());
   return matrix;
 }
 
+absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(ThreadPool& pool, int64_t inputs,
+                                                      absl::Span<const WeightStore::Entry> parts) {
+  PackedMatrix matrix(inputs, false);
+  for (size_t i = 0; i < parts.size();) {
+    const GroupFormat* groups = GroupsOf(parts[i].tensor.dtype);
+    int64_t outputs = 0;
+    for (; i < parts.size() && GroupsOf(parts[i].tensor.dtype) == groups; ++i) {
+      outputs += parts[i].tensor.shape[0];
+    }
+    matrix.AddSection(FormatOf(groups), groups, outputs);
+  }
+  NG_RETURN_IF_ERROR(matrix.Allocate());
+  pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
+    const Panel panel = matrix.panel(index);
+    PartRow slots[kOutputs];
+    for (int n = 0; n < panel.outputs; ++n) slots[n] = FindRow(parts, panel.first_output + n);
+    FillStoredPanel(panel, slots, inputs, matrix.PanelData(matrix.SectionOfPanel(index), index));
+  });
+  return matrix;
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::PackGatedStored(ThreadPool& pool, int64_t inputs,
+                                                           const WeightStore::Entry& gate,
+                                                           const WeightStore::Entry& up) {
+  NG_CHECK(gate.tensor.shape == up.tensor.shape);
+  const GroupFormat* groups = GroupsOfBoth(gate.tensor.dtype, up.tensor.dtype);
+  PackedMatrix matrix(inputs, true);
+  matrix.AddSection(FormatOf(groups), groups, gate.tensor.shape[0]);
+  NG_RETURN_IF_ERROR(matrix.Allocate());
+  pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
+    const Panel panel = matrix.panel(index);
+    PartRow slots[kOutputs];
+    for (int n = 0; n < panel.outputs; ++n) {
+      slots[n] = {&gate, panel.first_output + n};
+      slots[kGatedOutputs + n] = {&up, panel.first_output + n};
+    }
+    FillStoredPanel(panel, slots, inputs, matrix.PanelData(matrix.sections_[0], index));
+  });
+  return matrix;
+}
+
 void PackedMatrix::ReadRow(int64_t row, float* out) const {
   NG_CHECK(!gated_ && row >= 0 && row < outputs_);
-  const uint8_t* data = panel(row / kOutputs);
-  const int64_t n = row % kOutputs;
+  size_t section = sections_.size() - 1;
+  while (sections_[section].first_output > row) --section;
+  const int64_t place = row - sections_[section].first_output;
+  const Panel held = panel(sections_[section].first_panel + place / kOutputs);
+  const int n = static_cast<int>(place % kOutputs);
+  if (held.format == Format::kGroups) return ReadGroups(*held.groups, held.data, n, inputs_, out);
   for (int64_t k = 0; k < inputs_; ++k) {
     const int64_t paired = (k / 2 * kOutputs + n) * 2 + k % 2;
-    switch (format_) {
+    switch (held.format) {
       case Format::kF32:
-        out[k] = reinterpret_cast<const float*>(data)[k * kOutputs + n];
+        out[k] = reinterpret_cast<const float*>(held.data)[k * kOutputs + n];
         break;
       case Format::kBf16:
-        out[k] = ToFloat(reinterpret_cast<const bf16*>(data)[paired]);
+        out[k] = ToFloat(reinterpret_cast<const bf16*>(held.data)[paired]);
         break;
       case Format::kInt8:
-        out[k] = static_cast<float>(reinterpret_cast<const int8_t*>(data)[paired]) *
-                 panel_scales(row / kOutputs)[n];
+        out[k] =
+            static_cast<float>(reinterpret_cast<const int8_t*>(held.data)[paired]) * held.scales[n];
+        break;
+      case Format::kGroups:
         break;
     }
   }

@@ -2,24 +2,39 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "absl/types/span.h"
 #include "common/buffer.h"
 #include "common/status.h"
 #include "engine/cpu/thread_pool.h"
+#include "engine/model/block_groups.h"
+#include "engine/model/weight_store.h"
 
 namespace neurogrid {
 
 /// A weight [outputs, inputs] of y = W x, cut into panels of 64 outputs:
 ///
-///   kBf16  [outputs / 64][inputs / 2][64][2]  bf16
-///   kInt8  the same in int8, and a scale for each output: w = q * scale, scale = max|w| / 127
-///   kF32   [outputs / 64][inputs][64]         f32
+///   kBf16    [outputs / 64][inputs / 2][64][2]  bf16
+///   kInt8    the same in int8, and a scale for each output: w = q * scale, scale = max|w| / 127
+///   kF32     [outputs / 64][inputs][64]         f32
+///   kGroups  integers with scales for each group of inputs: packed_groups.h
 ///
 /// Outputs beyond the last and an odd last input are zeros.
 class PackedMatrix {
  public:
-  enum class Format { kF32, kBf16, kInt8 };
+  enum class Format { kF32, kBf16, kInt8, kGroups };
+
+  /// 64 outputs, fewer at the end of a part; half as many where gated.
+  struct Panel {
+    Format format;
+    const GroupFormat* groups;  // kGroups only
+    const uint8_t* data;
+    const float* scales;  // [64]; kInt8 only
+    int64_t first_output;
+    int outputs;
+  };
 
   /// Fills out[count][inputs] with rows [first_row, first_row + count). Called from several
   /// threads.
@@ -39,9 +54,21 @@ class PackedMatrix {
   static absl::StatusOr<PackedMatrix> PackGated(ThreadPool& pool, Format format, int64_t outputs,
                                                 int64_t inputs, RowSource gate, RowSource up);
 
+  /// The rows of all parts, one below the other, as their files store them: block types without
+  /// loss in groups, other types in bf16. Each type begins a panel of its own.
+  static absl::StatusOr<PackedMatrix> PackStored(ThreadPool& pool, int64_t inputs,
+                                                 absl::Span<const WeightStore::Entry> parts);
+
+  /// PackGated of stored rows. Two block types share a panel in WideGroupFormat(), a block type and
+  /// a plain one in bf16.
+  static absl::StatusOr<PackedMatrix> PackGatedStored(ThreadPool& pool, int64_t inputs,
+                                                      const WeightStore::Entry& gate,
+                                                      const WeightStore::Entry& up);
+
   /// What Pack (gated false) and PackGated allocate.
   static int64_t BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated);
 
+  /// kGroups when any panel is: activations are bf16 then.
   Format format() const { return format_; }
   int64_t outputs() const { return outputs_; }
   int64_t inputs() const { return inputs_; }
@@ -49,31 +76,39 @@ class PackedMatrix {
   int64_t bytes() const { return static_cast<int64_t>(panels_data_.bytes() + scales_.bytes()); }
 
   int64_t panels() const { return panels_; }
-  /// Bytes of one panel.
-  int64_t panel_bytes() const { return panel_bytes_; }
-  const uint8_t* panel(int64_t index) const {
-    return panels_data_.as<uint8_t>() + index * panel_bytes_;
-  }
-  /// [64] scales of a panel's outputs; null unless kInt8.
-  const float* panel_scales(int64_t index) const {
-    return format_ == Format::kInt8 ? scales_.as<float>() + index * kPanelOutputs : nullptr;
-  }
+  Panel panel(int64_t index) const;
+  /// Whether a panel has groups of so many inputs with a minimum.
+  bool HasMinimums(int group_inputs) const;
 
   /// The values of one row as the matmul sees them: out[inputs]. Not for gated matrices.
   void ReadRow(int64_t row, float* out) const;
 
  private:
-  static absl::StatusOr<PackedMatrix> Allocate(Format format, int64_t outputs, int64_t inputs,
-                                               bool gated);
+  /// Consecutive panels of one format.
+  struct Section {
+    Format format;
+    const GroupFormat* groups;
+    int64_t panel_bytes;
+    int64_t first_output, outputs;
+    int64_t first_panel, panels;
+    int64_t offset;  // bytes into panels_data_
+  };
+
+  PackedMatrix(int64_t inputs, bool gated) : inputs_(inputs), gated_(gated) {}
+  int64_t panel_values() const { return gated_ ? kPanelOutputs / 2 : kPanelOutputs; }
+  void AddSection(Format format, const GroupFormat* groups, int64_t outputs);
+  absl::Status Allocate();
+  const Section& SectionOfPanel(int64_t index) const;
+  uint8_t* PanelData(const Section& section, int64_t index) const;
 
   Buffer panels_data_;
-  Buffer scales_;
+  Buffer scales_;  // of int8, which is one section
+  std::vector<Section> sections_;
   Format format_ = Format::kBf16;
   int64_t outputs_ = 0;
   int64_t inputs_ = 0;
   bool gated_ = false;
   int64_t panels_ = 0;
-  int64_t panel_bytes_ = 0;
 };
 
 }  // namespace neurogrid

@@ -155,6 +155,78 @@ struct Simd {
             _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, x))};
   }
   static Float ToFloat(Int x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+
+  static Float LoadHalves(const void* p) {
+    const __m128i* q = static_cast<const __m128i*>(p);
+    return {_mm256_cvtph_ps(_mm_loadu_si128(q)), _mm256_cvtph_ps(_mm_loadu_si128(q + 1))};
+  }
+  static Float LoadInt8(const void* p) {
+    const __m128i bytes = _mm_loadu_si128(static_cast<const __m128i*>(p));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
+  }
+
+  using Codes = Int;  // 32 words
+  struct CodeTable {
+    __m256i quarters[4];  // 16 bytes of it, twice
+  };
+  static constexpr bool kLooksUpInRegisters = false;
+  static CodeTable LoadTable(const int8_t* values, const uint16_t*) {
+    CodeTable table;
+    for (int i = 0; i < 4; ++i) {
+      table.quarters[i] = _mm256_broadcastsi128_si256(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(values) + i));
+    }
+    return table;
+  }
+  static Codes LoadCodes(const void* p) {
+    const __m256i* q = static_cast<const __m256i*>(p);
+    return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+  }
+  static __m256i ShiftWords(__m256i x, int count) {
+    return count > 0 ? _mm256_srli_epi16(x, count) : _mm256_slli_epi16(x, -count);
+  }
+  static Codes ShiftCodes(Codes x, int count) {
+    return {ShiftWords(x.a, count), ShiftWords(x.b, count)};
+  }
+  static __m256i JoinWords(__m256i low, __m256i high) {
+    const __m256i mask = _mm256_set1_epi16(15);
+    return _mm256_or_si256(_mm256_and_si256(mask, low), _mm256_andnot_si256(mask, high));
+  }
+  static Codes JoinCodes(Codes low, Codes high) {
+    return {JoinWords(low.a, high.a), JoinWords(low.b, high.b)};
+  }
+  /// Words of int8 range as bf16 bits: float32 holds them in its upper half.
+  static __m256i Bf16OfWords(__m256i words) {
+    const __m256 even = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(words, 16), 16));
+    const __m256 odd = _mm256_cvtepi32_ps(_mm256_srai_epi32(words, 16));
+    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16),
+                           _mm256_castps_si256(odd));
+  }
+  static __m256i LookUpWords(__m256i x, const CodeTable& table) {
+    // Shuffles put the value in a word's upper byte and zero below it.
+    const __m256i place = _mm256_or_si256(
+        _mm256_slli_epi16(_mm256_and_si256(x, _mm256_set1_epi16(15)), 8), _mm256_set1_epi16(0x80));
+    const __m256i bit4 = _mm256_srai_epi16(_mm256_slli_epi16(x, 11), 15);
+    const __m256i bit5 = _mm256_srai_epi16(_mm256_slli_epi16(x, 10), 15);
+    const auto quarter = [&](int i) { return _mm256_shuffle_epi8(table.quarters[i], place); };
+    const __m256i below_32 = _mm256_blendv_epi8(quarter(0), quarter(1), bit4);
+    const __m256i from_32 = _mm256_blendv_epi8(quarter(2), quarter(3), bit4);
+    return Bf16OfWords(_mm256_srai_epi16(_mm256_blendv_epi8(below_32, from_32, bit5), 8));
+  }
+  template <int kBits>
+  static Codes LookUp(Codes x, const CodeTable& table) {
+    return {LookUpWords(x.a, table), LookUpWords(x.b, table)};
+  }
+  static Codes PairsOfBytes(const void* p) {
+    const Words words = LoadBytePairs(p);
+    return {Bf16OfWords(words.a), Bf16OfWords(words.b)};
+  }
+  static void StorePairs(void* p, Codes x) {
+    __m256i* q = static_cast<__m256i*>(p);
+    _mm256_storeu_si256(q, x.a);
+    _mm256_storeu_si256(q + 1, x.b);
+  }
   static void StoreInt16(int16_t* p, Float x) {
     StoreLowWords(p, _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)));
   }

@@ -112,6 +112,49 @@ struct Simd {
     return sum;
   }
   static Float ToFloat(Int x) { return _mm512_cvtepi32_ps(x); }
+
+  static Float LoadHalves(const void* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
+  }
+  static Float LoadInt8(const void* p) {
+    return _mm512_cvtepi32_ps(
+        _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+  }
+
+  using Codes = __m512i;  // 32 words
+  struct CodeTable {
+    __m512i low, high;
+  };
+  /// Whether codes become pairs fast enough to do so for each tile of rows anew.
+  static constexpr bool kLooksUpInRegisters = true;
+  static CodeTable LoadTable(const int8_t*, const uint16_t* bf16_values) {
+    return {_mm512_loadu_si512(bf16_values), _mm512_loadu_si512(bf16_values + 32)};
+  }
+  static Codes LoadCodes(const void* p) { return _mm512_loadu_si512(p); }
+  /// Each word shifted right by `count`, left by a negative one.
+  static Codes ShiftCodes(Codes x, int count) {
+    if (count == 0) return x;
+    return count > 0 ? _mm512_srli_epi16(x, static_cast<unsigned>(count))
+                     : _mm512_slli_epi16(x, static_cast<unsigned>(-count));
+  }
+  /// The low four bits of each word of `low`, the others of `high`.
+  static Codes JoinCodes(Codes low, Codes high) {
+    return _mm512_ternarylogic_epi64(_mm512_set1_epi16(15), low, high, 0xca);
+  }
+  /// The bf16 values of words whose low bits are codes; what stands above them is ignored.
+  template <int kBits>
+  static Pairs LookUp(Codes x, const CodeTable& table) {
+    if constexpr (kBits <= 5) return _mm512_permutexvar_epi16(x, table.low);
+    return _mm512_permutex2var_epi16(table.low, x, table.high);
+  }
+  /// 32 int8 as bf16.
+  static Pairs PairsOfBytes(const void* p) {
+    const __m128i* q = static_cast<const __m128i*>(p);
+    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q)));
+    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q + 1)));
+    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  }
+  static void StorePairs(void* p, Pairs x) { _mm512_storeu_si512(p, x); }
   /// Rounds to nearest even and stores 16 int16; |x| must be below 32768.
   static void StoreInt16(int16_t* p, Float x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),

@@ -1,6 +1,6 @@
 // Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 | f32 |
-// attention]]. Weights are read from a ring larger than any cache; every figure is the median of
-// rounds alternated with a raw read.
+// q4_0 | ... | attention]]. Weights are read from a ring larger than any cache; every figure is the
+// median of rounds alternated with a raw read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -26,17 +26,21 @@ constexpr std::pair<int64_t, int64_t> kShapes[] = {{3072, 2048}, {2048, 2048},  
                                                    {2048, 8192}, {65536, 2048}, {960, 576},
                                                    {3072, 576},  {576, 1536}};
 
-const char* NameOfFormat(PackedMatrix::Format format) {
-  switch (format) {
-    case PackedMatrix::Format::kF32:
-      return "f32";
-    case PackedMatrix::Format::kBf16:
-      return "bf16";
-    case PackedMatrix::Format::kInt8:
-      return "int8";
-  }
-  return "";
-}
+/// What weights are held as: a format, or blocks of a type.
+struct Held {
+  std::string name;
+  PackedMatrix::Format format;
+  DType blocks = DType::kF32;
+};
+const Held kHeld[] = {{"bf16", PackedMatrix::Format::kBf16},
+                      {"int8", PackedMatrix::Format::kInt8},
+                      {"f32", PackedMatrix::Format::kF32},
+                      {"q4_0", PackedMatrix::Format::kGroups, DType::kQ4_0},
+                      {"q4_1", PackedMatrix::Format::kGroups, DType::kQ4_1},
+                      {"q8_0", PackedMatrix::Format::kGroups, DType::kQ8_0},
+                      {"q4_k", PackedMatrix::Format::kGroups, DType::kQ4_K},
+                      {"q5_k", PackedMatrix::Format::kGroups, DType::kQ5_K},
+                      {"q6_k", PackedMatrix::Format::kGroups, DType::kQ6_K}};
 
 double Seconds(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();
@@ -58,25 +62,35 @@ absl::Status RandomRows(int64_t inputs, int64_t first, int64_t count, float* out
   return absl::OkStatus();
 }
 
-std::vector<PackedMatrix> Ring(const CpuContext& cpu, PackedMatrix::Format format, int64_t outputs,
+/// Blocks of random bits, whose f16 scales are finite and small.
+PackedMatrix RandomBlocks(const CpuContext& cpu, DType dtype, int64_t outputs, int64_t inputs) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(BytesOf(dtype, outputs * inputs)));
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(SplitMix64(i)) & 0x9f;
+  const WeightStore::Entry entry{
+      .tensor = ConstTensor(bytes.data(), dtype, Shape({outputs, inputs})), .file = "random"};
+  return PackedMatrix::PackStored(*cpu.pool, inputs, {entry}).value();
+}
+
+std::vector<PackedMatrix> Ring(const CpuContext& cpu, const Held& held, int64_t outputs,
                                int64_t inputs) {
   std::vector<PackedMatrix> ring;
   int64_t bytes = 0;
+  const auto rows = [inputs](int64_t first, int64_t count, float* out) {
+    return RandomRows(inputs, first, count, out);
+  };
   while (bytes < kRingBytes) {
-    ring.push_back(PackedMatrix::Pack(*cpu.pool, format, outputs, inputs,
-                                      [inputs](int64_t first, int64_t count, float* out) {
-                                        return RandomRows(inputs, first, count, out);
-                                      })
-                       .value());
+    ring.push_back(held.format == PackedMatrix::Format::kGroups
+                       ? RandomBlocks(cpu, held.blocks, outputs, inputs)
+                       : PackedMatrix::Pack(*cpu.pool, held.format, outputs, inputs, rows).value());
     bytes += ring.back().bytes();
   }
   return ring;
 }
 
-void BenchMatMul(const CpuContext& cpu, PackedMatrix::Format format, int64_t outputs,
-                 int64_t inputs) {
-  const bool is_f32 = format == PackedMatrix::Format::kF32;
-  const std::vector<PackedMatrix> ring = Ring(cpu, format, outputs, inputs);
+void BenchMatMul(const CpuContext& cpu, const Held& held, int64_t outputs, int64_t inputs) {
+  const bool is_f32 = held.format == PackedMatrix::Format::kF32;
+  if (inputs % InfoOf(held.blocks).block_elements != 0) return;
+  const std::vector<PackedMatrix> ring = Ring(cpu, held, outputs, inputs);
   constexpr int64_t kRowsMax = 512;
   const MatMulScratch scratch = MatMulScratch::Allocate(kRowsMax, inputs).value();
   std::vector<float> x(static_cast<size_t>(kRowsMax * inputs), 0.5f);
@@ -106,12 +120,10 @@ void BenchMatMul(const CpuContext& cpu, PackedMatrix::Format format, int64_t out
         "%-4s N %5ld K %4ld M %3ld: %9.1f us  %5.1f GB/s (%5.1f %% of read %4.1f)  %6.1f Gop/s "
         "(%5.1f %% of "
         "dots %5.1f; best %5.1f %%)\n",
-        is_f32                                  ? "f32"
-        : format == PackedMatrix::Format::kBf16 ? "bf16"
-                                                : "int8",
-        outputs, inputs, rows, time * 1e6, bytes / time / 1e9, 100 * bytes / time / Median(read),
-        Median(read) / 1e9, operations / time / 1e9, 100 * operations / time / Median(dots),
-        Median(dots) / 1e9, 100 * operations / best / Median(dots));
+        held.name.c_str(), outputs, inputs, rows, time * 1e6, bytes / time / 1e9,
+        100 * bytes / time / Median(read), Median(read) / 1e9, operations / time / 1e9,
+        100 * operations / time / Median(dots), Median(dots) / 1e9,
+        100 * operations / best / Median(dots));
     std::fflush(stdout);
   }
 }
@@ -174,10 +186,9 @@ void Main(int threads, const std::string& only) {
   std::printf("%s, %d threads of %s: raw read %.1f GB/s, bf16 dots %.0f Gop/s\n", CpuName().c_str(),
               pool.threads(), std::string(NameOf(cpu.instructions)).c_str(),
               speed.read_bandwidth / 1e9, speed.matmul_rate / 1e9);
-  using Format = PackedMatrix::Format;
-  for (const Format format : {Format::kBf16, Format::kInt8, Format::kF32}) {
-    if (!only.empty() && only != NameOfFormat(format)) continue;
-    for (const auto& [outputs, inputs] : kShapes) BenchMatMul(cpu, format, outputs, inputs);
+  for (const Held& held : kHeld) {
+    if (!only.empty() && only != held.name) continue;
+    for (const auto& [outputs, inputs] : kShapes) BenchMatMul(cpu, held, outputs, inputs);
   }
   if (!only.empty() && only != "attention") return;
   for (const int context : {1024, 4096, 16384}) BenchAttention(cpu, 32, 8, 64, context, 1);

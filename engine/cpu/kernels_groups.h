@@ -1,0 +1,248 @@
+// A panel of integers in groups (packed_groups.h) times rows of bf16 activations.
+//
+// The integers have at most eight significant bits, so they are bf16 numbers, and the dot product
+// instruction takes them beside the activations as these are: each group of inputs is one chain of
+// exact products summed in f32, and its scale enters once,
+//
+//   sum = fma(scale, chain, sum), then fma(minimum, sum of the group's activations, sum),
+//
+// in the order of the groups. A tile of few rows turns codes into bf16 in registers as it streams
+// the panel; with more rows, codes become bf16 once and wait in L2. The bits are the same.
+#pragma once
+
+#include "engine/cpu/kernels.h"
+#include "engine/cpu/kernels_math.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int kGroupBlockInputs = 512;  // 64 KiB of bf16 pairs
+constexpr int kGroupBlockGroups = kGroupBlockInputs / 16;
+constexpr int kInRegisterTileRows = 4;  // beside the sums there is room for tables
+constexpr int kInRegisterRowsMax = 8;
+
+/// Where a run of groups has its codes, scales and minimums.
+struct GroupRun {
+  const uint8_t* codes;  // of the first group of the first unit
+  int64_t unit_stride;
+  int units;
+  int groups_per_unit;
+  int quads_per_group;
+  const float* scales;    // [groups][64]
+  const float* minimums;  // the same, or null
+};
+
+/// Four steps of a panel: pairs of all 64 outputs, sixteen in each of four columns.
+template <int kBits>
+struct PackedQuad {
+  static constexpr int64_t kBytes = 64 * kBits;
+  using Table = Simd::CodeTable;
+  static auto Bits(const uint8_t* quad, int step, int column, const Table& table) {
+    if constexpr (kBits == 8) {
+      return Simd::PairsOfBytes(quad + 128 * step + 32 * column);
+    } else {
+      const Simd::Codes low = Simd::ShiftCodes(Simd::LoadCodes(quad + 64 * step), 4 * column);
+      if constexpr (kBits == 4) return Simd::LookUp<4>(low, table);
+      // Their place in the word above, less the place they take in the code.
+      const int shift = kBits == 5 ? 4 * step + column - 4 : 8 * (step % 2) + 2 * column - 4;
+      const uint8_t* above = quad + 256 + (kBits == 5 ? 0 : 64 * (step / 2));
+      const Simd::Codes high = Simd::ShiftCodes(Simd::LoadCodes(above), shift);
+      return Simd::LookUp<kBits>(Simd::JoinCodes(low, high), table);
+    }
+  }
+  static auto Load(const uint8_t* quad, int step, int column, const Table& table) {
+    return Bits(quad, step, column, table);
+  }
+};
+
+/// The same after codes have become bf16.
+struct WideQuad {
+  static constexpr int64_t kBytes = 1024;
+  using Table = Simd::CodeTable;
+  static Simd::Pairs Load(const uint8_t* quad, int step, int column, const Table&) {
+    return Simd::LoadPairs(quad + 256 * step + 64 * column);
+  }
+};
+
+/// sums [kRows][64] += the groups of a run.
+template <class Quad, int kRows>
+void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t* x,
+               int64_t x_stride, const float* x_sums, int64_t x_sums_stride, float* sums) {
+  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  for (int first = 0; first < 4; first += kColumns) {
+    const uint8_t* a = x;
+    int group = 0;
+    for (int unit = 0; unit < run.units; ++unit) {
+      const uint8_t* quad = run.codes + unit * run.unit_stride;
+      for (int i = 0; i < run.groups_per_unit; ++i, ++group) {
+        Simd::Float chain[kRows][kColumns];
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+          for (int c = 0; c < kColumns; ++c) chain[r][c] = Simd::Zero();
+        }
+        for (int q = 0; q < run.quads_per_group; ++q, quad += Quad::kBytes, a += 16) {
+#pragma GCC unroll 4
+          for (int step = 0; step < 4; ++step) {
+            Simd::Pairs weight[kColumns];
+#pragma GCC unroll 4
+            for (int c = 0; c < kColumns; ++c) {
+              weight[c] = Quad::Load(quad, step, first + c, table);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < kRows; ++r) {
+              const Simd::Pair activation = Simd::BroadcastPair(a + 4 * step + r * x_stride);
+#pragma GCC unroll 4
+              for (int c = 0; c < kColumns; ++c) {
+                chain[r][c] = Simd::Dot(chain[r][c], weight[c], activation);
+              }
+            }
+          }
+        }
+        const int64_t place = 64 * group + 16 * first;
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          float* out = sums + 64 * r + 16 * first;
+#pragma GCC unroll 4
+          for (int c = 0; c < kColumns; ++c) {
+            Simd::Float sum = Simd::Load(out + 16 * c);
+            sum = Simd::Fma(Simd::Load(run.scales + place + 16 * c), chain[r][c], sum);
+            if (run.minimums != nullptr) {
+              sum = Simd::Fma(Simd::Load(run.minimums + place + 16 * c),
+                              Simd::Set(x_sums[r * x_sums_stride + group]), sum);
+            }
+            Simd::Store(out + 16 * c, sum);
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class Quad, int kRows>
+void AddGroupsOf(int rows, const GroupRun& run, const Simd::CodeTable& table, const uint8_t* x,
+                 int64_t x_stride, const float* x_sums, int64_t x_sums_stride, float* sums) {
+  if constexpr (kRows > 0) {
+    if (rows == kRows) {
+      AddGroups<Quad, kRows>(run, table, x, x_stride, x_sums, x_sums_stride, sums);
+    } else {
+      AddGroupsOf<Quad, kRows - 1>(rows, run, table, x, x_stride, x_sums, x_sums_stride, sums);
+    }
+  }
+}
+
+/// Writes out [groups of the units][64]: what the units keep at `kept` as f32.
+inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
+  const int groups = format.groups_per_unit();
+  for (int unit = 0; unit < units; ++unit, kept += format.unit_bytes()) {
+    for (int g = 0; g < groups; ++g, out += 64) {
+      for (int n = 0; n < 64; n += 16) {
+        Simd::Float scale;
+        if (format.scales == GroupScales::kFloat) {
+          scale = Simd::Load(reinterpret_cast<const float*>(kept) + 64 * g + n);
+        } else if (format.scales == GroupScales::kHalf) {
+          scale = Simd::LoadHalves(kept + 2 * (64 * g + n));
+        } else {
+          scale =
+              Simd::Mul(Simd::LoadHalves(kept + 2 * n), Simd::LoadInt8(kept + 64 * (2 + g) + n));
+        }
+        Simd::Store(out + n, scale);
+      }
+    }
+  }
+}
+
+/// Writes out [steps][64][2] bf16.
+template <int kBits>
+void WidenCodes(const GroupFormat& format, const uint8_t* unit, int units,
+                const Simd::CodeTable& table, uint8_t* out) {
+  const int quads = format.unit_inputs() / 8;
+  for (int u = 0; u < units; ++u, unit += format.unit_bytes()) {
+    const uint8_t* quad = unit + format.header_bytes();
+    for (int q = 0; q < quads; ++q, quad += PackedQuad<kBits>::kBytes, out += WideQuad::kBytes) {
+#pragma GCC unroll 4
+      for (int step = 0; step < 4; ++step) {
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) {
+          Simd::StorePairs(out + 256 * step + 64 * c,
+                           PackedQuad<kBits>::Bits(quad, step, c, table));
+        }
+      }
+    }
+  }
+}
+
+/// A block of units times all rows of the job. `wide`: space for its codes as bf16.
+template <int kBits>
+void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, const uint8_t* unit,
+              int64_t input, uint8_t* wide, float* sums) {
+  const GroupFormat& format = *job.groups;
+  const bool in_registers = Simd::kLooksUpInRegisters && job.rows <= kInRegisterRowsMax;
+  if (in_registers) {
+    run.codes = unit + format.header_bytes();
+    run.unit_stride = format.unit_bytes();
+  } else {
+    WidenCodes<kBits>(format, unit, run.units, table, wide);
+    run.codes = wide;
+    run.unit_stride = int64_t{128} * format.unit_inputs();
+  }
+  const int height = in_registers ? kInRegisterTileRows : Simd::kTileRows;
+  const int tiles = (job.rows + height - 1) / height;
+  for (int tile = 0; tile < tiles; ++tile) {
+    const int first = job.rows * tile / tiles;
+    const int rows = job.rows * (tile + 1) / tiles - first;
+    const uint8_t* x = job.x + first * job.x_stride_bytes + 2 * input;
+    const float* x_sums = job.x_sums == nullptr ? nullptr
+                                                : job.x_sums + first * job.x_sums_stride +
+                                                      input / format.group_inputs;
+    if constexpr (Simd::kLooksUpInRegisters) {
+      if (in_registers) {
+        AddGroupsOf<PackedQuad<kBits>, kInRegisterTileRows>(
+            rows, run, table, x, job.x_stride_bytes, x_sums, job.x_sums_stride, sums + 64 * first);
+        continue;
+      }
+    }
+    AddGroupsOf<WideQuad, Simd::kTileRows>(rows, run, table, x, job.x_stride_bytes, x_sums,
+                                           job.x_sums_stride, sums + 64 * first);
+  }
+}
+
+/// sums [rows][64] += x times the panel.
+void AddGroupedPanel(const PanelJob& job, float* sums) {
+  alignas(64) uint8_t wide[kGroupBlockInputs * 128];
+  alignas(64) float scales[kGroupBlockGroups * 64];
+  alignas(64) float minimums[kGroupBlockGroups * 64];
+  const GroupFormat& format = *job.groups;
+  const Simd::CodeTable table = Simd::LoadTable(format.values.data(), format.bf16_values.data());
+  GroupRun run = {};
+  run.groups_per_unit = format.groups_per_unit();
+  run.quads_per_group = format.group_inputs / 8;
+  run.scales = scales;
+  run.minimums = format.has_minimum ? minimums : nullptr;
+  const uint8_t* unit = job.panel;
+  const int64_t inputs = 2 * job.steps;
+  for (int64_t input = 0; input < inputs; input += kGroupBlockInputs) {
+    const int64_t left = inputs - input;
+    run.units = static_cast<int>((left < kGroupBlockInputs ? left : kGroupBlockInputs) /
+                                 format.unit_inputs());
+    WidenScales(format, unit, run.units, scales);
+    if (format.has_minimum) WidenScales(format, unit + format.scale_bytes(), run.units, minimums);
+    switch (format.code_bits) {
+      case 4:
+        AddBlock<4>(job, run, table, unit, input, wide, sums);
+        break;
+      case 5:
+        AddBlock<5>(job, run, table, unit, input, wide, sums);
+        break;
+      case 6:
+        AddBlock<6>(job, run, table, unit, input, wide, sums);
+        break;
+      default:
+        AddBlock<8>(job, run, table, unit, input, wide, sums);
+    }
+    unit += run.units * format.unit_bytes();
+  }
+}
+
+}  // namespace
+}  // namespace neurogrid
