@@ -46,7 +46,7 @@ struct Config {
   std::string state_dir;  // default: ~/.local/state/neurogrid
   std::string device = "auto";
   int threads = 0;
-  std::string quantization = "bf16";
+  std::string quantization = "auto";
   int max_seq_len = 4096;
   int min_peers = 0;
   std::string log_level = "info";

@@ -55,7 +55,7 @@ absl::StatusOr<BenchTarget> MakeBenchTarget(std::shared_ptr<const Checkpoint> ch
   stage_options.limits = target.limits;
   NG_ASSIGN_OR_RETURN(std::shared_ptr<Stage> stage,
                       Stage::Load(*checkpoint, *device, stage_options, nullptr));
-  const ModelMemory memory = MemoryOf(model, precision);
+  const ModelMemory memory = MemoryOf(model, checkpoint->weights(), precision);
   target.model = name;
   target.precision = config.quantization;
   for (const ModelMemory::Layer& layer : memory.layers) {

@@ -17,7 +17,7 @@ constexpr int64_t kRowHeaderBytes = 40;  // batch fields that ride with a row
 ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precision precision,
                    const BatchLimits& limits) {
   const ModelConfig& config = checkpoint.config();
-  const ModelMemory memory = MemoryOf(config, precision);
+  const ModelMemory memory = MemoryOf(config, checkpoint.weights(), precision);
   ModelFacts facts;
   facts.name = name;
   facts.precision = std::string(NameOf(precision));
@@ -77,8 +77,13 @@ BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokeni
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
                    const BatchLimits& limits) {
   ModelFacts facts = FactsAt(checkpoint, name, precision, limits);
-  for (const Precision smaller : {Precision::kBf16, Precision::kInt8}) {
-    if (smaller > precision) facts.smaller.push_back(FactsAt(checkpoint, name, smaller, limits));
+  const auto bytes = [&](Precision p) {
+    return StageWeightBytes(MemoryOf(checkpoint.config(), checkpoint.weights(), p),
+                            {0, checkpoint.config().layers_count()});
+  };
+  for (const Precision smaller : {Precision::kAuto, Precision::kInt8}) {
+    if (bytes(smaller) >= bytes(precision)) continue;
+    facts.smaller.push_back(FactsAt(checkpoint, name, smaller, limits));
   }
   return facts;
 }

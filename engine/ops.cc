@@ -1,8 +1,16 @@
 // The contracts of ops.h, checked once for every backend.
 #include "engine/ops.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace neurogrid {
 namespace {
+
+absl::Status NoBlocks(absl::string_view kernel_set) {
+  return absl::UnimplementedError(
+      absl::StrCat("a device with the kernels ", kernel_set,
+                   " cannot hold quantised GGUF blocks: use --quantization bf16"));
+}
 
 bool IsActivation(ConstTensor x) {
   return x.shape.rank() == 2 && (x.dtype == DType::kF32 || x.dtype == DType::kBF16);
@@ -36,6 +44,40 @@ absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGated(const MatrixSpec& spec, R
   NG_CHECK(spec.outputs > 0 && spec.inputs > 0);
   NG_CHECK(spec.bias.empty() || spec.bias.size() == 2 * static_cast<size_t>(spec.outputs));
   return DoPackGated(spec, gate, up);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackStored(
+    const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  NG_CHECK(spec.format == MatrixFormat::kStored && spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(spec.bias.empty() || spec.bias.size() == static_cast<size_t>(spec.outputs));
+  int64_t outputs = 0;
+  for (const WeightStore::Entry& part : parts) {
+    NG_CHECK(part.tensor.shape.rank() == 2 && part.tensor.shape[1] == spec.inputs);
+    outputs += part.tensor.shape[0];
+  }
+  NG_CHECK(outputs == spec.outputs);
+  return DoPackStored(spec, parts);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGatedStored(const MatrixSpec& spec,
+                                                             const WeightStore::Entry& gate,
+                                                             const WeightStore::Entry& up) {
+  NG_CHECK(spec.format == MatrixFormat::kStored && spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(spec.bias.empty() || spec.bias.size() == 2 * static_cast<size_t>(spec.outputs));
+  NG_CHECK(gate.tensor.shape == Shape({spec.outputs, spec.inputs}));
+  NG_CHECK(up.tensor.shape == gate.tensor.shape);
+  return DoPackGatedStored(spec, gate, up);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::DoPackStored(const MatrixSpec&,
+                                                          absl::Span<const WeightStore::Entry>) {
+  return NoBlocks(kernel_set());
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> Ops::DoPackGatedStored(const MatrixSpec&,
+                                                               const WeightStore::Entry&,
+                                                               const WeightStore::Entry&) {
+  return NoBlocks(kernel_set());
 }
 
 absl::StatusOr<std::unique_ptr<Rotation>> Ops::MakeRotation(const RopeParameters& parameters,

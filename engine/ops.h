@@ -12,6 +12,7 @@
 #include "common/tensor.h"
 #include "engine/batch.h"
 #include "engine/model/model_config.h"
+#include "engine/model/weight_store.h"
 
 namespace neurogrid {
 
@@ -23,7 +24,8 @@ class DeviceBuffer {
   virtual int64_t bytes() const = 0;
 };
 
-enum class MatrixFormat { kF32, kBf16, kInt8 };
+/// kStored: block types as a file has them, repacked without loss; its other types in bf16.
+enum class MatrixFormat { kF32, kBf16, kInt8, kStored };
 
 struct MatrixSpec {
   MatrixFormat format = MatrixFormat::kBf16;
@@ -142,6 +144,15 @@ class Ops {
   /// spec.bias [2 * outputs] holds the gate's, then the up's.
   absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const MatrixSpec& spec, RowSource gate,
                                                     RowSource up);
+  /// The rows of `parts` one below the other, for the format kStored. Each is [outputs, inputs].
+  /// Unimplemented, naming the precision to use, on a device that cannot.
+  absl::StatusOr<std::unique_ptr<Matrix>> PackStored(const MatrixSpec& spec,
+                                                     absl::Span<const WeightStore::Entry> parts);
+  /// PackGated for the format kStored. Where one of the two is of a block type and the other is
+  /// not, both are held in bf16.
+  absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(const MatrixSpec& spec,
+                                                          const WeightStore::Entry& gate,
+                                                          const WeightStore::Entry& up);
   /// InvalidArgument when the parameters make no frequencies.
   absl::StatusOr<std::unique_ptr<Rotation>> MakeRotation(const RopeParameters& parameters,
                                                          int head_dim, int positions_max);
@@ -245,6 +256,12 @@ class Ops {
                                                          RowSource rows) = 0;
   virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec,
                                                               RowSource gate, RowSource up) = 0;
+  // Unimplemented on a device that has no kernels for blocks.
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackStored(
+      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts);
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGatedStored(const MatrixSpec& spec,
+                                                                    const WeightStore::Entry& gate,
+                                                                    const WeightStore::Entry& up);
   virtual absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                                    int head_dim,
                                                                    int positions_max) = 0;

@@ -5,6 +5,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "engine/model/block_groups.h"
 #include "engine/model/read_rows.h"
 #include "engine/model/stage_memory.h"
 #include "engine/workspace.h"
@@ -17,6 +18,7 @@ MatrixFormat FormatOf(Precision precision) {
     case Precision::kF32:
       return MatrixFormat::kF32;
     case Precision::kBf16:
+    case Precision::kAuto:  // of tensors that are no blocks
       return MatrixFormat::kBf16;
     case Precision::kInt8:
       return MatrixFormat::kInt8;
@@ -119,6 +121,11 @@ absl::StatusOr<WeightLoader::Part> WeightLoader::Find(const LinearPart& part, in
   return Part{.weight = std::move(entry), .first = first, .outputs = part.outputs};
 }
 
+/// Whether the part's blocks go to memory as they are.
+bool WeightLoader::StaysStored(const Part& part) const {
+  return precision_ == Precision::kAuto && IsBlockType(part.weight.tensor.dtype);
+}
+
 /// The parts' biases one after the other, zeros where a part has none; empty when none has.
 absl::StatusOr<std::vector<float>> WeightLoader::Bias(const std::vector<LinearPart>& parts) {
   std::vector<float> bias;
@@ -149,6 +156,13 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<L
     found.push_back(std::move(entry));
   }
   NG_ASSIGN_OR_RETURN(spec.bias, Bias(parts));
+  if (std::any_of(found.begin(), found.end(), [&](const Part& p) { return StaysStored(p); })) {
+    spec.format = MatrixFormat::kStored;
+    std::vector<WeightStore::Entry> stored;
+    for (Part& part : found) stored.push_back(std::move(part.weight));
+    NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix, ops_.PackStored(spec, stored));
+    return Count(std::move(matrix), file_bytes);
+  }
   const auto rows = [&](int64_t first, int64_t count, float* out) -> absl::Status {
     for (const Part& part : found) {
       const int64_t begin = std::max(first, part.first);
@@ -170,6 +184,13 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
   NG_ASSIGN_OR_RETURN(const Part up_part, Find(parts[1], 0, inputs));
   MatrixSpec spec{.format = FormatOf(precision_), .outputs = outputs, .inputs = inputs};
   NG_ASSIGN_OR_RETURN(spec.bias, Bias(parts));
+  const int64_t file_bytes = gate_part.weight.tensor.bytes() + up_part.weight.tensor.bytes();
+  if (StaysStored(gate_part) || StaysStored(up_part)) {
+    spec.format = MatrixFormat::kStored;
+    NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
+                        ops_.PackGatedStored(spec, gate_part.weight, up_part.weight));
+    return Count(std::move(matrix), file_bytes);
+  }
   const auto rows_of = [](const Part& part) {
     return [&part](int64_t first, int64_t count, float* out) {
       ReadRows(part.weight, first, count, out);
@@ -178,11 +199,12 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
   };
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
                       ops_.PackGated(spec, rows_of(gate_part), rows_of(up_part)));
-  return Count(std::move(matrix), gate_part.weight.tensor.bytes() + up_part.weight.tensor.bytes());
+  return Count(std::move(matrix), file_bytes);
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Table(const std::string& name, int64_t rows,
                                                             int64_t columns) {
+  if (precision_ == Precision::kAuto) return Linear({{name, rows}}, columns);
   NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
                       weights_.Find(name + ".weight", Shape({rows, columns})));
   const MatrixSpec spec{

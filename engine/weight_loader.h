@@ -60,7 +60,7 @@ class WeightLoader {
                                                  int64_t inputs);
   absl::StatusOr<std::unique_ptr<Matrix>> Gated(const std::string& gate, const std::string& up,
                                                 int64_t outputs, int64_t inputs);
-  /// An embedding: never quantised, since each of its rows is an input too.
+  /// An embedding: not quantised beyond what the file did, since each of its rows is an input too.
   absl::StatusOr<std::unique_ptr<Matrix>> Table(const std::string& name, int64_t rows,
                                                 int64_t columns);
 
@@ -76,6 +76,7 @@ class WeightLoader {
   absl::StatusOr<DeviceVector> Uploaded(const std::vector<float>& values, const Shape& shape,
                                         int64_t file_bytes);
   absl::StatusOr<Part> Find(const LinearPart& part, int64_t first, int64_t inputs);
+  bool StaysStored(const Part& part) const;
   absl::StatusOr<std::vector<float>> Bias(const std::vector<LinearPart>& parts);
   std::unique_ptr<Matrix> Count(std::unique_ptr<Matrix> matrix, int64_t file_bytes);
   void Advance(int64_t file_bytes);

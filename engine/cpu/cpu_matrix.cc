@@ -11,6 +11,8 @@ PackedMatrix::Format FormatOf(MatrixFormat format) {
       return PackedMatrix::Format::kBf16;
     case MatrixFormat::kInt8:
       return PackedMatrix::Format::kInt8;
+    case MatrixFormat::kStored:
+      break;  // PackStored's
   }
   NG_CHECK(false);
 }
@@ -31,6 +33,21 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(ThreadPool& pool,
   NG_ASSIGN_OR_RETURN(
       PackedMatrix packed,
       PackedMatrix::PackGated(pool, FormatOf(spec.format), spec.outputs, spec.inputs, gate, up));
+  return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackStored(
+    ThreadPool& pool, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::PackStored(pool, spec.inputs, parts));
+  return std::unique_ptr<Matrix>(new CpuMatrix(spec, false, std::move(packed)));
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGatedStored(ThreadPool& pool,
+                                                                   const MatrixSpec& spec,
+                                                                   const WeightStore::Entry& gate,
+                                                                   const WeightStore::Entry& up) {
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed,
+                      PackedMatrix::PackGatedStored(pool, spec.inputs, gate, up));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
 }
 

@@ -17,6 +17,12 @@ class CpuMatrix : public Matrix {
                                                       Ops::RowSource rows);
   static absl::StatusOr<std::unique_ptr<Matrix>> PackGated(ThreadPool& pool, const MatrixSpec& spec,
                                                            Ops::RowSource gate, Ops::RowSource up);
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackStored(
+      ThreadPool& pool, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts);
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(ThreadPool& pool,
+                                                                 const MatrixSpec& spec,
+                                                                 const WeightStore::Entry& gate,
+                                                                 const WeightStore::Entry& up);
   /// `matrix` was made by this class.
   static const CpuMatrix& Of(const Matrix& matrix) { return static_cast<const CpuMatrix&>(matrix); }
 

@@ -99,6 +99,17 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackGated(const MatrixSpec& sp
   return CpuMatrix::PackGated(*cpu_.pool, spec, gate, up);
 }
 
+absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackStored(
+    const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  return CpuMatrix::PackStored(*cpu_.pool, spec, parts);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackGatedStored(const MatrixSpec& spec,
+                                                                  const WeightStore::Entry& gate,
+                                                                  const WeightStore::Entry& up) {
+  return CpuMatrix::PackGatedStored(*cpu_.pool, spec, gate, up);
+}
+
 absl::StatusOr<std::unique_ptr<Rotation>> CpuOps::DoMakeRotation(const RopeParameters& parameters,
                                                                  int head_dim, int positions_max) {
   NG_ASSIGN_OR_RETURN(RopeTable table, RopeTable::Make(parameters, head_dim, positions_max));

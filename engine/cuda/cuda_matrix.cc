@@ -24,6 +24,8 @@ WeightFormat FormatOf(MatrixFormat format) {
       return WeightFormat::kBf16;
     case MatrixFormat::kInt8:
       return WeightFormat::kInt8;
+    case MatrixFormat::kStored:
+      break;  // Ops refuses it
   }
   NG_CHECK(false);
 }

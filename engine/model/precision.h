@@ -6,9 +6,10 @@
 
 namespace neurogrid {
 
-enum class Precision { kF32, kBf16, kInt8 };
+/// kAuto: block types of GGUF as they are, all else in bf16. The others convert every matrix.
+enum class Precision { kF32, kBf16, kInt8, kAuto };
 
-/// "f32", "bf16" or "int8".
+/// "f32", "bf16", "int8" or "auto".
 absl::string_view NameOf(Precision precision);
 
 /// InvalidArgument naming the word and the known ones.

@@ -1,7 +1,12 @@
 #include "engine/model/stage_memory.h"
 
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "engine/model/architecture.h"
+#include "engine/model/block_groups.h"
 
 namespace neurogrid {
 namespace {
@@ -17,6 +22,7 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
     case Precision::kF32:
       return Granules(4 * panel_rows * columns);
     case Precision::kBf16:
+    case Precision::kAuto:
       return Granules(2 * panel_rows * RoundUp(columns, 2));
     case Precision::kInt8:
       return Granules(panel_rows * RoundUp(columns, 2)) + Granules(4 * panel_rows);
@@ -27,9 +33,57 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
 /// Bytes of an activation or of a cached key: float32 in f32 mode, else bf16.
 int64_t ActivationBytes(Precision precision) { return precision == Precision::kF32 ? 4 : 2; }
 
+/// Bytes of a model's matrices, each by the tensors it is made of.
+class Matrices {
+ public:
+  /// Null: no tensor is a block.
+  Matrices(const WeightStore* weights, Precision precision)
+      : weights_(precision == Precision::kAuto ? weights : nullptr), precision_(precision) {}
+
+  struct Part {
+    std::string tensor;
+    int64_t rows = 0;
+  };
+  int64_t Joined(const std::vector<Part>& parts, int64_t columns) const {
+    std::vector<StoredRows> stored;
+    int64_t rows = 0;
+    for (const Part& part : parts) {
+      stored.push_back({TypeOf(part.tensor), part.rows});
+      rows += part.rows;
+    }
+    const bool blocks = std::any_of(stored.begin(), stored.end(),
+                                    [](const StoredRows& part) { return IsBlockType(part.dtype); });
+    return blocks ? StoredMatrixBytes(stored, columns)
+                  : PackedMatrixBytes(rows, columns, precision_);
+  }
+  int64_t Gated(const std::string& gate, const std::string& up, int64_t rows,
+                int64_t columns) const {
+    const DType first = TypeOf(gate);
+    const DType second = TypeOf(up);
+    return IsBlockType(first) || IsBlockType(second)
+               ? StoredGatedBytes(rows, columns, first, second)
+               : PackedGatedBytes(rows, columns, precision_);
+  }
+  int64_t Table(const std::string& tensor, int64_t rows, int64_t columns) const {
+    return IsBlockType(TypeOf(tensor)) ? Joined({{tensor, rows}}, columns)
+                                       : TableBytes(rows, columns, precision_);
+  }
+  Precision precision() const { return precision_; }
+
+ private:
+  DType TypeOf(const std::string& tensor) const {
+    if (weights_ == nullptr) return DType::kBF16;
+    const auto found = weights_->entries().find(tensor);
+    return found == weights_->entries().end() ? DType::kBF16 : found->second.tensor.dtype;
+  }
+
+  const WeightStore* weights_;
+  Precision precision_;
+};
+
 /// The norms and the FFN, which every layer has.
 ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& config,
-                               Precision precision) {
+                               const Matrices& matrices, int number) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_size;
   ModelMemory::Layer layer;
@@ -38,51 +92,84 @@ ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& conf
     if (!norm.empty()) layer.weight_bytes += VectorBytes(hidden);
   }
   layer.weight_bytes +=
-      PackedGatedBytes(ffn, hidden, precision) + PackedMatrixBytes(hidden, ffn, precision);
+      matrices.Gated(LayerTensor(number, names.gate), LayerTensor(number, names.up), ffn, hidden) +
+      matrices.Joined({{LayerTensor(number, names.down), hidden}}, ffn);
   if (config.mlp_bias) layer.weight_bytes += 2 * VectorBytes(ffn) + VectorBytes(hidden);
   layer.parameters = 3 * ffn * hidden;
   return layer;
 }
 
-void AddAttention(const TensorNames& names, const ModelConfig& config, Precision precision,
-                  ModelMemory::Layer* layer) {
+void AddAttention(const TensorNames& names, const ModelConfig& config, const Matrices& matrices,
+                  int number, ModelMemory::Layer* layer) {
   const int64_t hidden = config.hidden_size;
   const int64_t queries = int64_t{config.query_heads} * config.head_dim;
   const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
-  layer->weight_bytes += PackedMatrixBytes(queries + 2 * keys, hidden, precision) +
-                         PackedMatrixBytes(hidden, queries, precision);
+  layer->weight_bytes += matrices.Joined({{LayerTensor(number, names.query), queries},
+                                          {LayerTensor(number, names.key), keys},
+                                          {LayerTensor(number, names.value), keys}},
+                                         hidden) +
+                         matrices.Joined({{LayerTensor(number, names.output), hidden}}, queries);
   for (const absl::string_view norm : {names.query_norm, names.key_norm}) {
     if (!norm.empty()) layer->weight_bytes += VectorBytes(config.head_dim);
   }
   if (config.qkv_bias) layer->weight_bytes += VectorBytes(queries + 2 * keys);
   if (config.output_bias) layer->weight_bytes += VectorBytes(hidden);
-  layer->kv_bytes_per_token = 2 * keys * ActivationBytes(precision);
+  layer->kv_bytes_per_token = 2 * keys * ActivationBytes(matrices.precision());
   layer->parameters += (queries + 2 * keys) * hidden + hidden * queries;
 }
 
-void AddConvolution(const ModelConfig& config, Precision precision, ModelMemory::Layer* layer) {
+void AddConvolution(const TensorNames& names, const ModelConfig& config, const Matrices& matrices,
+                    int number, ModelMemory::Layer* layer) {
   const int64_t hidden = config.hidden_size;
-  layer->weight_bytes += PackedMatrixBytes(3 * hidden, hidden, precision) +
-                         PackedMatrixBytes(hidden, hidden, precision) +
-                         VectorBytes(config.conv_taps * hidden);
+  layer->weight_bytes +=
+      matrices.Joined({{LayerTensor(number, names.conv_in), 3 * hidden}}, hidden) +
+      matrices.Joined({{LayerTensor(number, names.conv_out), hidden}}, hidden) +
+      VectorBytes(config.conv_taps * hidden);
   if (config.conv_bias) layer->weight_bytes += VectorBytes(3 * hidden) + 2 * VectorBytes(hidden);
-  layer->state_bytes_per_slot = (config.conv_taps - 1) * hidden * ActivationBytes(precision);
+  layer->state_bytes_per_slot =
+      (config.conv_taps - 1) * hidden * ActivationBytes(matrices.precision());
   layer->parameters += 4 * hidden * hidden;
 }
 
-ModelMemory::Layer LayerMemory(const TensorNames& names, const ModelConfig& config, BlockKind kind,
-                               Precision precision) {
-  ModelMemory::Layer layer = CommonParts(names, config, precision);
-  switch (kind) {
+ModelMemory::Layer LayerMemory(const TensorNames& names, const ModelConfig& config,
+                               const Matrices& matrices, int number) {
+  ModelMemory::Layer layer = CommonParts(names, config, matrices, number);
+  switch (config.layers[static_cast<size_t>(number)].kind) {
     case BlockKind::kAttention:
-      AddAttention(names, config, precision, &layer);
+      AddAttention(names, config, matrices, number, &layer);
       return layer;
     case BlockKind::kShortConvolution:
-      AddConvolution(config, precision, &layer);
+      AddConvolution(names, config, matrices, number, &layer);
       return layer;
   }
   NG_CHECK(false);
 }
+
+ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
+  const absl::StatusOr<const Architecture*> row = FindArchitecture(config.architecture);
+  NG_CHECK(row.ok());
+  const TensorNames& names = (*row)->tensors;
+  ModelMemory model;
+  for (int layer = 0; layer < config.layers_count(); ++layer) {
+    model.layers.push_back(LayerMemory(names, config, matrices, layer));
+  }
+  const int64_t hidden = config.hidden_size;
+  const int64_t table =
+      matrices.Table(absl::StrCat(names.embedding, ".weight"), config.vocab_size, hidden);
+  const bool tied = config.tied_embeddings;
+  model.embedding_bytes = table;
+  model.head_bytes =
+      VectorBytes(hidden) +
+      (tied ? table
+            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden));
+  model.shared_bytes = tied ? table : 0;
+  model.head_parameters = config.vocab_size * hidden;
+  model.activation_bytes_per_row = hidden * ActivationBytes(matrices.precision());
+  return model;
+}
+
+/// Panels of 64 outputs for so many rows.
+int64_t PanelsOf(int64_t rows) { return RoundUp(rows, kPanelRows) / kPanelRows; }
 
 }  // namespace
 
@@ -101,23 +188,37 @@ int64_t TableBytes(int64_t rows, int64_t columns, Precision precision) {
   return PackedMatrixBytes(rows, columns, held);
 }
 
-ModelMemory MemoryOf(const ModelConfig& config, Precision precision) {
-  const absl::StatusOr<const Architecture*> row = FindArchitecture(config.architecture);
-  NG_CHECK(row.ok());
-  ModelMemory model;
-  for (const LayerConfig& layer : config.layers) {
-    model.layers.push_back(LayerMemory((*row)->tensors, config, layer.kind, precision));
+int64_t StoredMatrixBytes(absl::Span<const StoredRows> parts, int64_t columns) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < parts.size();) {
+    const bool blocks = IsBlockType(parts[i].dtype);
+    const DType dtype = parts[i].dtype;
+    int64_t rows = 0;
+    for (; i < parts.size(); ++i) {
+      if (blocks ? parts[i].dtype != dtype : IsBlockType(parts[i].dtype)) break;
+      rows += parts[i].rows;
+    }
+    bytes += PanelsOf(rows) * StoredPanelBytes(dtype, columns);
   }
-  const int64_t table = TableBytes(config.vocab_size, config.hidden_size, precision);
-  const bool tied = config.tied_embeddings;
-  model.embedding_bytes = table;
-  model.head_bytes =
-      VectorBytes(config.hidden_size) +
-      (tied ? table : PackedMatrixBytes(config.vocab_size, config.hidden_size, precision));
-  model.shared_bytes = tied ? table : 0;
-  model.head_parameters = int64_t{config.vocab_size} * config.hidden_size;
-  model.activation_bytes_per_row = config.hidden_size * ActivationBytes(precision);
-  return model;
+  return Granules(bytes);
+}
+
+int64_t StoredGatedBytes(int64_t rows, int64_t columns, DType gate, DType up) {
+  const int64_t panels = PanelsOf(2 * RoundUp(rows, kPanelRows / 2));
+  if (gate == up) return Granules(panels * StoredPanelBytes(gate, columns));
+  if (!IsBlockType(gate) || !IsBlockType(up)) {
+    return Granules(panels * StoredPanelBytes(DType::kBF16, columns));
+  }
+  const GroupFormat& wide = WideGroupFormat();
+  return Granules(panels * (columns / wide.unit_inputs()) * wide.unit_bytes());
+}
+
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision) {
+  return MemoryWith(config, Matrices(nullptr, precision));
+}
+
+ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision) {
+  return MemoryWith(config, Matrices(&weights, precision));
 }
 
 int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers) {

@@ -5,9 +5,12 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "common/dtype.h"
 #include "engine/model/layer_range.h"
 #include "engine/model/model_config.h"
 #include "engine/model/precision.h"
+#include "engine/model/weight_store.h"
 
 namespace neurogrid {
 
@@ -23,6 +26,19 @@ int64_t PackedMatrixBytes(int64_t rows, int64_t columns, Precision precision);
 
 /// Two weights [rows, columns], gate and up, interleaved 32 rows of each to a panel.
 int64_t PackedGatedBytes(int64_t rows, int64_t columns, Precision precision);
+
+/// Rows of one type in a file.
+struct StoredRows {
+  DType dtype = DType::kBF16;
+  int64_t rows = 0;
+};
+
+/// Row-joined weights as kAuto holds them: block types in groups, each type in panels of its own;
+/// others in bf16.
+int64_t StoredMatrixBytes(absl::Span<const StoredRows> parts, int64_t columns);
+
+/// Gate and up as kAuto holds them.
+int64_t StoredGatedBytes(int64_t rows, int64_t columns, DType gate, DType up);
 
 /// A norm's weight, a bias, or the taps of a short convolution: float32 in every mode.
 int64_t VectorBytes(int64_t elements);
@@ -50,8 +66,10 @@ struct ModelMemory {
   int layers_count() const { return static_cast<int>(layers.size()); }
 };
 
-/// Pure; `config` has passed its checks.
+/// Pure; `config` has passed its checks. kAuto: of a checkpoint without blocks.
 ModelMemory MemoryOf(const ModelConfig& config, Precision precision);
+/// The same, where `weights` say which tensors are blocks.
+ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision);
 
 /// Weights of the stage that runs `layers`: with the embedding when it is the first, with final
 /// norm and head when it is the last.

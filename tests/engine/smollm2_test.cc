@@ -93,10 +93,44 @@ TEST_CASE("SmolLM2 in float32 gives the reference's logits and continuations", "
   CHECK(decided_tokens > 500);  // of 624: margins below the bound are rare
 }
 
+/// How far the five most likely logits of every position of every prompt are from the reference's.
+Error TopLogitsError(const Fixture& f) {
+  const Json::Array& prompts = f.json.Find("prompts")->as_array();
+  const auto vocab = static_cast<size_t>(f.chain->vocab());
+  std::vector<float> found;
+  std::vector<float> expected;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const std::vector<float> logits = LogitsOf(*f.chain, Integers(*prompts[i].Find("ids")));
+    const std::vector<float>& top5 = f.reference[absl::StrFormat("prompt%02d.top5_logits", i)];
+    const Json::Array& top5_ids = prompts[i].Find("top5_ids")->as_array();
+    for (size_t row = 0; row < top5_ids.size(); ++row) {
+      for (const int32_t id : Integers(top5_ids[row])) {
+        found.push_back(logits[row * vocab + static_cast<size_t>(id)]);
+      }
+    }
+    expected.insert(expected.end(), top5.begin(), top5.end());
+  }
+  return ErrorOf(found, expected);
+}
+
+TEST_CASE("SmolLM2 in its own blocks errs as it does in bf16", "[smollm2]") {
+  const std::optional<std::string> path = SmolLm2();
+  if (!path) SKIP("SmolLM2-135M-Instruct is not on this machine");
+  const Error in_bf16 = TopLogitsError(Fixture(*path, Precision::kBf16));
+  const Error in_blocks = TopLogitsError(Fixture(*path, Precision::kAuto));
+  CAPTURE(in_bf16.max, in_bf16.mean, in_blocks.max, in_blocks.mean);
+  // The rounding of activations, which both share, is most of the error, and falls as it may: the
+  // factor is that of models.md 7.1.
+  CHECK(in_blocks.mean <= 1.5 * in_bf16.mean);
+  CHECK(in_blocks.max <= 1.5 * in_bf16.max);
+  CHECK(in_blocks.mean > 0);
+}
+
 TEST_CASE("SmolLM2 predicts a text as well as the reference", "[smollm2]") {
   const std::optional<std::string> path = SmolLm2();
   if (!path) SKIP("SmolLM2-135M-Instruct is not on this machine");
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision =
+      GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8, Precision::kAuto);
   CAPTURE(NameOf(precision));
   Fixture f(*path, precision);
   const int vocab = f.chain->vocab();
@@ -114,6 +148,10 @@ TEST_CASE("SmolLM2 predicts a text as well as the reference", "[smollm2]") {
   }
   const double mean = sum / static_cast<double>(ids.size() - 1);
   const double difference = std::abs(mean - perplexity.Find("mean_nll")->as_number());
+  if (precision == Precision::kAuto) {
+    const double expected_perplexity = perplexity.Find("perplexity")->as_number();
+    CHECK(std::abs(std::exp(mean) - expected_perplexity) <= 0.05);
+  }
   if (precision == Precision::kF32) {
     CHECK(worst <= 2e-3);  // twice the bound of a logit: the token's own and the sum's
     CHECK(difference <= 1e-4);

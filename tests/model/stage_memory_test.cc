@@ -24,6 +24,19 @@ TEST_CASE("packed weights count whole panels of 64 rows", "[memory]") {
   CHECK(TableBytes(3, 100, Precision::kInt8) == 64 * 100 * 2);
 }
 
+TEST_CASE("blocks count panels of their own", "[memory]") {
+  // Q4_1: d and m in f16 and 16 bytes of nibbles for 32 inputs.
+  CHECK(StoredMatrixBytes({{DType::kQ4_1, 65}}, 64) == 128 * 2 * 20);
+  CHECK(StoredMatrixBytes({{DType::kQ4_1, 60}, {DType::kQ4_1, 4}}, 64) == 64 * 2 * 20);
+  // Q6_K: as in the file, 210 bytes for 256 inputs.
+  CHECK(StoredMatrixBytes({{DType::kQ4_1, 1}, {DType::kQ6_K, 1}}, 512) == 128 * (160 + 210));
+  CHECK(StoredMatrixBytes({{DType::kF16, 32}, {DType::kF32, 32}}, 64) == 64 * 64 * 2);
+  CHECK(StoredGatedBytes(32, 64, DType::kQ4_0, DType::kQ4_0) == 64 * 2 * 18);
+  // 8 bits, and f32 scale and minimum for 16 inputs.
+  CHECK(StoredGatedBytes(32, 64, DType::kQ4_0, DType::kQ8_0) == 64 * (64 + 4 * 8));
+  CHECK(StoredGatedBytes(32, 64, DType::kQ4_0, DType::kF16) == 64 * 64 * 2);
+}
+
 TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
   const auto model = MakeSyntheticCheckpoint("llama-1b").value();
   const ModelMemory memory = MemoryOf(model->config(), Precision::kBf16);
@@ -72,8 +85,9 @@ TEST_CASE("norms of heads and norms after a block are counted", "[memory]") {
 TEST_CASE("precisions have names", "[memory]") {
   CHECK(ParsePrecision("int8").value() == Precision::kInt8);
   CHECK(NameOf(Precision::kBf16) == "bf16");
+  CHECK(ParsePrecision("auto").value() == Precision::kAuto);
   CHECK(ParsePrecision("fp4").status().message() ==
-        "precision \"fp4\" is not known; known are f32, bf16, int8");
+        "precision \"fp4\" is not known; known are auto, f32, bf16, int8");
 }
 
 TEST_CASE("synthetic weights are normal, norms are one, rows differ", "[synthetic]") {

@@ -1,0 +1,143 @@
+// A model whose matrices are blocks of many types: bytes, bits and the distance to its f32 mode.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <cmath>
+
+#include "engine/device.h"
+#include "engine/model/gguf.h"
+#include "engine/model/stage_memory.h"
+#include "tests/engine/chain.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+/// Two layers of Llama's form, 512 wide, out of the golden blocks.
+class BlockModel {
+ public:
+  BlockModel(DType query, DType value, DType gate, DType up, DType table) {
+    config_ = Checkpoint::Open(Golden("tiny/llama")).value()->config();
+    config_.hidden_size = 512;
+    config_.query_heads = 2;
+    config_.kv_heads = 1;
+    config_.head_dim = 32;
+    config_.ffn_size = 64;
+    config_.vocab_size = 64;
+    config_.tied_embeddings = true;
+    config_.layers.resize(2);
+    config_.attention_scale = 1 / std::sqrt(32.0f);
+    Add("model.embed_tokens.weight", table, {64, 512});
+    AddNorm("model.norm.weight");
+    for (const char* layer : {"model.layers.0.", "model.layers.1."}) {
+      const std::string prefix = layer;
+      AddNorm(prefix + "input_layernorm.weight");
+      Add(prefix + "self_attn.q_proj.weight", query, {64, 512});
+      Add(prefix + "self_attn.k_proj.weight", query, {32, 512});
+      Add(prefix + "self_attn.v_proj.weight", value, {32, 512});
+      Add(prefix + "self_attn.o_proj.weight", DType::kQ5_1, {512, 64});
+      AddNorm(prefix + "post_attention_layernorm.weight");
+      Add(prefix + "mlp.gate_proj.weight", gate, {64, 512});
+      Add(prefix + "mlp.up_proj.weight", up, {64, 512});
+      Add(prefix + "mlp.down_proj.weight", DType::kQ8_0, {512, 64});
+    }
+  }
+
+  const ModelConfig& config() const { return config_; }
+  const WeightStore& weights() const { return weights_; }
+
+ private:
+  /// The first elements of the golden tensor of this type, whatever its rows.
+  void Add(const std::string& name, DType dtype, const Shape& shape) {
+    for (const Gguf::TensorInfo& info : gguf_->tensors()) {
+      if (info.tensor.dtype != dtype) continue;
+      weights_.Add(name, {.tensor = ConstTensor(info.tensor.data, dtype, shape), .file = "blocks"});
+    }
+  }
+  void AddNorm(const std::string& name) {
+    weights_.Add(
+        name, {.tensor = ConstTensor(ones_.data(), DType::kF32, Shape({512})), .file = "blocks"});
+  }
+
+  std::unique_ptr<Gguf> gguf_ = Gguf::Open(Golden("gguf/blocks.gguf")).value();
+  std::vector<float> ones_ = std::vector<float>(512, 1.0f);
+  ModelConfig config_;
+  WeightStore weights_{"blocks"};
+};
+
+std::vector<int32_t> SomeIds(int count) {
+  std::vector<int32_t> ids;
+  for (int i = 0; i < count; ++i) ids.push_back((i * 37 + i * i) % 64);
+  return ids;
+}
+
+}  // namespace
+
+TEST_CASE("a stage of blocks holds the bytes that were counted for it", "[memory][groups]") {
+  const auto [query, value, gate, up, embedding] =
+      GENERATE(table<DType, DType, DType, DType, DType>(
+          {{DType::kQ4_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4_1, DType::kQ8_0},
+           {DType::kQ4_K, DType::kQ6_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K},
+           {DType::kQ2_K, DType::kQ3_K, DType::kQ3_K, DType::kBF16, DType::kBF16},
+           {DType::kF16, DType::kIQ4_NL, DType::kF32, DType::kBF16, DType::kQ5_0}}));
+  const LayerRange layers = GENERATE(LayerRange{0, 2}, LayerRange{0, 1}, LayerRange{1, 2});
+  CAPTURE(InfoOf(query).name, InfoOf(value).name, layers.ToString());
+  const BlockModel model(query, value, gate, up, embedding);
+  const auto device = MakeDevice("cpu", 1).value();
+  const StageOptions options{
+      .layers = layers, .precision = Precision::kAuto, .limits = TestLimits(64)};
+  const auto stage =
+      Transformer::Load(model.config(), model.weights(), device->ops(), options, nullptr).value();
+  const ModelMemory memory = MemoryOf(model.config(), model.weights(), Precision::kAuto);
+  const int64_t counted = StageWeightBytes(memory, layers);
+  const int64_t held = stage->memory().weight_bytes;
+  const int64_t allocations = 6 * layers.count() + 3;
+  CHECK(counted >= held);
+  CHECK(counted - held < kMemoryGranuleBytes * allocations);
+  CHECK(PageBytes(memory, layers, kPageTokens) == stage->memory().page_bytes);
+}
+
+TEST_CASE("logits of a model of blocks stray from its f32 mode as bf16's do", "[groups]") {
+  const BlockModel model(DType::kQ4_0, DType::kQ5_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0);
+  const auto device = MakeDevice("cpu", 2).value();
+  const auto logits = [&](Precision precision) {
+    Chain chain(model.config(), model.weights(), device->ops(), precision);
+    return LogitsOf(chain, SomeIds(40));
+  };
+  const std::vector<float> exact = logits(Precision::kF32);
+  const Error bf16_error = ErrorOf(logits(Precision::kBf16), exact);
+  const Error error = ErrorOf(logits(Precision::kAuto), exact);
+  CAPTURE(bf16_error.max, bf16_error.mean, error.max, error.mean);
+  // Activations are rounded in both; the weights in one alone.
+  CHECK(error.mean <= bf16_error.mean);
+  CHECK(error.max <= 1.5 * bf16_error.max);
+  CHECK(error.max > 0);
+}
+
+TEST_CASE("logits of a model of blocks have the same bits in any chunks and stages",
+          "[groups][invariance]") {
+  const BlockModel model(DType::kQ4_0, DType::kQ5_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0);
+  const auto device = MakeDevice("cpu", 3).value();
+  Chain chain(model.config(), model.weights(), device->ops(), Precision::kAuto);
+  Chain stages(model.config(), model.weights(), device->ops(), Precision::kAuto, {1});
+  const std::vector<int32_t> ids = SomeIds(75);
+  const std::vector<float> alone = LogitsOf(chain, ids);
+  for (const int chunk : {1, 3, 7, 16, 0}) {
+    CAPTURE(chunk);
+    CHECK(LogitsOf(chain, ids, chunk) == alone);
+    CHECK(LogitsOf(stages, ids, chunk) == alone);
+  }
+}
+
+TEST_CASE("without blocks, auto is bf16", "[groups]") {
+  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama")).value();
+  const auto device = MakeDevice("cpu", 2).value();
+  Chain bf16_chain(*checkpoint, device->ops(), Precision::kBf16);
+  Chain auto_chain(*checkpoint, device->ops(), Precision::kAuto);
+  CHECK(LogitsOf(auto_chain, SomeIds(20)) == LogitsOf(bf16_chain, SomeIds(20)));
+  const ModelMemory memory =
+      MemoryOf(checkpoint->config(), checkpoint->weights(), Precision::kAuto);
+  CHECK(StageWeightBytes(memory, {0, 4}) ==
+        StageWeightBytes(MemoryOf(checkpoint->config(), Precision::kBf16), {0, 4}));
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,381 @@
+// Block types held as they are: values and products against the reference dequantisation and f64.
+#include <cmath>
+#include <map>
+#include <vector>
+
+#include "catch2/catch_test_macros.hpp"
+#include "catch2/generators/catch_generators.hpp"
+#include "catch2/generators/catch_generators_range.hpp"
+#include "engine/cpu/matmul.h"
+#include "engine/model/gguf.h"
+#include "engine/model/read_rows.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/stage_memory.h"
+#include "tests/engine/cpu_support.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
+constexpr int64_t kOutputs = 64;
+constexpr int64_t kInputs = 512;
+
+/// The block tensors of the golden file by type, with the reference's values.
+struct Blocks {
+  std::unique_ptr<Gguf> gguf = Gguf::Open(Golden("gguf/blocks.gguf")).value();
+  SafetensorsFile reference = OpenSafetensors(Golden("gguf/blocks.safetensors")).value();
+
+  WeightStore::Entry Entry(DType dtype) const {
+    for (const Gguf::TensorInfo& info : gguf->tensors()) {
+      if (info.tensor.dtype == dtype) return {.tensor = info.tensor, .file = "blocks.gguf"};
+    }
+    FAIL("no blocks of " << InfoOf(dtype).name);
+    return {};
+  }
+  /// [64][512]
+  std::vector<float> Values(DType dtype) const {
+    for (const Gguf::TensorInfo& info : gguf->tensors()) {
+      if (info.tensor.dtype != dtype) continue;
+      for (const SafetensorsFile::NamedTensor& named : reference.tensors) {
+        if (named.name != info.name) continue;
+        std::vector<float> values(static_cast<size_t>(kOutputs * kInputs));
+        std::memcpy(values.data(), named.tensor.data, values.size() * sizeof(float));
+        return values;
+      }
+    }
+    FAIL("no values of " << InfoOf(dtype).name);
+    return {};
+  }
+};
+
+const Blocks& TheBlocks() {
+  static const Blocks blocks;
+  return blocks;
+}
+
+std::vector<DType> BlockTypes() {
+  return {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,  DType::kQ2_K,
+          DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
+}
+
+std::vector<float> RowsOf(const PackedMatrix& packed) {
+  std::vector<float> rows(static_cast<size_t>(packed.outputs() * packed.inputs()));
+  for (int64_t n = 0; n < packed.outputs(); ++n) {
+    packed.ReadRow(n, rows.data() + n * packed.inputs());
+  }
+  return rows;
+}
+
+/// Some rows of a tensor as a tensor of its own.
+WeightStore::Entry FirstRows(WeightStore::Entry entry, int64_t rows) {
+  entry.tensor.shape = Shape({rows, entry.tensor.shape[1]});
+  return entry;
+}
+
+/// y = x W^T in f64, and how far f32 may stray.
+///
+/// The kernel computes, for each group of inputs, a chain of 32 exact products at most (32
+/// roundings of the chain), multiplies it by the scale and adds it to the sum (1), adds minimum
+/// times the sum of the group's activations (1, and 5 of that sum), over inputs / 16 groups. A
+/// rounding costs one unit of what has been added up so far in magnitude: |scale * value * x| and
+/// |minimum * x| over all inputs, whatever cancels between the two.
+struct Expected {
+  std::vector<double> value;
+  std::vector<double> bound;
+};
+
+/// `magnitudes` [outputs][inputs]: |scale * value| + |minimum| of each weight.
+Expected Expect(const std::vector<float>& w, const std::vector<float>& magnitudes,
+                const std::vector<float>& x, const std::vector<float>& bias, int64_t inputs) {
+  const int64_t outputs = static_cast<int64_t>(w.size()) / inputs;
+  const int64_t rows = static_cast<int64_t>(x.size()) / inputs;
+  const double roundings = 32 + 5 + 2 * static_cast<double>(inputs) / 16 + 2;
+  Expected expected;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t n = 0; n < outputs; ++n) {
+      double sum = bias[static_cast<size_t>(n)];
+      double magnitude = std::fabs(sum);
+      for (int64_t k = 0; k < inputs; ++k) {
+        const double activation = x[static_cast<size_t>(r * inputs + k)];
+        sum += double{w[static_cast<size_t>(n * inputs + k)]} * activation;
+        magnitude +=
+            double{magnitudes[static_cast<size_t>(n * inputs + k)]} * std::fabs(activation);
+      }
+      expected.value.push_back(sum);
+      expected.bound.push_back(roundings * kF32Unit * magnitude + 1e-37);
+    }
+  }
+  return expected;
+}
+
+/// |scale * value| + |minimum| of all weights of a stored tensor.
+std::vector<float> MagnitudesOf(const WeightStore::Entry& entry) {
+  const DType dtype = entry.tensor.dtype;
+  const DTypeInfo& info = InfoOf(dtype);
+  const GroupFormat& format = GroupFormatOf(dtype);
+  std::vector<float> magnitudes;
+  const uint8_t* block = static_cast<const uint8_t*>(entry.tensor.data);
+  for (int64_t i = 0; i < entry.tensor.shape.elements(); i += info.block_elements) {
+    BlockNumbers numbers;
+    DecodeBlock(dtype, block, numbers);
+    block += info.block_bytes;
+    for (int k = 0; k < info.block_elements; ++k) {
+      const int group = k / format.group_inputs;
+      float magnitude = std::fabs(numbers.ScaleOf(format, group) *
+                                  static_cast<float>(format.ValueOf(numbers.codes[k])));
+      if (format.has_minimum) magnitude += std::fabs(numbers.MinimumOf(format, group));
+      magnitudes.push_back(magnitude);
+    }
+  }
+  return magnitudes;
+}
+
+double WorstShare(const std::vector<float>& y, const Expected& expected) {
+  double worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double share = std::fabs(double{y[i]} - expected.value[i]) / expected.bound[i];
+    if (!(share <= worst)) worst = share;  // a NaN stays
+  }
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("blocks in memory have the bits of the reference's values", "[groups]") {
+  const DType dtype = GENERATE(from_range(BlockTypes()));
+  CAPTURE(InfoOf(dtype).name);
+  ThreadPool pool(2);
+  const PackedMatrix packed =
+      PackedMatrix::PackStored(pool, kInputs, {TheBlocks().Entry(dtype)}).value();
+  CHECK(SameBits(RowsOf(packed), TheBlocks().Values(dtype)));
+  const int64_t counted = StoredMatrixBytes({{dtype, kOutputs}}, kInputs);
+  CHECK(packed.bytes() <= counted);
+  CHECK(packed.bytes() > counted - kMemoryGranuleBytes);
+}
+
+TEST_CASE("blocks in memory take little more than in the file", "[groups]") {
+  const std::map<DType, double> bits = {
+      {DType::kQ4_0, 4.5},   {DType::kQ4_1, 5},     {DType::kQ5_0, 5.5},   {DType::kQ5_1, 6},
+      {DType::kQ8_0, 8.5},   {DType::kQ4_K, 4.625}, {DType::kQ5_K, 5.625}, {DType::kQ6_K, 6.5625},
+      {DType::kIQ4_NL, 4.5}, {DType::kQ2_K, 5.125}, {DType::kQ3_K, 4.5625}};
+  for (const auto& [dtype, expected] : bits) {
+    CAPTURE(InfoOf(dtype).name);
+    CHECK(8.0 * static_cast<double>(StoredPanelBytes(dtype, 1024)) / (64 * 1024) == expected);
+  }
+}
+
+TEST_CASE("rows that a file interleaves are put back when blocks are packed", "[groups]") {
+  ThreadPool pool(2);
+  WeightStore::Entry entry = TheBlocks().Entry(DType::kQ4_K);
+  entry.interleaved_heads = 4;  // of 16 rows
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kInputs, {entry}).value();
+  const std::vector<float> stored = TheBlocks().Values(DType::kQ4_K);
+  std::vector<float> row(kInputs);
+  for (int64_t head = 0; head < 4; ++head) {
+    for (int64_t r = 0; r < 2; ++r) {
+      for (int64_t j = 0; j < 8; ++j) {
+        packed.ReadRow(16 * head + 8 * r + j, row.data());
+        const auto from = stored.begin() + (16 * head + 2 * j + r) * kInputs;
+        REQUIRE(SameBits(row, std::vector<float>(from, from + kInputs)));
+      }
+    }
+  }
+}
+
+TEST_CASE("a product with blocks is that of their values, within the roundings of its sums",
+          "[groups]") {
+  const DType dtype = GENERATE(from_range(BlockTypes()));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(InfoOf(dtype).name, NameOf(set));
+  constexpr int64_t kRows = 33;
+  ThreadPool pool(2);
+  const WeightStore::Entry entry = TheBlocks().Entry(dtype);
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kInputs, {entry}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(450, kInputs).value();
+  std::vector<bf16> x = RandomBf16(5, kRows * kInputs);
+  // Like real activations: a few channels a thousand times as large, and a group of nothing.
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (const int64_t k : {7, 130, 131, 300}) {
+      bf16& value = x[static_cast<size_t>(r * kInputs + k)];
+      value = ToBf16(1000 * ToFloat(value));
+    }
+    std::fill_n(x.begin() + r * kInputs + 32, 32, bf16{});
+  }
+  const std::vector<float> bias = RandomFloats(6, kOutputs);
+  const Expected expected =
+      Expect(TheBlocks().Values(dtype), MagnitudesOf(entry), Widen(x), bias, kInputs);
+  std::vector<float> all(static_cast<size_t>(kRows * kOutputs));
+  MatMul({&pool, set}, View(all, {kRows, kOutputs}), View(x, {kRows, kInputs}), packed, bias.data(),
+         scratch);
+  CHECK(WorstShare(all, expected) <= 1);
+
+  SECTION("in the same bits for any number of rows, threads and instruction set") {
+    for (const InstructionSet other : InstructionSets()) {
+      for (const int threads : {1, 2, 5}) {
+        ThreadPool crowd(threads);
+        for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 33}) {
+          CAPTURE(rows, threads, NameOf(other));
+          const int64_t first = kRows - rows;
+          std::vector<bf16> some(x.begin() + first * kInputs, x.end());
+          std::vector<float> y(static_cast<size_t>(rows * kOutputs));
+          MatMul({&crowd, other}, View(y, {rows, kOutputs}), View(some, {rows, kInputs}), packed,
+                 bias.data(), scratch);
+          REQUIRE(SameBits(y, std::vector<float>(all.begin() + first * kOutputs, all.end())));
+        }
+      }
+    }
+  }
+  SECTION("also in batches beyond one block of rows") {
+    constexpr int64_t kMany = 450;
+    std::vector<bf16> many;
+    for (int64_t r = 0; r < kMany; ++r) {
+      const auto from = x.begin() + r % kRows * kInputs;
+      many.insert(many.end(), from, from + kInputs);
+    }
+    std::vector<float> y(static_cast<size_t>(kMany * kOutputs));
+    MatMul({&pool, set}, View(y, {kMany, kOutputs}), View(many, {kMany, kInputs}), packed,
+           bias.data(), scratch);
+    int wrong = 0;
+    for (int64_t r = 0; r < kMany; ++r) {
+      wrong += std::memcmp(y.data() + r * kOutputs, all.data() + r % kRows * kOutputs,
+                           kOutputs * sizeof(float)) != 0;
+    }
+    CHECK(wrong == 0);
+  }
+  SECTION("added to what was there, and rounded once") {
+    std::vector<bf16> sum(all.size(), ToBf16(2.5f));
+    MatMulAdd({&pool, set}, View(sum, {kRows, kOutputs}), View(x, {kRows, kInputs}), packed,
+              bias.data(), scratch);
+    int wrong = 0;
+    for (size_t i = 0; i < sum.size(); ++i) wrong += sum[i].bits != ToBf16(all[i] + 2.5f).bits;
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("parts of several types stand below each other, each in its own form", "[groups]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  const Blocks& blocks = TheBlocks();
+  ThreadPool pool(2);
+  // q and k of one type share panels; v has another, and a plain part is bf16.
+  const std::vector<WeightStore::Entry> parts = {
+      FirstRows(blocks.Entry(DType::kQ4_K), 50), FirstRows(blocks.Entry(DType::kQ4_K), 20),
+      FirstRows(blocks.Entry(DType::kQ6_K), 33), FirstRows(blocks.Entry(DType::kQ2_K), 5),
+      FirstRows(blocks.Entry(DType::kBF16), 3)};
+  const std::vector<StoredRows> counts = {{DType::kQ4_K, 50},
+                                          {DType::kQ4_K, 20},
+                                          {DType::kQ6_K, 33},
+                                          {DType::kQ2_K, 5},
+                                          {DType::kBF16, 3}};
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kInputs, parts).value();
+  CHECK(packed.outputs() == 111);
+  CHECK(packed.panels() == 2 + 1 + 1 + 1);
+  CHECK(packed.bytes() == StoredMatrixBytes(counts, kInputs));
+  std::vector<float> values;
+  for (const StoredRows& part : counts) {
+    const std::vector<float> all = blocks.Values(part.dtype);
+    values.insert(values.end(), all.begin(), all.begin() + part.rows * kInputs);
+  }
+  CHECK(SameBits(RowsOf(packed), values));
+
+  // Each output is that of its part alone.
+  constexpr int64_t kRows = 7;
+  const MatMulScratch scratch = MatMulScratch::Allocate(kRows, kInputs).value();
+  std::vector<bf16> x = RandomBf16(8, kRows * kInputs);
+  const std::vector<float> bias = RandomFloats(6, packed.outputs());
+  std::vector<float> y(static_cast<size_t>(kRows * packed.outputs()));
+  MatMul({&pool, set}, View(y, {kRows, packed.outputs()}), View(x, {kRows, kInputs}), packed,
+         bias.data(), scratch);
+  int64_t first = 0;
+  for (const WeightStore::Entry& part : parts) {
+    const int64_t outputs = part.tensor.shape[0];
+    std::vector<float> alone(static_cast<size_t>(kRows * outputs));
+    MatMul({&pool, set}, View(alone, {kRows, outputs}), View(x, {kRows, kInputs}),
+           PackedMatrix::PackStored(pool, kInputs, {part}).value(), bias.data() + first, scratch);
+    for (int64_t r = 0; r < kRows; ++r) {
+      CHECK(std::memcmp(alone.data() + r * outputs, y.data() + r * packed.outputs() + first,
+                        static_cast<size_t>(outputs) * sizeof(float)) == 0);
+    }
+    first += outputs;
+  }
+}
+
+TEST_CASE("gate and up projections in blocks meet in one panel", "[groups]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  const auto [gate_type, up_type] = GENERATE(table<DType, DType>({{DType::kQ4_1, DType::kQ4_1},
+                                                                  {DType::kQ6_K, DType::kQ6_K},
+                                                                  {DType::kQ4_K, DType::kQ6_K},
+                                                                  {DType::kIQ4_NL, DType::kQ2_K},
+                                                                  {DType::kQ8_0, DType::kBF16}}));
+  CAPTURE(InfoOf(gate_type).name, InfoOf(up_type).name, NameOf(set));
+  constexpr int64_t kRows = 9;
+  constexpr int64_t kFfn = 45;
+  ThreadPool pool(2);
+  const CpuContext cpu = {&pool, set};
+  const WeightStore::Entry gate = FirstRows(TheBlocks().Entry(gate_type), kFfn);
+  const WeightStore::Entry up = FirstRows(TheBlocks().Entry(up_type), kFfn);
+  const PackedMatrix both = PackedMatrix::PackGatedStored(pool, kInputs, gate, up).value();
+  CHECK(both.bytes() <= StoredGatedBytes(kFfn, kInputs, gate_type, up_type));
+  CHECK(both.bytes() > StoredGatedBytes(kFfn, kInputs, gate_type, up_type) - kMemoryGranuleBytes);
+  const MatMulScratch scratch = MatMulScratch::Allocate(kRows, kInputs).value();
+  std::vector<bf16> x;
+  for (const float value : RandomFloats(3, kRows * kInputs)) x.push_back(ToBf16(value / 16));
+  const std::vector<float> bias = RandomFloats(4, 2 * kFfn);
+  std::vector<float> g(kRows * kFfn), u(g), y(g);
+  const auto product = [&](const WeightStore::Entry& entry, const float* b,
+                           std::vector<float>& out) {
+    // Beside a plain type, blocks are held in bf16 too.
+    const PackedMatrix packed =
+        up_type == DType::kBF16
+            ? PackedMatrix::Pack(pool, PackedMatrix::Format::kBf16, kFfn, kInputs,
+                                 [&entry](int64_t first, int64_t count, float* rows) {
+                                   ReadRows(entry, first, count, rows);
+                                   return absl::OkStatus();
+                                 })
+                  .value()
+            : PackedMatrix::PackStored(pool, kInputs, {entry}).value();
+    MatMul(cpu, View(out, {kRows, kFfn}), View(x, {kRows, kInputs}), packed, b, scratch);
+    const std::vector<float> magnitudes =
+        IsBlockType(entry.tensor.dtype) ? MagnitudesOf(entry) : RowsOf(packed);
+    return Expect(RowsOf(packed), magnitudes, Widen(x), std::vector<float>(b, b + kFfn), kInputs);
+  };
+  const Expected gates = product(gate, bias.data(), g);
+  const Expected ups = product(up, bias.data() + kFfn, u);
+  MatMulGated(cpu, View(y, {kRows, kFfn}), View(x, {kRows, kInputs}), both, bias.data(),
+              Activation::kSilu, scratch);
+  const bool own_form = gate_type == up_type || up_type == DType::kBF16;
+  double worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double silu = double{g[i]} / (1 + std::exp(-double{g[i]}));
+    const double expected = silu * double{u[i]};
+    // exp is good to 2 ulps (4 units); sum, quotient and product round once each.
+    double allowed = 7 * kF32Unit * std::fabs(expected) + 1e-30;
+    // Another form sums in groups of 16: both stray by their bounds. SiLU's slope is below 1.1.
+    if (!own_form) {
+      allowed += 2 * 1.1 * gates.bound[i] * (std::fabs(double{u[i]}) + ups.bound[i]) +
+                 2 * ups.bound[i] * std::fabs(silu);
+    }
+    worst = std::max(worst, std::fabs(double{y[i]} - expected) / allowed);
+  }
+  CHECK(worst <= 1);
+}
+
+TEST_CASE("a NaN in a row of activations leaves the other rows alone", "[groups]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  ThreadPool pool(1);
+  const PackedMatrix packed =
+      PackedMatrix::PackStored(pool, kInputs, {TheBlocks().Entry(DType::kQ4_1)}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(3, kInputs).value();
+  std::vector<bf16> x = RandomBf16(5, 3 * kInputs);
+  std::vector<float> clean(3 * kOutputs), y(clean);
+  MatMul({&pool, set}, View(clean, {3, kOutputs}), View(x, {3, kInputs}), packed, nullptr, scratch);
+  x[kInputs + 99] = ToBf16(NAN);
+  MatMul({&pool, set}, View(y, {3, kOutputs}), View(x, {3, kInputs}), packed, nullptr, scratch);
+  for (size_t n = 0; n < kOutputs; ++n) {
+    CHECK(std::isnan(y[kOutputs + n]));
+    CHECK(y[n] == clean[n]);
+    CHECK(y[2 * kOutputs + n] == clean[2 * kOutputs + n]);
+  }
+}
+
+}  // namespace neurogrid
