@@ -72,7 +72,7 @@ class User:
         self.cache = home / "hf/hub"
         self.environment = {"PATH": os.environ["PATH"], "HOME": str(home), "HF_HOME": str(home / "hf"), "HF_ENDPOINT": hub.endpoint,
                             "SSL_CERT_FILE": str(hub.certificate), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-                            "NEUROGRID_HUB_RETRY_MS": "40"}
+                            "NEUROGRID_HUB_RETRY_MS": "10"}
 
     def start(self, *arguments, program=COORDINATOR, **environment):
         return subprocess.Popen([str(program), *map(str, arguments)], env=self.environment | environment,
