@@ -38,14 +38,14 @@ bool HasWeights(const fs::path& folder) {
          (IsFile(folder / "model.safetensors") || IsFile(folder / "model.safetensors.index.json"));
 }
 
-int64_t BytesOfSafetensors(const fs::path& folder) {
+/// Of model.safetensors, else of the shards that are here; other files of tensors are none of it.
+int64_t BytesOfWeights(const fs::path& folder) {
+  if (IsFile(folder / "model.safetensors")) return BytesOf(folder / "model.safetensors");
+  const absl::StatusOr<std::vector<std::string>> shards =
+      ShardsOfIndex((folder / "model.safetensors.index.json").string());
   int64_t bytes = 0;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-    const std::string name = entry.path().filename().string();
-    if (entry.path().extension() == ".safetensors" && name.rfind("consolidated", 0) != 0) {
-      bytes += BytesOf(entry.path());
-    }
+  if (shards.ok()) {
+    for (const std::string& shard : *shards) bytes += BytesOf(folder / shard);
   }
   return bytes;
 }
@@ -68,7 +68,7 @@ class Search {
     if (HasWeights(folder)) {
       found_.push_back({.path = folder.string(),
                         .name = prefix.empty() ? "." : prefix.substr(0, prefix.size() - 1),
-                        .bytes = BytesOfSafetensors(folder),
+                        .bytes = BytesOfWeights(folder),
                         .missing = MissingFromFolder(folder.string())});
       depth = 0;  // What lies below belongs to it.
     }

@@ -68,6 +68,7 @@ TEST_CASE("the one model of a folder is found, two levels deep, and named", "[mo
 TEST_CASE("several models of a folder are listed with their sizes", "[model]") {
   const TemporaryFolder home;
   WriteModel(home, "b", 2'000'000);
+  home.Write("b/consolidated.safetensors", std::string(999'999, 'x'));
   home.Write("a-00001-of-00002.gguf", std::string(1000, 'x'));
   home.Write("a-00002-of-00002.gguf", std::string(500, 'x'));
   home.Write("c/config.json", "{}");
@@ -77,7 +78,7 @@ TEST_CASE("several models of a folder are listed with their sizes", "[model]") {
   CHECK(Refusal(home.path()) ==
         absl::StrCat("3 models are in ", home.path(), "; name one of them:\n  ", home.path(),
                      "/a-00001-of-00002.gguf  1.5 kB\n  ", home.path(), "/b  2.0 MB\n  ",
-                     home.path(), "/c  0 B, two is missing"));
+                     home.path(), "/c  1 B, two is missing"));
   CHECK(FindModel(home.path() + "/a-00001-of-00002.gguf", "").ok());
 }
 
