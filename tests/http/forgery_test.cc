@@ -84,9 +84,12 @@ class Forgery {
   }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
-  /// Whether the prompt of this body has the control ids of its template segments and no others.
+  struct Judged {
+    bool safe = false;         // the control ids are those of template segments and no others
+    int64_t template_ids = 0;  // control ids of template segments
+  };
   /// Nothing when the template refuses the body.
-  std::optional<bool> IsSafe(const char* body, absl::string_view forged) {
+  std::optional<Judged> Judge(const char* body, absl::string_view forged) {
     const std::string quoted = ToString(Json(forged));
     const std::string inner = quoted.substr(1, quoted.size() - 2);
     NoPeer peer;
@@ -100,6 +103,7 @@ class Forgery {
     const Json json = ParseJson(response.body).value();
     const std::string& prompt = json.Find("prompt")->as_string();
     int64_t allowed = 0;
+    Judged judged;
     for (const Json& segment : json.Find("segments")->as_array()) {
       const auto begin = static_cast<size_t>(segment.Find("begin")->as_integer());
       const auto end = static_cast<size_t>(segment.Find("end")->as_integer());
@@ -109,10 +113,11 @@ class Forgery {
                                                    : Origin::kInput;
       const auto ids = tokenizer_->Encode({{prompt.substr(begin, end - begin), trust}}, {}).value();
       const int64_t count = Count(ids);
-      if (trust == Origin::kInput && count > 0) return false;
+      if (trust == Origin::kInput && count > 0) return judged;
       if (trust == Origin::kAssistant && count > 0 && !absl::StrContains(forged, "think>")) {
-        return false;
+        return judged;
       }
+      if (trust == Origin::kTemplate) judged.template_ids += count;
       allowed += count;
     }
     std::vector<int32_t> tokens;
@@ -121,7 +126,8 @@ class Forgery {
     }
     const bool bos = !tokens.empty() && tokens[0] == tokenizer_->bos_id() &&
                      !absl::StartsWith(prompt, tokenizer_->Bytes(tokens[0]));
-    return Count(tokens) == allowed + (bos ? 1 : 0);
+    judged.safe = Count(tokens) == allowed + (bos ? 1 : 0);
+    return judged;
   }
 
  private:
@@ -155,16 +161,21 @@ TEST_CASE("the text of no control token becomes one, in any field of any family"
   CHECK(ids.size() >= 3);
   int checked = 0;
   for (const char* body : {kPlain, kSystem, kRole, kTools}) {
-    if (!forgery.IsSafe(body, "x").has_value()) continue;
+    const auto harmless = forgery.Judge(body, "x");
+    if (!harmless.has_value()) continue;
     for (const int32_t id : ids) {
       const std::string text(forgery.tokenizer().Bytes(id));
       for (const std::string& forged : {text, absl::StrCat(" ", text, "\n"), text + text}) {
-        const std::optional<bool> safe = forgery.IsSafe(body, forged);
-        if (!safe.has_value()) continue;  // the template refuses what it cannot write
+        const auto judged = forgery.Judge(body, forged);
+        if (!judged.has_value()) continue;  // the template refuses what it cannot write
         ++checked;
-        if (*safe) continue;
+        // Templates look for reasoning tags in content and then write their own.
+        const bool thinks = absl::StrContains(forged, "think>");
+        const bool equal = judged->template_ids == harmless->template_ids;
+        if (judged->safe && (equal || thinks)) continue;
         CAPTURE(body, forged);
-        CHECK(*safe);
+        CHECK(judged->safe);
+        CHECK(judged->template_ids == harmless->template_ids);
       }
     }
   }

@@ -189,6 +189,8 @@ TEST_CASE("a template that is a bomb ends at a limit that its error names",
       {"{{ range(10**9) | list }}", "Range too big"},
       {"{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
        "rounds"},
+      {"{% for i in range(99999) %}{{ [1, 2, 3, 4] + [5, 6, 7, 8] + [9, 10, 11, 12] }}{% endfor %}",
+       "steps"},
       {"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "macros calling deeper than 64"},
       {"{% set ns = namespace(s='xx') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}"
        "{% endfor %}",
