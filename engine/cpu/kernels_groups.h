@@ -2,9 +2,10 @@
 //
 // The integers have at most eight significant bits, so they are bf16 numbers, and the dot product
 // instruction takes them beside the activations as these are: each group of inputs is one chain of
-// exact products summed in f32, and its scale enters once,
+// exact products summed in f32, and its scale enters once. For each block of 512 inputs,
 //
-//   sum = fma(scale, chain, sum), then fma(minimum, sum of the group's activations, sum),
+//   sum = fma(minimum, sum of the group's activations, sum)  for every group, then
+//   sum = fma(scale, chain, sum)                             for every group,
 //
 // in the order of the groups. A tile of few rows turns codes into bf16 in registers as it streams
 // the panel; with more rows, codes become bf16 once and wait in L2. The bits are the same.
@@ -19,7 +20,13 @@ namespace {
 constexpr int kGroupBlockInputs = 512;  // 64 KiB of bf16 pairs
 constexpr int kGroupBlockGroups = kGroupBlockInputs / 16;
 constexpr int kInRegisterTileRows = 4;  // beside the sums there is room for tables
-constexpr int kInRegisterRowsMax = 8;
+
+/// Rows up to which codes are looked up for each tile anew: dearer ones pay off sooner once
+/// widened.
+constexpr int InRegisterRowsMax(int code_bits) {
+  if (!Simd::kLooksUpInRegisters) return 0;
+  return code_bits == 4 ? 24 : code_bits == 8 ? 4 : 12;
+}
 
 /// Where a run of groups has its codes, scales and minimums.
 struct GroupRun {
@@ -36,6 +43,8 @@ struct GroupRun {
 template <int kBits>
 struct PackedQuad {
   static constexpr int64_t kBytes = 64 * kBits;
+  template <int kRows>
+  static constexpr int kColumns = 4;
   using Table = Simd::CodeTable;
   static auto Bits(const uint8_t* quad, int step, int column, const Table& table) {
     if constexpr (kBits == 8) {
@@ -58,6 +67,9 @@ struct PackedQuad {
 /// The same after codes have become bf16.
 struct WideQuad {
   static constexpr int64_t kBytes = 1024;
+  // Chains and sums side by side in registers.
+  template <int kRows>
+  static constexpr int kColumns = Simd::kLooksUpInRegisters ? 2 : 1;
   using Table = Simd::CodeTable;
   static Simd::Pairs Load(const uint8_t* quad, int step, int column, const Table&) {
     return Simd::LoadPairs(quad + 256 * step + 64 * column);
@@ -67,14 +79,20 @@ struct WideQuad {
 /// sums [kRows][64] += the groups of a run.
 template <class Quad, int kRows>
 void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t* x,
-               int64_t x_stride, const float* x_sums, int64_t x_sums_stride, float* sums) {
-  constexpr int kColumns = Simd::kTileColumns<kRows>;
+               int64_t x_stride, float* sums) {
+  constexpr int kColumns = Quad::template kColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
+    Simd::Float sum[kRows][kColumns];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
+    }
     const uint8_t* a = x;
-    int group = 0;
+    const float* scales = run.scales + 16 * first;
     for (int unit = 0; unit < run.units; ++unit) {
       const uint8_t* quad = run.codes + unit * run.unit_stride;
-      for (int i = 0; i < run.groups_per_unit; ++i, ++group) {
+      for (int i = 0; i < run.groups_per_unit; ++i, scales += 64) {
         Simd::Float chain[kRows][kColumns];
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -99,22 +117,50 @@ void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t*
             }
           }
         }
-        const int64_t place = 64 * group + 16 * first;
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          float* out = sums + 64 * r + 16 * first;
 #pragma GCC unroll 4
-          for (int c = 0; c < kColumns; ++c) {
-            Simd::Float sum = Simd::Load(out + 16 * c);
-            sum = Simd::Fma(Simd::Load(run.scales + place + 16 * c), chain[r][c], sum);
-            if (run.minimums != nullptr) {
-              sum = Simd::Fma(Simd::Load(run.minimums + place + 16 * c),
-                              Simd::Set(x_sums[r * x_sums_stride + group]), sum);
-            }
-            Simd::Store(out + 16 * c, sum);
-          }
+        for (int c = 0; c < kColumns; ++c) {
+          const Simd::Float scale = Simd::Load(scales + 16 * c);
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) sum[r][c] = Simd::Fma(scale, chain[r][c], sum[r][c]);
         }
       }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
+    }
+  }
+}
+
+/// sums [kRows][64] += minimum times the sum of the activations, for every group of a run.
+template <int kRows>
+void AddMinimums(const GroupRun& run, const float* x_sums, int64_t x_sums_stride, float* sums) {
+  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  const int groups = run.units * run.groups_per_unit;
+  for (int first = 0; first < 4; first += kColumns) {
+    Simd::Float sum[kRows][kColumns];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
+    }
+    for (int group = 0; group < groups; ++group) {
+      const float* minimums = run.minimums + 64 * group + 16 * first;
+      Simd::Float minimum[kColumns];
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) minimum[c] = Simd::Load(minimums + 16 * c);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const Simd::Float x_sum = Simd::Broadcast(x_sums + r * x_sums_stride + group);
+#pragma GCC unroll 4
+        for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Fma(minimum[c], x_sum, sum[r][c]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
     }
   }
 }
@@ -124,7 +170,8 @@ void AddGroupsOf(int rows, const GroupRun& run, const Simd::CodeTable& table, co
                  int64_t x_stride, const float* x_sums, int64_t x_sums_stride, float* sums) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      AddGroups<Quad, kRows>(run, table, x, x_stride, x_sums, x_sums_stride, sums);
+      if (run.minimums != nullptr) AddMinimums<kRows>(run, x_sums, x_sums_stride, sums);
+      AddGroups<Quad, kRows>(run, table, x, x_stride, sums);
     } else {
       AddGroupsOf<Quad, kRows - 1>(rows, run, table, x, x_stride, x_sums, x_sums_stride, sums);
     }
@@ -177,7 +224,7 @@ template <int kBits>
 void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, const uint8_t* unit,
               int64_t input, uint8_t* wide, float* sums) {
   const GroupFormat& format = *job.groups;
-  const bool in_registers = Simd::kLooksUpInRegisters && job.rows <= kInRegisterRowsMax;
+  const bool in_registers = job.rows <= InRegisterRowsMax(kBits);
   if (in_registers) {
     run.codes = unit + format.header_bytes();
     run.unit_stride = format.unit_bytes();
