@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <functional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -60,6 +61,17 @@ absl::StatusOr<std::string> ReadWord(const YamlNode& node, Place place, absl::st
     if (node.kind == YamlNode::Kind::kScalar && node.scalar == word) return word;
   }
   return Wrong(place, key, absl::StrCat("one of ", absl::StrJoin(words, ", ")));
+}
+
+absl::StatusOr<std::string> ReadDevice(const YamlNode& node, Place place, absl::string_view key) {
+  constexpr absl::string_view kCuda = "cuda:";
+  int ordinal = 0;
+  const std::string& word = node.scalar;
+  const bool gpu = absl::StartsWith(word, kCuda) &&
+                   absl::SimpleAtoi(word.substr(kCuda.size()), &ordinal) && ordinal >= 0;
+  const bool known = gpu || word == "auto" || word == "none" || word == "cpu";
+  if (node.kind == YamlNode::Kind::kScalar && known) return word;
+  return Wrong(place, key, "one of auto, none, cpu, cuda:N");
 }
 
 absl::StatusOr<std::vector<std::string>> ReadTexts(const YamlNode& node, Place place,
@@ -227,7 +239,11 @@ std::vector<Row> NetworkRows() {
 
 std::vector<Row> ServingRows() {
   return {
-      Word("device", "the coordinator's own stage", NG_FIELD(device), {"auto", "none", "cpu"}),
+      {{"device", "the coordinator's own stage (auto | none | cpu | cuda:N)"},
+       [](Config& c, const YamlNode& node, Place file) -> absl::Status {
+         NG_ASSIGN_OR_RETURN(c.device, ReadDevice(node, node.At(file), "device"));
+         return absl::OkStatus();
+       }},
       Integer("threads", "threads of the own stage; 0: one a core", NG_FIELD(threads), 0, 1024),
       Word("quantization", "how weights are held; auto: GGUF blocks as they are, all else bf16",
            NG_FIELD(quantization), {"auto", "f32", "bf16", "int8"}),

@@ -38,7 +38,8 @@ class Device {
   virtual DeviceReport Report() = 0;
 };
 
-/// `kind`: "cpu" or "auto". threads <= 0: one for each core this process may use.
+/// `kind`: "cpu", "cuda:N", or "auto": the first GPU of a build with CUDA, else the processor.
+/// threads <= 0: one for each core this process may use.
 absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads);
 
 }  // namespace neurogrid

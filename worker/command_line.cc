@@ -62,7 +62,7 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
       ->option_text("TOKEN");
   app.add_option("--name", flags.name, "this node's name in the cluster (the host's name)")
       ->option_text("NAME");
-  app.add_option("--device", flags.device, "auto or cpu")
+  app.add_option("--device", flags.device, "auto, cpu or cuda:N")
       ->check(CLI::IsMember({"auto", "cpu"}))
       ->option_text("DEVICE");
   app.add_option("--model", flags.model,

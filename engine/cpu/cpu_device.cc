@@ -1,10 +1,13 @@
 #include "engine/cpu/cpu_device.h"
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/host_memory.h"
 #include "engine/cpu/machine_speed.h"
+#include "engine/cuda/make_cuda_device.h"
 
 namespace neurogrid {
 
@@ -36,9 +39,18 @@ DeviceReport CpuDevice::Report() {
 }
 
 absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads) {
+  constexpr absl::string_view kCuda = "cuda:";
+  int ordinal = 0;
+  if (absl::StartsWith(kind, kCuda) && absl::SimpleAtoi(kind.substr(kCuda.size()), &ordinal)) {
+    return MakeCudaDevice(ordinal);
+  }
   if (kind != "cpu" && kind != "auto") {
     return absl::InvalidArgumentError(
-        absl::StrCat("device \"", kind, "\" is not known; known are auto and cpu"));
+        absl::StrCat("device \"", kind, "\" is not known; known are auto, cpu and cuda:N"));
+  }
+  if (kind == "auto") {
+    absl::StatusOr<std::unique_ptr<Device>> gpu = MakeCudaDevice(0);
+    if (gpu.ok()) return gpu;
   }
   constexpr int kThreadsMax = 1024;
   if (threads > kThreadsMax) {

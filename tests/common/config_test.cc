@@ -64,7 +64,8 @@ TEST_CASE("a wrong configuration names file, line, column, key and what is expec
   CHECK(Refusal("model: a\nmodle: b\n") == "F:2:1: unknown key modle");
   CHECK(Refusal("http_port: 99999\n") ==
         "F:1:12: http_port must be a whole number from 0 to 65535");
-  CHECK(Refusal("device: gpu\n") == "F:1:9: device must be one of auto, none, cpu");
+  CHECK(Refusal("device: gpu\n") == "F:1:9: device must be one of auto, none, cpu, cuda:N");
+  CHECK(Refusal("device: cuda:x\n") == "F:1:9: device must be one of auto, none, cpu, cuda:N");
   CHECK(Refusal("model: a\nmodel: b\n") == "F:2:1: the key \"model\" stands twice");
   CHECK(Refusal("workload: {profil: latency}\n") == "F:1:12: unknown key workload.profil");
   CHECK(Refusal("nodes: {a: {layer: [0, 1]}}\n") ==

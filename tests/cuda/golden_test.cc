@@ -1,10 +1,10 @@
-// Tiny checkpoints of every family on the emulated CUDA device, within the bounds that the CPU
+// Tiny checkpoints of every family on a CUDA device, within the bounds that the CPU
 // keeps to (models.md 7.1).
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
 
-#include "tests/cuda/emulated.h"
+#include "tests/cuda/cuda_support.h"
 #include "tests/engine/golden_support.h"
 
 namespace neurogrid {

@@ -9,7 +9,7 @@
 namespace neurogrid {
 
 TEST_CASE("a processor reports what it is and what it measured", "[device]") {
-  auto device = MakeDevice("auto", 0);
+  auto device = MakeDevice("cpu", 0);
   REQUIRE(device.ok());
   const DeviceReport report = (*device)->Report();
   CHECK(report.kind == "cpu");
@@ -25,7 +25,16 @@ TEST_CASE("a processor reports what it is and what it measured", "[device]") {
 
 TEST_CASE("a device that is not known is named", "[device]") {
   const auto device = MakeDevice("tpu", 0);
-  CHECK(device.status().message() == "device \"tpu\" is not known; known are auto and cpu");
+  CHECK(device.status().message() == "device \"tpu\" is not known; known are auto, cpu and cuda:N");
+}
+
+TEST_CASE("a GPU that is not there is named", "[device]") {
+  for (const std::string kind : {"cuda:77", "cuda:-1"}) {
+    const auto device = MakeDevice(kind, 0);
+    REQUIRE(!device.ok());
+    CHECK(device.status().message().find("device " + kind) == 0);
+  }
+  CHECK(MakeDevice("cuda:x", 0).status().code() == absl::StatusCode::kInvalidArgument);
 }
 
 TEST_CASE("memory is the machine's, less the limits of the control groups", "[device]") {

@@ -1,0 +1,13 @@
+// Builds without CUDA.
+#include "absl/strings/str_cat.h"
+#include "engine/cuda/make_cuda_device.h"
+
+namespace neurogrid {
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
+  return absl::UnimplementedError(absl::StrCat("device cuda:", ordinal,
+                                               " is asked for; this build has no CUDA "
+                                               "(configure with -DNG_CUDA=ON)"));
+}
+
+}  // namespace neurogrid

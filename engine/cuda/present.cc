@@ -1,0 +1,11 @@
+// Builds with CUDA.
+#include "engine/cuda/cuda_device.h"
+#include "engine/cuda/make_cuda_device.h"
+
+namespace neurogrid {
+
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
+  return CudaDevice::Open(ordinal);
+}
+
+}  // namespace neurogrid
