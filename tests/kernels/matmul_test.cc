@@ -179,8 +179,9 @@ TEST_CASE("every kernel gives the same bits", "[kernels]") {
   const Seeded seeded;
   const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
   // 4112 outputs: one chain; fewer: eight slices. 1352 inputs: more chunks than slices, unevenly.
+  // 400 outputs: more tiles than blocks.
   const auto [outputs, inputs] =
-      GENERATE(std::pair{40, 1352}, std::pair{4112, 136}, std::pair{24, 96});
+      GENERATE(std::pair{40, 1352}, std::pair{4112, 136}, std::pair{400, 520}, std::pair{24, 96});
   const Case c{format, outputs, inputs, 11, Epilogue::kAdd, true};
   const Product product(c, true);
   const std::vector<float> few = product.Run(0, 11, MatMulKernel::kFewRows);

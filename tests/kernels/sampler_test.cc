@@ -202,7 +202,11 @@ TEST_CASE("logprobs are those of the raw logits", "[kernels]") {
   };
   Request request{Plain(0), {}};
   request.row.top_logprobs = GENERATE(0, 5, 20);
-  request.edits = {{order[0], LogitEdit::kBan, 0, 0, 0}, {order[2], LogitEdit::kBias, 0, 0, 50}};
+  // Two edits of the id that is drawn: its logprob is that of before both.
+  request.row.repetition_penalty = 1.5f;
+  request.edits = {{order[0], LogitEdit::kBan, 0, 0, 0},
+                   {order[2], LogitEdit::kCount, 1, 1, 0},
+                   {order[2], LogitEdit::kBias, 0, 0, 50}};
   request.row.target = GENERATE(-1, 17);
   const SamplerResult result = SampleOne(logits, request);
   const int token = request.row.target >= 0 ? 17 : order[2];

@@ -6,8 +6,9 @@
 
 namespace simt {
 
-/// Order in which threads and blocks take turns, from here on. 0: ascending. A kernel whose result
-/// depends on the seed lacks a barrier.
+/// Order in which threads and blocks take turns, from here on. 0: ascending. Odd: any thread may be
+/// next. Even: a warp runs as far as it can before the next. A kernel whose result depends on the
+/// seed lacks a barrier.
 void SetSeed(uint64_t seed);
 
 /// The first failure since the last TakeFailure, or empty. Taking it clears the sticky error.

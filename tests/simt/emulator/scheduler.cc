@@ -114,7 +114,8 @@ struct WarpWait {
 struct Launch {
   LaunchShape shape;
   std::vector<Thread> threads;
-  std::vector<int> ready;
+  std::vector<std::vector<int>> ready;  // by rank: the first that is not empty has the next turn
+  std::vector<size_t> ranks;            // [warps]
   int waiting_in_block = 0;
   std::vector<WarpWait> warps;
   Arena dynamic;
@@ -167,9 +168,13 @@ void RunThread(Thread& thread, const std::function<void()>& body) {
   thread.wait = Wait::kDone;
 }
 
+size_t RankOf(const Launch& launch, int thread) {
+  return launch.ranks[static_cast<size_t>(thread / kWarpSize)];
+}
+
 void MakeReady(Thread& thread) {
   thread.wait = Wait::kReady;
-  running->ready.push_back(thread.number);
+  running->ready[RankOf(*running, thread.number)].push_back(thread.number);
 }
 
 void CombineWarp(int warp, Combine combine) {
@@ -184,6 +189,18 @@ void CombineWarp(int warp, Combine combine) {
   combine(in.data(), out.data());
 }
 
+/// Even seeds let a warp run as far as it can before the next one has a turn, in an order of their
+/// own; odd seeds mix the threads of all warps.
+void RankWarps(Launch& launch, size_t warps) {
+  launch.ranks.assign(warps, 0);
+  launch.ready.assign(warps, {});
+  if (seed == 0 || seed % 2 == 1) return;
+  std::iota(launch.ranks.begin(), launch.ranks.end(), size_t{0});
+  for (size_t i = 0; i < warps; ++i) {
+    std::swap(launch.ranks[i], launch.ranks[i + launch.Below(warps - i)]);
+  }
+}
+
 void StartBlock(Launch& launch, const std::function<void()>& body) {
   const Extent3 extent = launch.shape.block;
   const size_t count = size_t{extent.x} * extent.y * extent.z;
@@ -192,11 +209,11 @@ void StartBlock(Launch& launch, const std::function<void()>& body) {
   launch.threads = std::vector<Thread>(count);
   launch.waiting_in_block = 0;
   launch.warps.assign(count / kWarpSize, {});
-  launch.ready.resize(count);
-  std::iota(launch.ready.begin(), launch.ready.end(), 0);
+  RankWarps(launch, count / kWarpSize);
   for (size_t i = 0; i < count; ++i) {
     Thread& thread = launch.threads[i];
     thread.number = static_cast<int>(i);
+    launch.ready[RankOf(launch, thread.number)].push_back(thread.number);
     const auto n = static_cast<unsigned>(i);
     thread.index = {n % extent.x, n / extent.x % extent.y, n / (extent.x * extent.y)};
     const context::stack_context stack = Stacks().allocate();
@@ -220,15 +237,22 @@ void Resume(Launch& launch, Thread& thread) {
   thread.fiber = std::move(thread.fiber).resume();
 }
 
-void GiveTurn(Launch& launch, size_t choice) {
-  const auto number = static_cast<size_t>(launch.ready[choice]);
-  if (seed == 0) {
-    launch.ready.erase(launch.ready.begin() + static_cast<std::ptrdiff_t>(choice));
-  } else {
-    launch.ready[choice] = launch.ready.back();
-    launch.ready.pop_back();
+/// False when nobody is ready.
+bool GiveTurn(Launch& launch) {
+  for (std::vector<int>& ready : launch.ready) {
+    if (ready.empty()) continue;
+    const size_t choice = seed == 0 ? 0 : launch.Below(ready.size());
+    const auto number = static_cast<size_t>(ready[choice]);
+    if (seed == 0) {
+      ready.erase(ready.begin());
+    } else {
+      ready[choice] = ready.back();
+      ready.pop_back();
+    }
+    Resume(launch, launch.threads[number]);
+    return true;
   }
-  Resume(launch, launch.threads[number]);
+  return false;
 }
 
 /// Nobody can go on and some have not ended: names one of each kind.
@@ -252,8 +276,7 @@ void ReportDivergence(Launch& launch) {
 
 bool RunBlock(Launch& launch, const std::function<void()>& body) {
   StartBlock(launch, body);
-  while (!launch.ready.empty() && !launch.failed) {
-    GiveTurn(launch, seed == 0 ? 0 : launch.Below(launch.ready.size()));
+  while (!launch.failed && GiveTurn(launch)) {
   }
   if (!launch.failed) {
     for (const Thread& thread : launch.threads) {
