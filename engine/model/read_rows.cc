@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "common/check.h"
 #include "engine/model/dequantize.h"
@@ -68,16 +69,18 @@ void ReadRowsAs(const WeightStore::Entry& entry, int64_t first_row, int64_t coun
     ReadElements(entry, first_row * columns, count * columns, out);
     return;
   }
-  // A permuted vector is a bias: its elements are the rows.
-  const bool vector = entry.tensor.shape.rank() == 1;
-  const int64_t stored_rows = vector ? columns : rows;
-  const int64_t width = vector ? 1 : columns;
-  const int64_t first = vector ? 0 : first_row;
-  const int64_t last = vector ? columns * count : first_row + count;
-  for (int64_t row = first; row < last; ++row) {
-    const int64_t stored = PlaceInFile(row, stored_rows, entry.interleaved_heads);
-    ReadElements(entry, stored * width, width, out);
-    out += width;
+  if (entry.tensor.shape.rank() == 1 && count > 0) {
+    // A bias: its elements are the rows, and a block of several cannot be read in part.
+    std::vector<T> stored(static_cast<size_t>(columns));
+    ReadElements(entry, 0, columns, stored.data());
+    for (int64_t row = 0; row < columns; ++row) {
+      out[row] = stored[static_cast<size_t>(PlaceInFile(row, columns, entry.interleaved_heads))];
+    }
+    return;
+  }
+  for (int64_t row = first_row; row < first_row + count; ++row) {
+    ReadElements(entry, PlaceInFile(row, rows, entry.interleaved_heads) * columns, columns, out);
+    out += columns;
   }
 }
 

@@ -87,5 +87,21 @@ TEST_CASE("interleaved rows are put back to halves", "[dequantize]") {
   CHECK(rows == std::vector<float>{0, 1, 2, 3, 4, 5, 6, 7});
 }
 
+TEST_CASE("a quantised bias with interleaved rows is put back too", "[dequantize]") {
+  // One head of 32: a block of Q8_0, 1.0 (0x3c00) times 0..31.
+  std::vector<uint8_t> block = {0x00, 0x3c};
+  for (uint8_t i = 0; i < 32; ++i) block.push_back(i);
+  const WeightStore::Entry entry{ConstTensor(block.data(), DType::kQ8_0, {32}), "m.gguf", 1};
+  std::vector<float> bias(32);
+  std::vector<bf16> rounded(32);
+  ReadRows(entry, 0, 1, bias.data());
+  ReadRowsBf16(entry, 0, 1, rounded.data());
+  for (size_t j = 0; j < 16; ++j) {
+    CHECK(bias[j] == static_cast<float>(2 * j));
+    CHECK(bias[j + 16] == static_cast<float>(2 * j + 1));
+    CHECK(ToFloat(rounded[j]) == bias[j]);
+  }
+}
+
 }  // namespace
 }  // namespace neurogrid
