@@ -1,6 +1,7 @@
 #include "engine/model/checkpoint_builder.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <map>
 
@@ -61,23 +62,29 @@ bool IsTaps(const Architecture& row, absl::string_view name) {
          absl::EndsWith(name, absl::StrCat(".", row.tensors.conv_taps, ".weight"));
 }
 
+/// All bits of a number: in decimal 1000000 and 1000001 would read alike.
+std::string Bits(double value) { return absl::StrCat(absl::Hex(std::bit_cast<uint64_t>(value))); }
+
 /// Every number of the config that changes what is computed, as one line.
 std::string ConfigWords(const ModelConfig& c) {
   std::string words = absl::StrCat(
       c.architecture, " ", c.hidden_size, " ", c.ffn_size, " ", c.query_heads, " ", c.kv_heads, " ",
       c.head_dim, " ", c.vocab_size, " ", c.max_positions, " ", c.conv_taps, " ", c.conv_bias, " ",
-      c.norm_epsilon, " ", c.norm_offset, " ", c.norm_rounds_before_weight);
-  absl::StrAppend(&words, " ", c.attention_scale, " ", c.attention_softcap, " ", c.final_softcap,
-                  " ", c.embedding_scale, " ", static_cast<int>(c.activation), " ",
-                  c.tied_embeddings, " ", c.qkv_bias, c.output_bias, c.mlp_bias);
+      Bits(c.norm_epsilon), " ", Bits(c.norm_offset), " ", c.norm_rounds_before_weight);
+  absl::StrAppend(&words, " ", Bits(c.attention_scale), " ", Bits(c.attention_softcap), " ",
+                  Bits(c.final_softcap), " ", Bits(c.embedding_scale), " ",
+                  static_cast<int>(c.activation), " ", c.tied_embeddings, " ", c.qkv_bias,
+                  c.output_bias, c.mlp_bias);
   for (const LayerConfig& layer : c.layers) {
     absl::StrAppend(&words, "\n", static_cast<int>(layer.kind), " ", layer.window, " ", layer.rope);
   }
   for (const RopeParameters& r : c.ropes) {
-    absl::StrAppend(&words, "\n", static_cast<int>(r.scaling), " ", r.theta, " ", r.factor, " ",
-                    r.low_freq_factor, " ", r.high_freq_factor, " ", r.original_max_positions);
-    absl::StrAppend(&words, " ", r.beta_fast, " ", r.beta_slow, " ", r.attention_factor, " ",
-                    r.truncate, " ", absl::StrJoin(r.frequency_divisors, ","));
+    absl::StrAppend(&words, "\n", static_cast<int>(r.scaling), " ", Bits(r.theta), " ",
+                    Bits(r.factor), " ", Bits(r.low_freq_factor), " ", Bits(r.high_freq_factor),
+                    " ", Bits(r.original_max_positions));
+    absl::StrAppend(&words, " ", Bits(r.beta_fast), " ", Bits(r.beta_slow), " ",
+                    Bits(r.attention_factor), " ", r.truncate);
+    for (const float divisor : r.frequency_divisors) absl::StrAppend(&words, " ", Bits(divisor));
   }
   return words;
 }

@@ -314,5 +314,19 @@ TEST_CASE("two fine-tunes of one model have different digests", "[checkpoint]") 
   CHECK(first != digest(tensors));
 }
 
+TEST_CASE("configs that differ in the seventh digit of a number have different digests",
+          "[checkpoint]") {
+  const auto digest = [](const std::string& theta) {
+    const TemporaryFolder folder;
+    std::string config = MicroConfig();
+    config.insert(1, "\"rope_theta\":" + theta + ",");
+    folder.Write("config.json", config);
+    folder.Write("model.safetensors", SafetensorsOf(MicroLlama()));
+    return Checkpoint::Open(folder.path()).value()->digest();
+  };
+  CHECK(digest("1000000") == digest("1e6"));
+  CHECK(digest("1000000") != digest("1000001"));
+}
+
 }  // namespace
 }  // namespace neurogrid
