@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/json.h"
+#include "engine/model/gguf_part.h"
 #include "engine/model/model_list.h"
 
 namespace neurogrid {

@@ -5,10 +5,10 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/escaping.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/limits.h"
 #include "engine/model/gguf_parser.h"
+#include "engine/model/gguf_part.h"
 
 namespace neurogrid {
 namespace {
@@ -26,34 +26,6 @@ absl::string_view KindOf(const GgufValue& value) {
   return kKinds[value.value.index()];
 }
 
-/// The number and count of "NAME-00002-of-00003.gguf", and where in the path they stand.
-struct PartName {
-  int64_t number = 0;
-  int64_t count = 0;
-  std::string stem;  // everything before "-00002-of-00003.gguf"
-};
-
-constexpr size_t kPartDigits = 5;
-constexpr size_t kPartSuffixBytes = 20;  // of "-00002-of-00003.gguf"
-
-std::string NameOfPart(const std::string& stem, int64_t number, int64_t count) {
-  return absl::StrCat(stem, "-", absl::Dec(number, absl::kZeroPad5), "-of-",
-                      absl::Dec(count, absl::kZeroPad5), ".gguf");
-}
-
-std::optional<PartName> ParsePartName(const std::string& path) {
-  if (path.size() <= kPartSuffixBytes) return std::nullopt;
-  PartName name;
-  name.stem = path.substr(0, path.size() - kPartSuffixBytes);
-  const absl::string_view suffix = absl::string_view(path).substr(name.stem.size());
-  if (!absl::SimpleAtoi(suffix.substr(1, kPartDigits), &name.number) ||
-      !absl::SimpleAtoi(suffix.substr(10, kPartDigits), &name.count) ||
-      NameOfPart(name.stem, name.number, name.count) != path) {
-    return std::nullopt;
-  }
-  return name;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Gguf>> Gguf::OpenOne(const std::string& path) {
@@ -64,10 +36,9 @@ absl::StatusOr<std::unique_ptr<Gguf>> Gguf::OpenOne(const std::string& path) {
 }
 
 absl::StatusOr<std::unique_ptr<Gguf>> Gguf::Open(const std::string& path) {
-  const std::optional<PartName> name = ParsePartName(path);
-  const bool later = name && name->number > 1 && name->number <= name->count;
-  NG_ASSIGN_OR_RETURN(std::unique_ptr<Gguf> gguf,
-                      OpenOne(later ? NameOfPart(name->stem, 1, name->count) : path));
+  const std::optional<GgufPart> name = ParseGgufPart(path);
+  const bool later = name && name->part > 1;
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<Gguf> gguf, OpenOne(later ? name->Name(1) : path));
   NG_RETURN_IF_ERROR(gguf->AddParts());
   NG_RETURN_IF_ERROR(gguf->CheckQuantization());
   return gguf;
@@ -86,17 +57,18 @@ absl::Status Gguf::AddParts() {
     return error(
         absl::StrCat("split.count is ", count, " but must be in [1, ", kGgufPartsMax, "]"));
   }
-  const std::optional<PartName> name = ParsePartName(path());
-  if (!name || name->number != 1 || name->count != count) {
-    return error(absl::StrCat("split.count is ", count, ", so the name must end in ",
-                              NameOfPart("", 1, count), " and the other parts stand beside it"));
+  const std::optional<GgufPart> name = ParseGgufPart(path());
+  if (!name || name->part != 1 || name->count != count) {
+    const GgufPart first = {.stem = "", .part = 1, .count = static_cast<int>(count)};
+    return error(absl::StrCat("split.count is ", count, ", so the name must end in ", first.Name(1),
+                              " and the other parts stand beside it"));
   }
   NG_RETURN_IF_ERROR(CheckPart(*this, 0, count));
   absl::flat_hash_set<std::string> names;
   for (const TensorInfo& info : tensors_) names.insert(info.name);
   for (int64_t i = 1; i < count; ++i) {
     NG_ASSIGN_OR_RETURN(const std::unique_ptr<Gguf> part,
-                        OpenOne(NameOfPart(name->stem, i + 1, count)));
+                        OpenOne(name->Name(static_cast<int>(i) + 1)));
     NG_RETURN_IF_ERROR(CheckPart(*part, i, count));
     for (TensorInfo& info : part->tensors_) {
       if (!names.insert(info.name).second) {

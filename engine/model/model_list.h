@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,17 +17,6 @@ struct ModelFound {
   int64_t bytes = 0;    // of the weights
   std::string missing;  // the first file that it lacks, such as a shard; empty: it is whole
 };
-
-/// "model-00002-of-00003.gguf": one file of a model in several.
-struct GgufPart {
-  std::string stem;  // "model"
-  int part = 0;      // from 1
-  int count = 0;
-  /// The name of another part of the same model.
-  std::string Name(int other) const;
-};
-/// Nothing when the name is not that of a part.
-std::optional<GgufPart> ParseGgufPart(absl::string_view name);
 
 /// True for names of .gguf files that hold a language model: not image projectors or matrices that
 /// quantisers use.
