@@ -40,6 +40,11 @@ absl::StatusOr<std::unique_ptr<Gguf>> Gguf::Open(const std::string& path) {
   const bool later = name && name->part > 1;
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Gguf> gguf, OpenOne(later ? name->Name(1) : path));
   NG_RETURN_IF_ERROR(gguf->AddParts());
+  if (later && gguf->files_.size() == 1) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": its name says part ", name->part,
+                                                   " of ", name->count, ", but split.count of ",
+                                                   gguf->path(), " names no other parts"));
+  }
   NG_RETURN_IF_ERROR(gguf->CheckQuantization());
   return gguf;
 }

@@ -100,6 +100,23 @@ TEST_CASE("a missing part is named, also the first", "[gguf][split]") {
                           "m-00001-of-00003.gguf: No such file"));
 }
 
+TEST_CASE("a file named as a later part is never passed over for a first that stands alone",
+          "[gguf][split]") {
+  GgufWriter whole;
+  whole.Text("general.architecture", "llama");
+  SECTION("which says nothing of parts") {}
+  SECTION("which says that it is the only one") {
+    whole.Key("split.count", kU16, Bytes(uint16_t{1}));
+  }
+  const TemporaryFolder folder;
+  folder.Write(Parts::Name(1), whole.File());
+  CHECK(Gguf::Open(folder.path() + "/" + Parts::Name(1)).ok());
+  const std::string later = folder.Write(Parts::Name(2), whole.File());
+  CHECK(absl::StrContains(Gguf::Open(later).status().message(),
+                          "m-00002-of-00003.gguf: its name says part 2 of 3, but split.count of " +
+                              folder.path() + "/m-00001-of-00003.gguf names no other parts"));
+}
+
 TEST_CASE("a split count beyond the limit opens nothing", "[gguf][split]") {
   GgufWriter writer;
   writer.Key("split.count", kU16, Bytes(uint16_t{5000}));
