@@ -53,8 +53,6 @@ constexpr absl::string_view kEndSpellings[] = {"<|eot_id|>",
                                                "end\xe2\x96\x81of\xe2\x96\x81sentence"
                                                "\xef\xbd\x9c>"};
 constexpr int64_t kControlToken = 3;
-constexpr double kThetaMin = 1.0 + 1e-6;
-constexpr double kThetaMax = 1e15;
 
 bool CanSlide(const Architecture& row) {
   // Mistral's files say llama.
@@ -276,7 +274,7 @@ absl::Status ReadDivisors(const Gguf& gguf, int head_dim, RopeParameters* rope) 
 absl::StatusOr<RopeParameters> ReadRope(const Gguf& gguf, GgufKeys& keys,
                                         const ModelConfig& config) {
   RopeParameters rope;
-  rope.theta = keys.Number("rope.freq_base", kThetaMin, kThetaMax, 10000.0);
+  rope.theta = keys.Number("rope.freq_base", kRopeThetaMin, kRopeThetaMax, 10000.0);
   // A factor without a type is linear to those who write such files.
   const std::string type =
       keys.String("rope.scaling.type", keys.Has("rope.scaling.factor") ? "linear" : "none");
@@ -373,8 +371,8 @@ absl::StatusOr<ModelConfig> ConfigOfGguf(const Gguf& gguf, std::vector<std::stri
   RopeParameters local = rope;
   if (row.defaults.local_rope_theta != 0) {
     local = RopeParameters();  // without the scaling of the others
-    local.theta =
-        keys.Number("rope.freq_base_swa", kThetaMin, kThetaMax, row.defaults.local_rope_theta);
+    local.theta = keys.Number("rope.freq_base_swa", kRopeThetaMin, kRopeThetaMax,
+                              row.defaults.local_rope_theta);
     NG_RETURN_IF_ERROR(keys.status());
   }
   AssignRopes(rope, local, &config);

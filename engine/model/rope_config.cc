@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/limits.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/config_json.h"
 
@@ -9,8 +10,6 @@ namespace neurogrid {
 namespace {
 
 constexpr absl::string_view kSliding = "sliding_attention";
-constexpr double kThetaMin = 1.0 + 1e-6;
-constexpr double kThetaMax = 1e15;
 constexpr double kFactorMax = 1e6;
 constexpr double kOriginalPositionsMax = 1e9;
 
@@ -112,11 +111,13 @@ void ReadYarn(ConfigFields& fields, int max_positions, RopeParameters* rope) {
 double ReadTopTheta(ConfigFields& top, const Architecture& row, bool local,
                     std::vector<std::string>* warnings, const std::string& file) {
   if (local) {
-    return top.Number("rope_local_base_freq", kThetaMin, kThetaMax, row.defaults.local_rope_theta);
+    return top.Number("rope_local_base_freq", kRopeThetaMin, kRopeThetaMax,
+                      row.defaults.local_rope_theta);
   }
-  const double theta = top.Number("rope_theta", kThetaMin, kThetaMax, row.defaults.rope_theta);
+  const double theta =
+      top.Number("rope_theta", kRopeThetaMin, kRopeThetaMax, row.defaults.rope_theta);
   if (!row.HasKey("theta")) return theta;
-  const double older = top.Number("theta", kThetaMin, kThetaMax, theta);
+  const double older = top.Number("theta", kRopeThetaMin, kRopeThetaMax, theta);
   if (older != theta) {
     warnings->push_back(absl::StrCat(file, ": theta ", older, " is used, not rope_theta ", theta,
                                      ", which newer transformers take"));
@@ -160,7 +161,7 @@ absl::StatusOr<RopeParameters> ParseRope(const Json& root, const std::string& fi
   const double top_theta =
       ReadTopTheta(top, row, has_local && layer_type == kSliding, warnings, file);
   NG_RETURN_IF_ERROR(top.status());
-  rope.theta = fields.Number("rope_theta", kThetaMin, kThetaMax, top_theta);
+  rope.theta = fields.Number("rope_theta", kRopeThetaMin, kRopeThetaMax, top_theta);
   const std::string type = fields.String("rope_type", fields.String("type", "default"));
   NG_RETURN_IF_ERROR(fields.status());
   NG_RETURN_IF_ERROR(ReadScaling(type, fields, source.where, max_positions, warnings, &rope));
