@@ -4,6 +4,19 @@
 #include <utility>
 
 namespace neurogrid {
+namespace {
+
+/// Drops what follows the first complete call. False when there is none.
+bool KeepFirstCall(AnswerPieces& pieces) {
+  const auto end = std::find_if(pieces.begin(), pieces.end(), [](const AnswerPiece& piece) {
+    return piece.kind == AnswerPiece::Kind::kCallEnd;
+  });
+  if (end == pieces.end()) return false;
+  pieces.erase(end + 1, pieces.end());
+  return true;
+}
+
+}  // namespace
 
 AnswerReader::AnswerReader(const Tokenizer& tokenizer, const GenerationRequest& request)
     : tokenizer_(tokenizer),
@@ -63,11 +76,7 @@ AnswerReader::Reading AnswerReader::Take(SchedulerEvent event) {
       AnswerParser::Step step =
           choice.parser.Push(id, tokenizer_.Bytes(id), tokenizer_.IsSpecial(id));
       out.pieces = std::move(step.pieces);
-      const bool called =
-          one_call_ &&
-          std::any_of(out.pieces.begin(), out.pieces.end(), [](const AnswerPiece& piece) {
-            return piece.kind == AnswerPiece::Kind::kCallEnd;
-          });
+      const bool called = one_call_ && KeepFirstCall(out.pieces);
       stopped = step.stop.has_value() || called;
       if (stopped) {
         out.finish = FinishReason::kStop;
@@ -79,9 +88,12 @@ AnswerReader::Reading AnswerReader::Take(SchedulerEvent event) {
   if (out.finish.has_value()) {
     choice.ended = true;
     if (stopped) return reading;
-    for (AnswerPiece& piece : choice.parser.Finish(out.finish == FinishReason::kLength)) {
-      out.pieces.push_back(std::move(piece));
+    AnswerPieces rest = choice.parser.Finish(out.finish == FinishReason::kLength);
+    if (one_call_ && KeepFirstCall(rest)) {
+      out.finish = FinishReason::kStop;
+      out.stop_reason = Json();
     }
+    for (AnswerPiece& piece : rest) out.pieces.push_back(std::move(piece));
   } else if (MustClose(choice)) {
     reading.forced = close_;
   }

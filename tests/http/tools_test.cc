@@ -160,6 +160,23 @@ TEST_CASE("parallel_tool_calls false ends the answer with its first call", "[htt
   CHECK(response.choice().Find("finish_reason")->as_string() == "tool_calls");
 }
 
+TEST_CASE("parallel_tool_calls false keeps the first of calls that are read together",
+          "[http][tools]") {
+  // Lists of calls in Python are read when they end.
+  Talk talk(
+      "{# <|tool_list_start|> #}{{ tools | tojson if tools else '' }}"
+      "{% for m in messages %}{{ m.content }}{% endfor %}");
+  talk.says = GENERATE(as<std::string>(), "<|tool_call_start|>[now(), now()]<|tool_call_end|>more",
+                       "<|tool_call_start|>[now(), now()]", "<|tool_call_start|>[now(), now(a=");
+  talk.finish = absl::EndsWith(talk.says, "=") ? FinishReason::kLength : FinishReason::kStop;
+  CAPTURE(talk.says);
+  CHECK(talk.Ask(Talk::kTools).message().Find("tool_calls")->as_array().size() == 2);
+  const Talk::Response response = talk.Ask(Talk::kTools + R"(,"parallel_tool_calls":false)");
+  CHECK(response.message().Find("tool_calls")->as_array().size() == 1);
+  CHECK(response.message().Find("content")->is_null());
+  CHECK(response.choice().Find("finish_reason")->as_string() == "tool_calls");
+}
+
 TEST_CASE("a template that knows no tools refuses them and calls of the history", "[http][tools]") {
   Talk talk("{% for m in messages %}{{ m.content }}{% endfor %}");
   const Talk::Response tools = talk.Ask(Talk::kTools);
