@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/digest.h"
@@ -88,25 +89,17 @@ void ReadArguments(Json& calls) {
   }
 }
 
-/// Calls that the template does not print stand in the content as a word that nobody wrote, until
-/// the prompt is rendered: the markers around them must be the template's own.
+/// Calls that the template does not print stand in the content as WORD + INDEX + "." until the
+/// prompt is rendered: the markers around them must be the template's own.
 struct WrittenCalls {
-  std::string word;
-  std::string calls;
+  std::string word;                // that nobody wrote: it has the digest of all messages
+  std::vector<std::string> calls;  // by index
 };
 
-std::string WordNotIn(const Json& messages) {
-  const std::string all = ToString(messages);
-  std::string word = "NEUROGRID-CALLS-0-";
-  for (int i = 1; absl::StrContains(all, word); ++i)
-    word = absl::StrCat("NEUROGRID-CALLS-", i, "-");
-  return word;
-}
-
-void WriteIntoContent(Json& message, std::string word, std::vector<WrittenCalls>& written) {
-  written.push_back({std::move(word), PythonCallsOf(*message.Find("tool_calls"))});
+void WriteIntoContent(Json& message, WrittenCalls& written) {
   Json* const content = message.Find("content");
-  std::string text = written.back().word;
+  std::string text = absl::StrCat(written.word, written.calls.size(), ".");
+  written.calls.push_back(PythonCallsOf(*message.Find("tool_calls")));
   if (content->is_string()) text += content->as_string();
   if (content->is_array()) {
     for (const Json& part : content->as_array()) text += part.Find("text")->as_string();
@@ -116,8 +109,21 @@ void WriteIntoContent(Json& message, std::string word, std::vector<WrittenCalls>
                 [](const JsonMember& member) { return member.key == "tool_calls"; });
 }
 
+/// Takes WORD + INDEX + "." off the front of a text. Null when it has none.
+const std::string* TakeWritten(const WrittenCalls& written, absl::string_view& text) {
+  absl::string_view rest = text;
+  if (!absl::ConsumePrefix(&rest, written.word)) return nullptr;
+  const size_t dot = rest.find('.');
+  size_t index = 0;
+  if (!absl::SimpleAtoi(rest.substr(0, dot), &index) || index >= written.calls.size()) {
+    return nullptr;
+  }
+  text = rest.substr(dot + 1);
+  return &written.calls[index];
+}
+
 PromptText WithWrittenCalls(const PromptText& prompt, const ChatFormat& format,
-                            const std::vector<WrittenCalls>& written) {
+                            const WrittenCalls& written) {
   PromptText out;
   const auto add = [&](absl::string_view text, Origin origin) {
     if (text.empty()) return;
@@ -129,15 +135,16 @@ PromptText WithWrittenCalls(const PromptText& prompt, const ChatFormat& format,
   };
   for (const TextSegment& segment : prompt) {
     absl::string_view rest = segment.text;
-    for (const WrittenCalls& call : written) {
-      const size_t at =
-          segment.origin == Origin::kAssistant ? rest.find(call.word) : absl::string_view::npos;
-      if (at == absl::string_view::npos) continue;
+    while (segment.origin == Origin::kAssistant) {
+      const size_t at = rest.find(written.word);
+      if (at == absl::string_view::npos) break;
       add(rest.substr(0, at), segment.origin);
+      rest.remove_prefix(at);
+      const std::string* const calls = TakeWritten(written, rest);
+      if (calls == nullptr) break;
       add(format.call_open.text, Origin::kTemplate);
-      add(call.calls, Origin::kAssistant);
+      add(*calls, Origin::kAssistant);
       add(format.call_close.text, Origin::kTemplate);
-      rest.remove_prefix(at + call.word.size());
     }
     add(rest, segment.origin);
   }
@@ -148,9 +155,11 @@ PromptText WithWrittenCalls(const PromptText& prompt, const ChatFormat& format,
 
 absl::StatusOr<PromptText> RenderChat(const ChatTemplate& chat_template, const ChatFormat& format,
                                       ChatTemplate::Input input) {
-  std::vector<WrittenCalls> written;
+  WrittenCalls written;
   const bool writes = !format.prints_calls && format.tools == ToolSyntax::kPython;
-  const std::string word = writes ? WordNotIn(input.messages) : "";
+  if (writes) {
+    written.word = absl::StrCat("NEUROGRID-CALLS-", HexOf(Sha256Of(ToString(input.messages))), "-");
+  }
   for (Json& message : input.messages.as_array()) {
     if (format.nine_character_ids) ShortenId(message.Find("tool_call_id"));
     Json* const calls = message.Find("tool_calls");
@@ -162,10 +171,10 @@ absl::StatusOr<PromptText> RenderChat(const ChatTemplate& chat_template, const C
     Json* const content = message.Find("content");
     const bool empty = content->is_null() || *content == Json("");
     if (empty) *content = format.null_beside_calls ? Json() : Json("");
-    if (writes) WriteIntoContent(message, absl::StrCat(word, written.size(), "."), written);
+    if (writes) WriteIntoContent(message, written);
   }
   NG_ASSIGN_OR_RETURN(PromptText prompt, chat_template.Render(input));
-  return written.empty() ? prompt : WithWrittenCalls(prompt, format, written);
+  return written.calls.empty() ? prompt : WithWrittenCalls(prompt, format, written);
 }
 
 ReasoningStart ReasoningStartOf(const PromptText& prompt, const ChatFormat& format) {

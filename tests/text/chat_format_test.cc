@@ -199,11 +199,31 @@ TEST_CASE("LFM2's calls stand in the content between the template's own markers"
     CHECK(absl::StartsWith(prompt[i + 2].text, "Look."));
   }
   CHECK(found);
-  // A user who writes the word that stands in for calls changes nothing.
-  input.messages.as_array()[0].Set("content", "NEUROGRID-CALLS-0-0.");
-  const std::string text = Joined(RenderChat(*published.chat, published.format, input).value());
-  CHECK(absl::StrContains(text, "user\nNEUROGRID-CALLS-0-0.<|im_end|>"));
-  CHECK(absl::StrContains(text, calls));
+}
+
+TEST_CASE("many calls that the template does not print take linear time", "[chat_format]") {
+  const std::unique_ptr<ChatTemplate> chat =
+      Compile("{# <|tool_list_start|> #}{% for m in messages %}{{ m.content }}{% endfor %}");
+  const ChatFormat format = FindChatFormat(*chat, Words());
+  ChatTemplate::Input input;
+  input.messages = Json::Array{};
+  std::string expected;
+  // Megabytes of text that looks like what once stood in for calls; quadratic time would not end.
+  for (int i = 150'000; i >= 0; --i) {
+    absl::StrAppend(&expected, "NEUROGRID-CALLS-", i, "-");
+  }
+  for (const std::string& content : {expected, std::string("b")}) {
+    Json message = Json::Object{{"role", "assistant"}, {"content", content}};
+    input.messages.as_array().push_back(message);
+  }
+  expected += "b";
+  for (int i = 0; i < 4000; ++i) {
+    Json message = Json::Object{{"role", "assistant"}, {"content", "c"}};
+    message.Set("tool_calls", Json::Array{Call("a", "f", "{}")});
+    input.messages.as_array().push_back(std::move(message));
+    expected += "<|tool_call_start|>[f()]<|tool_call_end|>c";
+  }
+  CHECK(Joined(RenderChat(*chat, format, std::move(input)).value()) == expected);
 }
 
 TEST_CASE("reasoning tags come from the rendering, else from the table", "[chat_format]") {
