@@ -39,7 +39,7 @@ AnswerParser::Step AnswerParser::Push(int32_t id, absl::string_view bytes, bool 
     step.pieces = Finish(/*cut=*/false);
     return step;
   }
-  if (!TakeMarker(id, step.pieces) && !skipped) {
+  if (!TakeMarker(id, may_stop, step) && !skipped) {
     if (std::exchange(at_start_, at_start_ && bytes.empty()) && options_.strip_leading_space &&
         !bytes.empty() && bytes[0] == ' ') {
       bytes.remove_prefix(1);
@@ -54,16 +54,16 @@ AnswerParser::Step AnswerParser::Push(int32_t id, absl::string_view bytes, bool 
 }
 
 /// A token that structures the answer where it stands; others are text.
-bool AnswerParser::TakeMarker(int32_t id, AnswerPieces& out) {
+bool AnswerParser::TakeMarker(int32_t id, bool may_stop, Step& step) {
   const AnswerFormat& format = options_.format;
   const bool inside = reasoning_.inside();
   const bool calls = format.tools != ToolSyntax::kNone && !inside;
   const bool turns = Is(inside ? format.think_close : format.think_open, id);
   if (!turns && !(calls && (Is(format.call_open, id) || Is(format.call_close, id)))) return false;
   // Whatever waits for more text waits in vain: what follows is none.
-  Step step;
-  Feed(utf8_.Finish(), /*may_stop=*/true, step);
-  out.insert(out.end(), step.pieces.begin(), step.pieces.end());
+  Feed(utf8_.Finish(), may_stop, step);
+  if (ended_) return true;
+  AnswerPieces& out = step.pieces;
   AnswerPieces rest;
   if (!turns) {
     reasoning_.Finish(rest);

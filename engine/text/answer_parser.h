@@ -48,7 +48,7 @@ class AnswerParser {
   int64_t open_reasoning_tokens() const { return open_reasoning_tokens_; }
 
  private:
-  bool TakeMarker(int32_t id, AnswerPieces& out);
+  bool TakeMarker(int32_t id, bool may_stop, Step& step);
   void TakeRest(const AnswerPieces& rest, AnswerPieces& out);
   void Feed(absl::string_view text, bool may_stop, Step& step);
   std::optional<std::string> StopOf(absl::string_view bytes) const;

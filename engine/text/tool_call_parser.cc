@@ -201,6 +201,7 @@ void ToolCallParser::PushAfter(char c, AnswerPieces& out) {
 /// Whether held_ is a closing marker, or may become one.
 bool ToolCallParser::ClosesTag() {
   const absl::string_view text = absl::StripLeadingAsciiWhitespace(held_);
+  if (text.empty()) return false;  // too many blanks
   if (text != format_.call_close.text) return absl::StartsWith(format_.call_close.text, text);
   held_.clear();
   state_ = State::kText;

@@ -135,99 +135,97 @@ AnswerFormat FormatNamed(const std::string& name, bool tokens) {
 }
 
 const std::vector<Recorded> kCorpus = {
-      // Reasoning.
-      {"qwen3", "<think>\nLet me see.\n</think>\n\nParis \xf0\x9f\x97\xbc.",
-       "R[Let me see.\n]Paris \xf0\x9f\x97\xbc."},
-      {"qwen3", "Paris.", "Paris."},
-      {"qwen3", "<think>\n\n</think>\n\nHi", "R[\n]Hi"},
-      {"qwen3", " \n<think>a</think>b", "R[a]b"},
-      {"qwen3", "  b", "  b"},
-      {"qwen3", "<think>never ends", "R[never ends]", true},
-      {"qwen3", "<think>", "", true},
-      {"qwen3", "<think>x</think>", "R[x]"},
-      {"qwen3", "<think>a <tool_call> b</think>c", "R[a <tool_call> b]c"},
-      {"r1", "Hmm, 1 < 2.\n</think>\n\nYes.", "R[Hmm, 1 < 2.\n]Yes."},
-      {"r1", "</think>\nNo", "No"},
-      {"r1", "cut </thi", "R[cut </thi]", true},
-      // Tagged calls.
-      {"qwen3",
-       "<think>\nA tool.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": "
-       "{\"city\": \"Z\xc3\xbcrich \\u00e9\", \"n\": [1, {\"a\": -2.5e3}]}}\n</tool_call>",
-       "R[A tool.\n]C[get_weather|{\"city\": \"Z\xc3\xbcrich \\u00e9\", \"n\": [1, {\"a\": "
-       "-2.5e3}]}]"},
-      {"hermes",
-       "Both.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"
-       "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
-       "Both.C[add|{\"a\": 1}]C[now|{}]"},
-      {"hermes", "\n<tool_call>{\"arguments\":{\"a\":2},\"name\":\"add\"}</tool_call>\nDone.",
-       "C[add|{\"a\":2}]\nDone."},
-      {"hermes", "<tool_call>{\"name\":\"now\"}</tool_call>", "C[now|{}]"},
-      {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":\"{\\\"a\\\":1}\"}</tool_call>",
-       "C[add|{\"a\":1}]"},
-      {"hermes", "<tool_call>{\"name\":\"now\",\"arguments\":{}}", "C[now|{}]"},
-      {"hermes", "<tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_c",
-       "spelled only: C[now|{}]", true},
-      {"hermes",
-       "<tool_call>{\"name\":\"add\",\"arguments\":{\"a\": \"tool</tool_call>\"}}</tool_call>",
-       "spelled only: C[add|{\"a\": \"tool</tool_call>\"}]"},
-      {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":{\"a\": 1, \"b",
-       "C[add|{\"a\": 1, \"b", true},
-      {"hermes", "<tool_call>{\"name\":\"ad", "<tool_call>{\"name\":\"ad", true},
-      {"hermes", "a <tool_call>\nnot json</tool_call> b", "a <tool_call>\nnot json</tool_call> b"},
-      {"hermes", "<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>",
-       "<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>"},
-      {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":[1]}</tool_call>",
-       "<tool_call>{\"name\":\"add\",\"arguments\":[1]}</tool_call>"},
-      {"hermes", "<tool_call></tool_call>", "<tool_call></tool_call>"},
-      {"hermes",
-       "<tool_call>{\"name\":\"now\",\"arguments\":{}}<tool_call>{\"name\":\"now\",\"arguments\":{}"
-       "}",
-       "C[now|{}]C[now|{}]"},
-      {"hermes", "1 <tool 2 < 3", "1 <tool 2 < 3"},
-      {"hermes", "text  \n\n ", "text  \n\n "},
-      // Bare JSON.
-      {"llama", "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}",
-       "C[get_weather|{\"city\": \"Rome\"}]"},
-      {"llama", " \n{\"type\": \"function\", \"name\": \"now\", \"parameters\": {}}\n",
-       "C[now|{}]"},
-      {"llama", "<|python_tag|>{\"name\": \"now\", \"parameters\": {}}", "C[now|{}]"},
-      {"llama", "<|python_tag|>now.call(x=\"1\")", "<|python_tag|>now.call(x=\"1\")"},
-      {"llama",
-       "{\"name\": \"now\", \"parameters\": {}}; {\"name\": \"add\", \"parameters\": {\"a\": 1}}",
-       "C[now|{}]C[add|{\"a\": 1}]"},
-      {"llama", "{\"answer\": 42}", "{\"answer\": 42}"},
-      {"llama", "{\"name\": \"Ada\", \"parameters\": {}}",
-       "{\"name\": \"Ada\", \"parameters\": {}}"},
-      {"llama", "Use {\"name\": \"now\", \"parameters\": {}}",
-       "Use {\"name\": \"now\", \"parameters\": {}}"},
-      {"llama", "{\"name\": \"add\", \"parameters\": {\"a\": tr", "C[add|{\"a\": tr", true},
-      {"llama", "{\"name\": \"add\", \"parameters\": {\"a\": oops}}", "C[add|{\"a\": oops}}"},
-      // Lists of JSON.
-      {"mistral",
-       "[TOOL_CALLS][{\"name\": \"add\", \"arguments\": {\"a\": 1}, \"id\": \"abcDEF123\"}, "
-       "{\"name\": \"now\", \"arguments\": {}}]",
-       "C[add|{\"a\": 1}]C[now|{}]"},
-      {"mistral", "[TOOL_CALLS] [{\"name\": \"now\", \"arguments\": {}}]", "C[now|{}]"},
-      {"mistral", "[TOOL_CALLS]now", "[TOOL_CALLS]now"},
-      {"mistral", "[TOOL_CALLS][{\"name\": \"now\", \"arguments\": {}}, x", "C[now|{}], x"},
-      {"mistral", "Plain [TOOL text]", "Plain [TOOL text]"},
-      // Python.
-      {"lfm2",
-       "<|tool_call_start|>[add(a=1, b=\"x\\n'y'\"), get_weather(city='Rom', deep={'k': [True, "
-       "None, (1.5, -2)]}), now()]"
-       "<|tool_call_end|>Checking.",
-       "C[add|{\"a\":1,\"b\":\"x\\n'y'\"}]C[get_weather|{\"city\":\"Rom\",\"deep\":{\"k\":[true,"
-       "null,[1.5,-2]]}}]C[now|{}]Checking."},
-      {"lfm2", "<|tool_call_start|>[{\"name\": \"now\", \"arguments\": {}}]<|tool_call_end|>",
-       "C[now|{}]"},
-      {"lfm2", "<|tool_call_start|>[now()]", "C[now|{}]"},
-      {"lfm2", "<|tool_call_start|>[now(), add(a=", "C[now|{}]C[add|", true},
-      {"lfm2", "<|tool_call_start|>[now(), add(a=", "<|tool_call_start|>[now(), add(a="},
-      {"lfm2", "<|tool_call_start|>[now(1)]<|tool_call_end|>",
-       "<|tool_call_start|>[now(1)]<|tool_call_end|>"},
-      {"lfm2", "<|tool_call_start|>[other()]<|tool_call_end|>x",
-       "<|tool_call_start|>[other()]<|tool_call_end|>x"},
-      {"lfm2", "Hello.", "Hello."},
+    // Reasoning.
+    {"qwen3", "<think>\nLet me see.\n</think>\n\nParis \xf0\x9f\x97\xbc.",
+     "R[Let me see.\n]Paris \xf0\x9f\x97\xbc."},
+    {"qwen3", "Paris.", "Paris."},
+    {"qwen3", "<think>\n\n</think>\n\nHi", "R[\n]Hi"},
+    {"qwen3", " \n<think>a</think>b", "R[a]b"},
+    {"qwen3", "  b", "  b"},
+    {"qwen3", "<think>never ends", "R[never ends]", true},
+    {"qwen3", "<think>", "", true},
+    {"qwen3", "<think>x</think>", "R[x]"},
+    {"qwen3", "<think>a <tool_call> b</think>c", "R[a <tool_call> b]c"},
+    {"r1", "Hmm, 1 < 2.\n</think>\n\nYes.", "R[Hmm, 1 < 2.\n]Yes."},
+    {"r1", "</think>\nNo", "No"},
+    {"r1", "cut </thi", "R[cut </thi]", true},
+    // Tagged calls.
+    {"qwen3",
+     "<think>\nA tool.\n</think>\n\n<tool_call>\n{\"name\": \"get_weather\", \"arguments\": "
+     "{\"city\": \"Z\xc3\xbcrich \\u00e9\", \"n\": [1, {\"a\": -2.5e3}]}}\n</tool_call>",
+     "R[A tool.\n]C[get_weather|{\"city\": \"Z\xc3\xbcrich \\u00e9\", \"n\": [1, {\"a\": "
+     "-2.5e3}]}]"},
+    {"hermes",
+     "Both.\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"
+     "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>",
+     "Both.C[add|{\"a\": 1}]C[now|{}]"},
+    {"hermes", "\n<tool_call>{\"arguments\":{\"a\":2},\"name\":\"add\"}</tool_call>\nDone.",
+     "C[add|{\"a\":2}]\nDone."},
+    {"hermes", "<tool_call>{\"name\":\"now\"}</tool_call>", "C[now|{}]"},
+    {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":\"{\\\"a\\\":1}\"}</tool_call>",
+     "C[add|{\"a\":1}]"},
+    {"hermes", "<tool_call>{\"name\":\"now\",\"arguments\":{}}", "C[now|{}]"},
+    {"hermes", "<tool_call>{\"name\":\"now\",\"arguments\":{}}</tool_c", "spelled only: C[now|{}]",
+     true},
+    {"hermes",
+     "<tool_call>{\"name\":\"add\",\"arguments\":{\"a\": \"tool</tool_call>\"}}</tool_call>",
+     "spelled only: C[add|{\"a\": \"tool</tool_call>\"}]"},
+    {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":{\"a\": 1, \"b", "C[add|{\"a\": 1, \"b",
+     true},
+    {"hermes", "<tool_call>{\"name\":\"ad", "<tool_call>{\"name\":\"ad", true},
+    {"hermes", "a <tool_call>\nnot json</tool_call> b", "a <tool_call>\nnot json</tool_call> b"},
+    {"hermes", "<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>",
+     "<tool_call>{\"name\":\"unknown\",\"arguments\":{}}</tool_call>"},
+    {"hermes", "<tool_call>{\"name\":\"add\",\"arguments\":[1]}</tool_call>",
+     "<tool_call>{\"name\":\"add\",\"arguments\":[1]}</tool_call>"},
+    {"hermes", "<tool_call></tool_call>", "<tool_call></tool_call>"},
+    {"hermes",
+     "<tool_call>{\"name\":\"now\",\"arguments\":{}}<tool_call>{\"name\":\"now\",\"arguments\":{}"
+     "}",
+     "C[now|{}]C[now|{}]"},
+    {"hermes", "1 <tool 2 < 3", "1 <tool 2 < 3"},
+    {"hermes", "text  \n\n ", "text  \n\n "},
+    // Bare JSON.
+    {"llama", "{\"name\": \"get_weather\", \"parameters\": {\"city\": \"Rome\"}}",
+     "C[get_weather|{\"city\": \"Rome\"}]"},
+    {"llama", " \n{\"type\": \"function\", \"name\": \"now\", \"parameters\": {}}\n", "C[now|{}]"},
+    {"llama", "<|python_tag|>{\"name\": \"now\", \"parameters\": {}}", "C[now|{}]"},
+    {"llama", "<|python_tag|>now.call(x=\"1\")", "<|python_tag|>now.call(x=\"1\")"},
+    {"llama",
+     "{\"name\": \"now\", \"parameters\": {}}; {\"name\": \"add\", \"parameters\": {\"a\": 1}}",
+     "C[now|{}]C[add|{\"a\": 1}]"},
+    {"llama", "{\"answer\": 42}", "{\"answer\": 42}"},
+    {"llama", "{\"name\": \"Ada\", \"parameters\": {}}", "{\"name\": \"Ada\", \"parameters\": {}}"},
+    {"llama", "Use {\"name\": \"now\", \"parameters\": {}}",
+     "Use {\"name\": \"now\", \"parameters\": {}}"},
+    {"llama", "{\"name\": \"add\", \"parameters\": {\"a\": tr", "C[add|{\"a\": tr", true},
+    {"llama", "{\"name\": \"add\", \"parameters\": {\"a\": oops}}", "C[add|{\"a\": oops}}"},
+    // Lists of JSON.
+    {"mistral",
+     "[TOOL_CALLS][{\"name\": \"add\", \"arguments\": {\"a\": 1}, \"id\": \"abcDEF123\"}, "
+     "{\"name\": \"now\", \"arguments\": {}}]",
+     "C[add|{\"a\": 1}]C[now|{}]"},
+    {"mistral", "[TOOL_CALLS] [{\"name\": \"now\", \"arguments\": {}}]", "C[now|{}]"},
+    {"mistral", "[TOOL_CALLS]now", "[TOOL_CALLS]now"},
+    {"mistral", "[TOOL_CALLS][{\"name\": \"now\", \"arguments\": {}}, x", "C[now|{}], x"},
+    {"mistral", "Plain [TOOL text]", "Plain [TOOL text]"},
+    // Python.
+    {"lfm2",
+     "<|tool_call_start|>[add(a=1, b=\"x\\n'y'\"), get_weather(city='Rom', deep={'k': [True, "
+     "None, (1.5, -2)]}), now()]"
+     "<|tool_call_end|>Checking.",
+     "C[add|{\"a\":1,\"b\":\"x\\n'y'\"}]C[get_weather|{\"city\":\"Rom\",\"deep\":{\"k\":[true,"
+     "null,[1.5,-2]]}}]C[now|{}]Checking."},
+    {"lfm2", "<|tool_call_start|>[{\"name\": \"now\", \"arguments\": {}}]<|tool_call_end|>",
+     "C[now|{}]"},
+    {"lfm2", "<|tool_call_start|>[now()]", "C[now|{}]"},
+    {"lfm2", "<|tool_call_start|>[now(), add(a=", "C[now|{}]C[add|", true},
+    {"lfm2", "<|tool_call_start|>[now(), add(a=", "<|tool_call_start|>[now(), add(a="},
+    {"lfm2", "<|tool_call_start|>[now(1)]<|tool_call_end|>",
+     "<|tool_call_start|>[now(1)]<|tool_call_end|>"},
+    {"lfm2", "<|tool_call_start|>[other()]<|tool_call_end|>x",
+     "<|tool_call_start|>[other()]<|tool_call_end|>x"},
+    {"lfm2", "Hello.", "Hello."},
 };
 
 TEST_CASE("every answer is read the same in every split", "[answer]") {
@@ -327,20 +325,44 @@ TEST_CASE("stop strings end content and calls, not reasoning", "[answer]") {
                     false)) == "C[now|{}]");
 }
 
+TEST_CASE("a stop string that a marker's token completes ends the answer", "[answer]") {
+  AnswerOptions options;
+  options.format = FormatNamed("qwen3", true);
+  options.stops = {"\xef\xbf\xbd"};
+  AnswerParser parser(options);
+  parser.Push(0, "a", false);
+  parser.Push(0, "\xf0\x9f", false);  // no character, unless more bytes follow
+  const AnswerParser::Step step = parser.Push(102, "<tool_call>", false);
+  CHECK(step.stop == "\xef\xbf\xbd");
+  CHECK(step.pieces.empty());
+}
+
 TEST_CASE("long answers take linear time", "[answer]") {
   // A quarter of a million tokens each; quadratic time would not end.
-  const std::pair<const char*, std::string> cases[] = {
-      {"hermes", " "},
-      {"hermes", "<tool_call"},
-      {"llama", " "},
-      {"qwen3", "\n"},
-      {"lfm2", "<|tool_call_start|>"},
-      {"hermes", "<tool_call>{\"name\":\"now\",\"arguments\":{}} "}};
-  for (const auto& [name, token] : cases) {
+  struct Case {
+    const char* format;
+    std::string begin;
+    std::string token;
+  };
+  const std::string call = "<tool_call>{\"name\":\"now\",\"arguments\":{}} ";
+  const std::string blanks(64, ' ');
+  const Case cases[] = {
+      {"hermes", "", " "},
+      {"hermes", "", "<tool_call"},
+      {"llama", "", " "},
+      {"qwen3", "", "\n"},
+      {"lfm2", "", "<|tool_call_start|>"},
+      {"hermes", "", call},
+      {"hermes", call, blanks},
+      {"llama", "{\"name\":\"now\"} ", blanks},
+      {"mistral", "[TOOL_CALLS][{\"name\":\"now\"} ", blanks},
+  };
+  for (const auto& [name, begin, token] : cases) {
     AnswerOptions options;
     options.format = FormatNamed(name, false);
     AnswerParser parser(options);
     size_t pieces = 0;
+    pieces += parser.Push(0, begin, false).pieces.size();
     for (int i = 0; i < 250'000; ++i) pieces += parser.Push(0, token, false).pieces.size();
     pieces += parser.Finish(true).size();
     CHECK(pieces > 0);
