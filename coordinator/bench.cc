@@ -40,6 +40,7 @@ class Sequences {
       for (int p = 0; p < used; ++p) batch.pages.push_back(s * pages_each_ + p);
       batch.page_offsets.push_back(static_cast<int>(batch.pages.size()));
       batch.state_slots.push_back(-1);
+      batch.state_sources.push_back(-1);
       batch.sampled_rows.push_back(batch.rows() - 1);
       SamplingRow sampling;
       sampling.temperature = 0;

@@ -34,6 +34,7 @@ void AppendSlice(const Sequence& sequence, int64_t first, int rows, Batch& batch
   batch.pages.insert(batch.pages.end(), sequence.pages.begin(), sequence.pages.begin() + pages);
   batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
   batch.state_slots.push_back(-1);
+  batch.state_sources.push_back(-1);
 
   const int64_t scored = ScoredRows(sequence, first, rows);
   const int64_t scored_first = std::max(first, sequence.scored_rows);

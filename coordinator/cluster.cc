@@ -30,8 +30,10 @@ absl::StatusOr<wire::WirePrecision> PrecisionOf(const std::string& name) {
 
 /// Both ends of the wire compare it: what is loaded is what was ordered.
 std::string DigestOf(const ClusterPlan& plan) {
-  std::string text = absl::StrCat(plan.model_digest, " ", plan.precision, " ", plan.limits.pages,
-                                  " ", plan.limits.rows_max, " ", plan.limits.positions_max);
+  const BatchLimits& limits = plan.limits;
+  std::string text = absl::StrCat(plan.model_digest, " ", plan.precision, " ", limits.pages, " ",
+                                  limits.rows_max, " ", limits.positions_max);
+  absl::StrAppend(&text, " ", limits.window_pages, " ", limits.window, " ", limits.slots);
   for (const PlannedStage& stage : plan.stages) {
     absl::StrAppend(&text, " ", stage.node, stage.layers.ToString());
   }

@@ -146,6 +146,7 @@ absl::Status ClusterService::TakeReady(ConnectionId id, const wire::Ready& ready
                                   {.weight_bytes = ready.weight_bytes(),
                                    .workspace_bytes = ready.workspace_bytes(),
                                    .page_bytes = ready.page_bytes(),
+                                   .window_page_bytes = ready.window_page_bytes(),
                                    .state_bytes = ready.state_bytes(),
                                    .load_ms = ready.load_ms(),
                                    .determinism_class = ready.determinism_class()}});

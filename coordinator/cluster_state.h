@@ -52,6 +52,7 @@ struct StageReadyFacts {
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
   int64_t page_bytes = 0;
+  int64_t window_page_bytes = 0;
   int64_t state_bytes = 0;
   uint32_t load_ms = 0;
   std::string determinism_class;

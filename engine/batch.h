@@ -1,6 +1,7 @@
 // What one step runs, as flat arrays that travel down the chain, and what comes back.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -40,8 +41,12 @@ struct Batch {
   std::vector<int32_t> tokens;            // [rows]            ids; read by the first stage only
   std::vector<int32_t> positions;         // [rows]            consecutive within a sequence
   std::vector<int32_t> sequence_offsets;  // [sequences + 1]   sequence s owns rows [s], [s + 1)
-  std::vector<int32_t> pages;             // [pages]           page ids, the same on every stage
+  std::vector<int32_t> pages;  // [pages]  page ids, the same on every stage; all -1 where no layer
+                               //          sees everything
   std::vector<int32_t> page_offsets;  // [sequences + 1]   pages of sequence s, from position 0 on
+  std::vector<int32_t>
+      window_pages;  // [pages]  ids, of their own space, for the layers with a window; -1: fell out
+                     //          of it. Empty where no layer has one
   std::vector<int32_t>
       state_slots;  // [sequences]       slot that the recurrent state is written to; -1: none
   std::vector<int32_t>
@@ -61,11 +66,21 @@ struct BatchLimits {
   int rows_max = 0;
   int sequences_max = 0;
   int samples_max = 0;
-  int pages = 0;          // page ids are below this
+  int pages = 0;          // page ids are below this; 0: every layer that attends has a window
+  int window_pages = 0;   // window page ids are below this; 0: no layer has a window
+  int window = 0;         // tokens that the widest window of the model holds; 0: none
   int slots = 0;          // state slots are below this
   int positions_max = 0;  // positions are below this
   int vocab_size = 0;
+
+  bool operator==(const BatchLimits&) const = default;
 };
+
+/// The first page of a sequence that a query at `position` reads through a window of `window` keys.
+/// No later query reads a page before it.
+constexpr int64_t FirstWindowPage(int64_t position, int window) {
+  return std::max<int64_t>(0, position - window + 1) / kPageTokens;
+}
 
 struct TokenLogprob {
   int32_t id = 0;

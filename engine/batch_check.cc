@@ -33,8 +33,16 @@ absl::Status CheckLengths(const Batch& batch, const BatchLimits& limits) {
     return Bad("page_offsets has ", batch.page_offsets.size(), " entries for ", sequences,
                " sequences, expected ", sequences + 1);
   }
+  const size_t windowed = limits.window > 0 ? batch.pages.size() : 0;
+  if (batch.window_pages.size() != windowed) {
+    return Bad("window_pages has ", batch.window_pages.size(), " entries, expected ", windowed);
+  }
   if (batch.state_slots.size() != sequences) {
     return Bad("state_slots has ", batch.state_slots.size(), " entries for ", sequences,
+               " sequences");
+  }
+  if (batch.state_sources.size() != sequences) {
+    return Bad("state_sources has ", batch.state_sources.size(), " entries for ", sequences,
                " sequences");
   }
   if (batch.sampled_rows.size() > static_cast<size_t>(limits.samples_max)) {
@@ -63,10 +71,27 @@ absl::Status CheckOffsets(const char* name, const std::vector<int32_t>& offsets,
   return absl::OkStatus();
 }
 
-absl::Status CheckIds(const char* name, const std::vector<int32_t>& ids, int32_t bound) {
+absl::Status CheckIds(const char* name, const std::vector<int32_t>& ids, int32_t bound,
+                      int32_t least = 0) {
   for (size_t i = 0; i < ids.size(); ++i) {
-    if (ids[i] < 0 || ids[i] >= bound) {
-      return Bad(name, "[", i, "] is ", ids[i], ", outside [0, ", bound, ")");
+    if (ids[i] < least || ids[i] >= bound) {
+      return Bad(name, "[", i, "] is ", ids[i], ", outside [", least, ", ", bound, ")");
+    }
+  }
+  return absl::OkStatus();
+}
+
+/// Every page that the layers with a window read or write for sequence s is there.
+absl::Status CheckWindow(const Batch& batch, const BatchLimits& limits, size_t s) {
+  if (limits.window == 0) return absl::OkStatus();
+  const auto begin = static_cast<size_t>(batch.sequence_offsets[s]);
+  const auto end = static_cast<size_t>(batch.sequence_offsets[s + 1]);
+  const int64_t last = batch.positions[end - 1] / kPageTokens;
+  for (int64_t i = FirstWindowPage(batch.positions[begin], limits.window); i <= last; ++i) {
+    const auto at = static_cast<size_t>(batch.page_offsets[s] + i);
+    if (batch.window_pages[at] < 0) {
+      return Bad("window_pages[", at, "] is ", batch.window_pages[at], " but position ",
+                 batch.positions[begin], " sees ", limits.window, " tokens");
     }
   }
   return absl::OkStatus();
@@ -98,18 +123,15 @@ absl::Status CheckSequence(const Batch& batch, const BatchLimits& limits, size_t
     return Bad("page_offsets gives sequence ", s, " ", held, " pages but ", limits.positions_max,
                " positions fill ", held_max);
   }
-  const int32_t slot = batch.state_slots[s];
-  if (slot < -1 || slot >= limits.slots) {
-    return Bad("state_slots[", s, "] is ", slot, ", outside [-1, ", limits.slots, ")");
-  }
-  return absl::OkStatus();
+  return CheckWindow(batch, limits, s);
 }
 
-/// A page or slot that one sequence writes in this step belongs to nobody else in it: prefixes are
-/// shared by whole pages, and what is shared is only read.
-absl::Status CheckSharing(const Batch& batch, const BatchLimits& limits) {
-  std::vector<bool> written(static_cast<size_t>(limits.pages));
-  std::vector<bool> slots(static_cast<size_t>(limits.slots));
+/// A page that one sequence writes in this step belongs to nobody else in it: prefixes are shared
+/// by whole pages, and what is shared is only read.
+absl::Status CheckPageSharing(const char* name, const Batch& batch,
+                              const std::vector<int32_t>& pages, int pages_max) {
+  if (pages_max == 0) return absl::OkStatus();
+  std::vector<bool> written(static_cast<size_t>(pages_max));
   const auto page_written = [&](size_t s, int32_t i) {
     const auto begin = static_cast<size_t>(batch.sequence_offsets[s]);
     const auto end = static_cast<size_t>(batch.sequence_offsets[s + 1]);
@@ -121,19 +143,37 @@ absl::Status CheckSharing(const Batch& batch, const BatchLimits& limits) {
     for (size_t s = 0; s + 1 < batch.page_offsets.size(); ++s) {
       for (int32_t i = batch.page_offsets[s]; i < batch.page_offsets[s + 1]; ++i) {
         if (page_written(s, i) != writers) continue;
-        const int32_t page = batch.pages[static_cast<size_t>(i)];
+        const int32_t page = pages[static_cast<size_t>(i)];
+        if (page < 0) continue;
         if (written[static_cast<size_t>(page)]) {
-          return Bad("pages[", i, "] is ", page, ", a page that another entry writes in this step");
+          return Bad(name, "[", i, "] is ", page,
+                     ", a page that another entry writes in this step");
         }
         if (writers) written[static_cast<size_t>(page)] = true;
       }
     }
   }
+  return absl::OkStatus();
+}
+
+/// A slot that one sequence writes is nobody else's slot, and nobody else's source.
+absl::Status CheckSlotSharing(const Batch& batch, const BatchLimits& limits) {
+  std::vector<int> writer(static_cast<size_t>(limits.slots), -1);
   for (size_t s = 0; s < batch.state_slots.size(); ++s) {
     if (batch.state_slots[s] < 0) continue;
-    const auto slot = static_cast<size_t>(batch.state_slots[s]);
-    if (slots[slot]) return Bad("state_slots[", s, "] is ", slot, ", taken by another sequence");
-    slots[slot] = true;
+    int& taken = writer[static_cast<size_t>(batch.state_slots[s])];
+    if (taken >= 0) {
+      return Bad("state_slots[", s, "] is ", batch.state_slots[s], ", taken by another sequence");
+    }
+    taken = static_cast<int>(s);
+  }
+  for (size_t s = 0; s < batch.state_sources.size(); ++s) {
+    if (batch.state_sources[s] < 0) continue;
+    const int other = writer[static_cast<size_t>(batch.state_sources[s])];
+    if (other >= 0 && other != static_cast<int>(s)) {
+      return Bad("state_sources[", s, "] is ", batch.state_sources[s],
+                 ", a slot that another sequence writes in this step");
+    }
   }
   return absl::OkStatus();
 }
@@ -180,11 +220,18 @@ absl::Status CheckBatch(const Batch& batch, const BatchLimits& limits) {
       CheckOffsets("sequence_offsets", batch.sequence_offsets, batch.tokens.size(), true));
   NG_RETURN_IF_ERROR(CheckOffsets("page_offsets", batch.page_offsets, batch.pages.size(), false));
   NG_RETURN_IF_ERROR(CheckIds("tokens", batch.tokens, limits.vocab_size));
-  NG_RETURN_IF_ERROR(CheckIds("pages", batch.pages, limits.pages));
+  const int32_t no_page = -1;
+  NG_RETURN_IF_ERROR(CheckIds("pages", batch.pages, limits.pages, limits.pages == 0 ? no_page : 0));
+  NG_RETURN_IF_ERROR(CheckIds("window_pages", batch.window_pages, limits.window_pages, no_page));
+  NG_RETURN_IF_ERROR(CheckIds("state_slots", batch.state_slots, limits.slots, -1));
+  NG_RETURN_IF_ERROR(CheckIds("state_sources", batch.state_sources, limits.slots, -1));
   for (size_t s = 0; s + 1 < batch.sequence_offsets.size(); ++s) {
     NG_RETURN_IF_ERROR(CheckSequence(batch, limits, s));
   }
-  NG_RETURN_IF_ERROR(CheckSharing(batch, limits));
+  NG_RETURN_IF_ERROR(CheckPageSharing("pages", batch, batch.pages, limits.pages));
+  NG_RETURN_IF_ERROR(
+      CheckPageSharing("window_pages", batch, batch.window_pages, limits.window_pages));
+  NG_RETURN_IF_ERROR(CheckSlotSharing(batch, limits));
   NG_RETURN_IF_ERROR(CheckIds("sampled_rows", batch.sampled_rows, batch.rows()));
   for (size_t i = 1; i < batch.sampled_rows.size(); ++i) {
     if (batch.sampled_rows[i] <= batch.sampled_rows[i - 1]) {

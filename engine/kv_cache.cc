@@ -8,32 +8,46 @@
 namespace neurogrid {
 
 absl::StatusOr<KvCache> KvCache::Allocate(Ops& ops, const ModelConfig& config, LayerRange layers,
-                                          Precision precision, int pages) {
+                                          Precision precision, const BatchLimits& limits) {
   KvCache cache;
   cache.layers_ = layers;
-  int attention_layers = 0;
-  for (int layer = layers.first; layer < layers.last; ++layer) {
-    const bool attends = config.layers[static_cast<size_t>(layer)].kind == BlockKind::kAttention;
-    cache.slot_of_layer_.push_back(attends ? attention_layers++ : -1);
+  const ModelMemory memory = MemoryOf(config, precision);
+  cache.full_.pages = limits.pages;
+  cache.full_.page_bytes = PageBytes(memory, layers, kPageTokens);
+  cache.window_.pages = limits.window_pages;
+  cache.window_.page_bytes = WindowPageBytes(memory, layers, kPageTokens);
+  for (Pool* pool : {&cache.full_, &cache.window_}) {
+    NG_ASSIGN_OR_RETURN(pool->memory, ops.Allocate(pool->pages * pool->page_bytes));
   }
-  cache.first_ = {.kv_heads = config.kv_heads,
-                  .head_dim = config.head_dim,
-                  .dtype = ActivationDType(precision),
-                  .pages = pages,
-                  .page_bytes = 0,
-                  .data = nullptr};
-  cache.page_bytes_ = PageBytes(MemoryOf(config, precision), layers, kPageTokens);
-  if (attention_layers > 0) cache.first_.page_bytes = cache.page_bytes_ / attention_layers;
-  NG_ASSIGN_OR_RETURN(cache.memory_, ops.Allocate(pages * cache.page_bytes_));
+  int64_t full_offset = 0;
+  int64_t window_offset = 0;
+  for (int number = layers.first; number < layers.last; ++number) {
+    const LayerConfig& layer = config.layers[static_cast<size_t>(number)];
+    KvLayerView view;
+    if (layer.kind == BlockKind::kAttention) {
+      view = {
+          .kv_heads = config.kv_heads,
+          .head_dim = config.head_dim,
+          .dtype = ActivationDType(precision),
+          .pages = 0,
+          .page_bytes = memory.layers[static_cast<size_t>(number)].kv_bytes_per_token * kPageTokens,
+          .data = nullptr,
+          .windowed = layer.window > 0};
+      const Pool& pool = cache.PoolOf(view);
+      int64_t& offset = view.windowed ? window_offset : full_offset;
+      view.pages = pool.pages;
+      view.data = static_cast<uint8_t*>(pool.memory->data()) + offset;
+      offset += view.pages * view.page_bytes;
+    }
+    cache.views_.push_back(view);
+  }
   return cache;
 }
 
 KvLayerView KvCache::layer(int layer) const {
   NG_CHECK(layers_.contains(layer));
-  const int slot = slot_of_layer_[static_cast<size_t>(layer - layers_.first)];
-  NG_CHECK(slot >= 0);
-  KvLayerView view = first_;
-  view.data = static_cast<uint8_t*>(memory_->data()) + slot * view.pages * view.page_bytes;
+  const KvLayerView& view = views_[static_cast<size_t>(layer - layers_.first)];
+  NG_CHECK(view.kv_heads > 0);
   return view;
 }
 

@@ -29,6 +29,7 @@ void CheckKv(ConstTensor qkv, int query_heads, const KvLayerView& kv, const Batc
   NG_CHECK(IsActivation(qkv) && qkv.dtype == kv.dtype);
   NG_CHECK(kv.kv_heads > 0 && query_heads % kv.kv_heads == 0);
   NG_CHECK(qkv.shape == Shape({batch.rows(), (query_heads + 2 * kv.kv_heads) * kv.head_dim}));
+  NG_CHECK(kv.table(batch).size() == static_cast<size_t>(batch.page_offsets.back()));
 }
 
 }  // namespace

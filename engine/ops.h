@@ -72,6 +72,7 @@ class Rotation {
 };
 
 /// One layer's keys and values: page i is at data + i * page_bytes, laid out as its backend likes.
+/// Which table names a sequence's pages depends on whether the layer has a window.
 struct KvLayerView {
   int kv_heads = 0;
   int head_dim = 0;
@@ -79,6 +80,11 @@ struct KvLayerView {
   int pages = 0;
   int64_t page_bytes = 0;
   void* data = nullptr;
+  bool windowed = false;
+
+  const std::vector<int32_t>& table(const Batch& batch) const {
+    return windowed ? batch.window_pages : batch.pages;
+  }
 };
 
 /// Most taps of a short convolution.

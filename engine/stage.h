@@ -25,8 +25,9 @@ struct StageOptions {
 struct StageMemory {
   int64_t weight_bytes = 0;
   int64_t workspace_bytes = 0;
-  int64_t page_bytes = 0;   // of one page over the stage's layers
-  int64_t state_bytes = 0;  // of one slot
+  int64_t page_bytes = 0;         // of one page over the stage's layers that see everything
+  int64_t window_page_bytes = 0;  // of one page over its layers with a window
+  int64_t state_bytes = 0;        // of one slot
 };
 
 class Stage {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 
 namespace neurogrid {
@@ -25,7 +26,12 @@ absl::Status CheckOptions(const ModelConfig& config, const StageOptions& options
   NG_RETURN_IF_ERROR(check("rows_max", limits.rows_max, 1, kRowsMax));
   NG_RETURN_IF_ERROR(check("sequences_max", limits.sequences_max, 1, limits.rows_max));
   NG_RETURN_IF_ERROR(check("samples_max", limits.samples_max, 1, limits.rows_max));
-  NG_RETURN_IF_ERROR(check("pages", limits.pages, 1, 1 << 30));
+  constexpr int kPagesMax = 1 << 30;
+  const int window = WidestWindow(config);
+  NG_RETURN_IF_ERROR(check("pages", limits.pages, AttendsToAll(config) ? 1 : 0, kPagesMax));
+  NG_RETURN_IF_ERROR(check("window", limits.window, window, window));
+  NG_RETURN_IF_ERROR(
+      check("window_pages", limits.window_pages, window > 0 ? 1 : 0, window > 0 ? kPagesMax : 0));
   const bool recurrent = std::any_of(
       config.layers.begin() + layers.first, config.layers.begin() + layers.last,
       [](const LayerConfig& layer) { return layer.kind == BlockKind::kShortConvolution; });
@@ -71,7 +77,7 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
     rotations_.push_back(std::move(rotation));
   }
   NG_ASSIGN_OR_RETURN(
-      cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits.pages));
+      cache_, KvCache::Allocate(ops_, config_, options_.layers, options_.precision, limits));
   NG_ASSIGN_OR_RETURN(states_, StateCache::Allocate(ops_, config_, options_.layers,
                                                     options_.precision, limits.slots));
   NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
@@ -88,6 +94,7 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
   memory_ = {.weight_bytes = loader.device_bytes(),
              .workspace_bytes = StageWorkspaceBytes(config_, options_),
              .page_bytes = cache_.page_bytes(),
+             .window_page_bytes = cache_.window_page_bytes(),
              .state_bytes = states_.slot_bytes()};
   return absl::OkStatus();
 }

@@ -80,7 +80,9 @@ void ToMessage(const Batch& batch, wire::BatchMessage* message) {
   Fill(batch.sequence_offsets, message->mutable_sequence_offsets());
   Fill(batch.pages, message->mutable_pages());
   Fill(batch.page_offsets, message->mutable_page_offsets());
+  Fill(batch.window_pages, message->mutable_window_pages());
   Fill(batch.state_slots, message->mutable_state_slots());
+  Fill(batch.state_sources, message->mutable_state_sources());
   Fill(batch.sampled_rows, message->mutable_sampled_rows());
   for (const SamplingRow& row : batch.sampling) ToMessage(row, message->add_sampling());
 }
@@ -92,7 +94,9 @@ absl::StatusOr<Batch> FromMessage(const wire::BatchMessage& message) {
   batch.sequence_offsets = VectorOf(message.sequence_offsets());
   batch.pages = VectorOf(message.pages());
   batch.page_offsets = VectorOf(message.page_offsets());
+  batch.window_pages = VectorOf(message.window_pages());
   batch.state_slots = VectorOf(message.state_slots());
+  batch.state_sources = VectorOf(message.state_sources());
   batch.sampled_rows = VectorOf(message.sampled_rows());
   batch.sampling.reserve(static_cast<size_t>(message.sampling_size()));
   for (const wire::Sampling& row : message.sampling()) {
@@ -189,6 +193,8 @@ void ToMessage(const BatchLimits& limits, wire::Limits* message) {
   message->set_sequences_max(static_cast<uint32_t>(limits.sequences_max));
   message->set_samples_max(static_cast<uint32_t>(limits.samples_max));
   message->set_pages(static_cast<uint32_t>(limits.pages));
+  message->set_window_pages(static_cast<uint32_t>(limits.window_pages));
+  message->set_window(static_cast<uint32_t>(limits.window));
   message->set_slots(static_cast<uint32_t>(limits.slots));
   message->set_positions_max(static_cast<uint32_t>(limits.positions_max));
   message->set_vocab_size(static_cast<uint32_t>(limits.vocab_size));
@@ -200,11 +206,16 @@ absl::StatusOr<BatchLimits> FromMessage(const wire::Limits& message) {
   NG_ASSIGN_OR_RETURN(limits.sequences_max,
                       BoundedInt("sequences_max", message.sequences_max(), 1));
   NG_ASSIGN_OR_RETURN(limits.samples_max, BoundedInt("samples_max", message.samples_max(), 1));
-  NG_ASSIGN_OR_RETURN(limits.pages, BoundedInt("pages", message.pages(), 1));
+  NG_ASSIGN_OR_RETURN(limits.pages, BoundedInt("pages", message.pages(), 0));
+  NG_ASSIGN_OR_RETURN(limits.window_pages, BoundedInt("window_pages", message.window_pages(), 0));
+  NG_ASSIGN_OR_RETURN(limits.window, BoundedInt("window", message.window(), 0));
   NG_ASSIGN_OR_RETURN(limits.slots, BoundedInt("slots", message.slots(), 0));
   NG_ASSIGN_OR_RETURN(limits.positions_max,
                       BoundedInt("positions_max", message.positions_max(), 1));
   NG_ASSIGN_OR_RETURN(limits.vocab_size, BoundedInt("vocab_size", message.vocab_size(), 1));
+  if (limits.pages == 0 && limits.window_pages == 0) {
+    return absl::InvalidArgumentError("limits.pages and limits.window_pages are both 0");
+  }
   return limits;
 }
 

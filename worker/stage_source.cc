@@ -9,13 +9,8 @@
 namespace neurogrid {
 
 bool StageRequest::operator==(const StageRequest& other) const {
-  const BatchLimits& a = options.limits;
-  const BatchLimits& b = other.options.limits;
   return model_digest == other.model_digest && options.layers == other.options.layers &&
-         options.precision == other.options.precision && a.rows_max == b.rows_max &&
-         a.sequences_max == b.sequences_max && a.samples_max == b.samples_max &&
-         a.pages == b.pages && a.slots == b.slots && a.positions_max == b.positions_max &&
-         a.vocab_size == b.vocab_size;
+         options.precision == other.options.precision && options.limits == other.options.limits;
 }
 
 absl::StatusOr<LoadedStage> LocalModel::Load(const StageRequest& request,

@@ -229,6 +229,7 @@ void Worker::TakeLoaded(const wire::Assign& assign,
   ready->set_weight_bytes(loaded->memory.weight_bytes);
   ready->set_workspace_bytes(loaded->memory.workspace_bytes);
   ready->set_page_bytes(loaded->memory.page_bytes);
+  ready->set_window_page_bytes(loaded->memory.window_page_bytes);
   ready->set_state_bytes(loaded->memory.state_bytes);
   ready->set_load_ms(loaded->load_ms);
   ready->set_determinism_class(loaded->determinism_class.substr(0, kWireStringBytesMax));

@@ -99,7 +99,7 @@ AttentionJob Items::Job(int64_t item) const {
   job.pages_data = layer_.keys(0, static_cast<int>(kv_head));
   job.page_stride_bytes = layer_.page_stride_bytes;
   job.tile_bytes = layout.tile_bytes();
-  job.pages = batch_.pages.data() + batch_.page_offsets[sequence];
+  job.pages = layer_.table(batch_).data() + batch_.page_offsets[sequence];
   return job;
 }
 

@@ -55,8 +55,9 @@ class AttentionScratch {
 /// rounded to the dtype of the pages), their sum and one chain of products with v; split states
 /// merge in order of position. A row's bits depend on its query and its sequence's keys and values
 /// alone: not on the rest of the batch, the chunking of its prompt, page numbers, threads or
-/// instruction set. Stale tokens in pages are never read into a result. Milakov and Gimelshein
-/// 2018, Online normalizer calculation.
+/// instruction set. Stale tokens in pages are never read into a result, and no page before that of
+/// the first visible key is touched: its entry in the table may be -1. Milakov and Gimelshein 2018,
+/// Online normalizer calculation.
 void Attention(const CpuContext& cpu, Tensor out, ConstTensor qkv, const KvLayer& layer,
                const Batch& batch, const AttentionParameters& parameters,
                const AttentionScratch& scratch);

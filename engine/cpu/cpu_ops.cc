@@ -42,7 +42,8 @@ class CpuRotation : public Rotation {
 KvLayer LayerOf(const KvLayerView& kv) {
   return {.layout = {.kv_heads = kv.kv_heads, .head_dim = kv.head_dim, .dtype = kv.dtype},
           .data = static_cast<uint8_t*>(kv.data),
-          .page_stride_bytes = kv.page_bytes};
+          .page_stride_bytes = kv.page_bytes,
+          .windowed = kv.windowed};
 }
 
 /// Calls each(row, worker) for every row, some rows to a chunk.

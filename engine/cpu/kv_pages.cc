@@ -59,6 +59,7 @@ void RopeAndWriteKv(const CpuContext& cpu, Tensor qkv, int query_heads, const Ro
   NG_CHECK(qkv.dtype == layout.dtype);
   NG_CHECK(qkv.shape == Shape({batch.rows(), columns}));
   const Kernels& kernels = KernelsFor(cpu.instructions);
+  const std::vector<int32_t>& pages = layer.table(batch);
   const int64_t rows = batch.rows();
   cpu.pool->ParallelFor((rows + kRowsPerChunk - 1) / kRowsPerChunk, [&](int64_t chunk, int) {
     const int64_t end = std::min(rows, (chunk + 1) * kRowsPerChunk);
@@ -70,7 +71,8 @@ void RopeAndWriteKv(const CpuContext& cpu, Tensor qkv, int query_heads, const Ro
       NG_CHECK(position < rope.positions_max());
       const int64_t slot =
           batch.page_offsets[static_cast<size_t>(sequence)] + position / kPageTokens;
-      const int64_t page = batch.pages[static_cast<size_t>(slot)];
+      const int64_t page = pages[static_cast<size_t>(slot)];
+      NG_CHECK(page >= 0);
       if (layout.dtype == DType::kBF16) {
         WriteRow(kernels, qkv.as<uint16_t>() + row * columns, query_heads, rope, layer, position,
                  page);

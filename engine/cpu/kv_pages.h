@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "common/dtype.h"
 #include "common/tensor.h"
@@ -28,12 +29,16 @@ struct KvLayout {
 };
 
 /// One layer's pages: page i starts at data + i * page_stride_bytes, 64-byte aligned where head_dim
-/// allows (any head_dim works).
+/// allows (any head_dim works). Batch::window_pages names them when the layer has a window.
 struct KvLayer {
   KvLayout layout;
   uint8_t* data = nullptr;
   int64_t page_stride_bytes = 0;
+  bool windowed = false;
 
+  const std::vector<int32_t>& table(const Batch& batch) const {
+    return windowed ? batch.window_pages : batch.pages;
+  }
   uint8_t* keys(int64_t page, int kv_head) const {
     return data + page * page_stride_bytes + 2 * kv_head * layout.tile_bytes();
   }

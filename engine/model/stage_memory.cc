@@ -152,6 +152,7 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
   ModelMemory model;
   for (int layer = 0; layer < config.layers_count(); ++layer) {
     model.layers.push_back(LayerMemory(names, config, matrices, layer));
+    model.layers.back().window = config.layers[static_cast<size_t>(layer)].window;
   }
   const int64_t hidden = config.hidden_size;
   const int64_t table =
@@ -234,8 +235,30 @@ int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers) {
 
 int64_t PageBytes(const ModelMemory& model, LayerRange layers, int page_tokens) {
   int64_t bytes = 0;
-  for (int i = layers.first; i < layers.last; ++i) bytes += model.layers[i].kv_bytes_per_token;
+  for (int i = layers.first; i < layers.last; ++i) {
+    if (model.layers[i].window == 0) bytes += model.layers[i].kv_bytes_per_token;
+  }
   return bytes * page_tokens;
+}
+
+int64_t WindowPageBytes(const ModelMemory& model, LayerRange layers, int page_tokens) {
+  int64_t bytes = 0;
+  for (int i = layers.first; i < layers.last; ++i) {
+    if (model.layers[i].window > 0) bytes += model.layers[i].kv_bytes_per_token;
+  }
+  return bytes * page_tokens;
+}
+
+int WidestWindow(const ModelConfig& config) {
+  int widest = 0;
+  for (const LayerConfig& layer : config.layers) widest = std::max(widest, layer.window);
+  return widest;
+}
+
+bool AttendsToAll(const ModelConfig& config) {
+  return std::any_of(config.layers.begin(), config.layers.end(), [](const LayerConfig& layer) {
+    return layer.kind == BlockKind::kAttention && layer.window == 0;
+  });
 }
 
 int64_t StateBytes(const ModelMemory& model, LayerRange layers) {

@@ -52,6 +52,7 @@ struct ModelMemory {
   struct Layer {
     int64_t weight_bytes = 0;
     int64_t kv_bytes_per_token = 0;
+    int window = 0;                    // its pages are those of the window's pool; 0: none
     int64_t state_bytes_per_slot = 0;  // a short convolution's last K - 1 inputs, as activations
     int64_t parameters = 0;            // of the matrices: 2 operations each and token
   };
@@ -75,8 +76,15 @@ ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Prec
 /// norm and head when it is the last.
 int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers);
 
-/// One page of `page_tokens` tokens over these layers.
+/// One page of `page_tokens` tokens over those of these layers that see everything, ...
 int64_t PageBytes(const ModelMemory& model, LayerRange layers, int page_tokens);
+/// ... and one over those that have a window: their pages have ids and a pool of their own.
+int64_t WindowPageBytes(const ModelMemory& model, LayerRange layers, int page_tokens);
+
+/// The widest window of any layer; 0: none has one.
+int WidestWindow(const ModelConfig& config);
+/// Whether some layer attends without a window.
+bool AttendsToAll(const ModelConfig& config);
 
 /// One slot of recurrent state over these layers.
 int64_t StateBytes(const ModelMemory& model, LayerRange layers);

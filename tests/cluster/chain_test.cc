@@ -31,6 +31,7 @@ struct Conversation {
       }
       batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
       batch.state_slots.push_back(static_cast<int32_t>(s));
+      batch.state_sources.push_back(-1);
       batch.sampled_rows.push_back(batch.rows() - 1);
       SamplingRow row;
       row.seed = 5 + s;

@@ -85,6 +85,7 @@ Batch OneToken(int vocab_size) {
   batch.pages = {0};
   batch.page_offsets = {0, 1};
   batch.state_slots = {-1};
+  batch.state_sources = {-1};
   batch.sampled_rows = {0};
   batch.sampling.resize(1);
   batch.sampling[0].position = 1;

@@ -170,8 +170,8 @@ struct Conversation {
     stream = stub->Join(&context);
   }
   wire::Hello* Hello() {
-    message.mutable_hello()->set_version_min(1);
-    message.mutable_hello()->set_version_max(1);
+    message.mutable_hello()->set_version_min(kProtocolMin);
+    message.mutable_hello()->set_version_max(kProtocolMax);
     return message.mutable_hello();
   }
   wire::FromCoordinator Say() {
@@ -197,7 +197,7 @@ TEST_CASE("a version without common ground is refused at hello with both ranges"
   ClusterFixture fixture;
   const Identity identity = fixture.EnrollAs("a").value();
   Conversation newer(fixture, identity);
-  newer.Hello()->set_version_min(2);
+  newer.Hello()->set_version_min(kProtocolMax + 1);
   newer.message.mutable_hello()->set_version_max(9);
   const wire::FromCoordinator refused = newer.Say();
   CHECK(absl::StrContains(refused.refused().reason(), "version"));
@@ -260,6 +260,7 @@ TEST_CASE("a step of the wrong size ends its edge with both sizes, and a late on
     step.mutable_batch()->add_page_offsets(value);
     step.mutable_batch()->add_page_offsets(1);
     step.mutable_batch()->add_state_slots(-1);
+    step.mutable_batch()->add_state_sources(-1);
   }
   step.set_activations("four");
   const int port = second.worker().data_port();

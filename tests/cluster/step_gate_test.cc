@@ -38,6 +38,7 @@ Step StepNumber(uint64_t number) {
   step.batch.pages = {3};
   step.batch.page_offsets = {0, 1};
   step.batch.state_slots = {0};
+  step.batch.state_sources = {-1};
   step.batch.sampled_rows = {1};
   step.batch.sampling.resize(1);
   step.batch.sampling[0].position = 2;

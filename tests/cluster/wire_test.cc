@@ -21,7 +21,9 @@ Step FullStep() {
   step.batch.sequence_offsets = {0, 2, 3};
   step.batch.pages = {9, 8};
   step.batch.page_offsets = {0, 1, 2};
+  step.batch.window_pages = {-1, 7};
   step.batch.state_slots = {-1, 3};
+  step.batch.state_sources = {2, -1};
   step.batch.sampled_rows = {2};
   SamplingRow row;
   row.seed = 0xfedcba9876543210;
@@ -66,7 +68,9 @@ TEST_CASE("a step crosses the wire unchanged", "[wire]") {
   CHECK(got.batch.sequence_offsets == sent.batch.sequence_offsets);
   CHECK(got.batch.pages == sent.batch.pages);
   CHECK(got.batch.page_offsets == sent.batch.page_offsets);
+  CHECK(got.batch.window_pages == sent.batch.window_pages);
   CHECK(got.batch.state_slots == sent.batch.state_slots);
+  CHECK(got.batch.state_sources == sent.batch.state_sources);
   CHECK(got.batch.sampled_rows == sent.batch.sampled_rows);
   CHECK(got.activations == sent.activations);
   const SamplingRow& a = got.batch.sampling.at(0);
@@ -143,7 +147,13 @@ TEST_CASE("an assignment that makes no sense is refused by field", "[wire][R8]")
   good.set_precision(wire::PRECISION_BF16);
   good.mutable_previous()->set_node_id("coordinator");
   good.mutable_next()->set_node_id("b");
-  ToMessage(BatchLimits{1, 1, 1, 1, 0, 1, 1}, good.mutable_limits());
+  ToMessage(BatchLimits{.rows_max = 1,
+                        .sequences_max = 1,
+                        .samples_max = 1,
+                        .pages = 1,
+                        .positions_max = 1,
+                        .vocab_size = 1},
+            good.mutable_limits());
   REQUIRE(ReadAssignment(good).ok());
   const auto refused = [&](const auto& spoil, absl::string_view words) {
     wire::Assign assign = good;
@@ -159,7 +169,9 @@ TEST_CASE("an assignment that makes no sense is refused by field", "[wire][R8]")
   refused([](A& a) { a.set_layer_last(5000); }, "layers [0,5000)");
   refused([](A& a) { a.set_precision(wire::PRECISION_UNKNOWN); }, "assign.precision");
   refused([](A& a) { a.set_precision(static_cast<wire::WirePrecision>(9)); }, "unknown value 9");
-  refused([](A& a) { a.mutable_limits()->set_pages(0); }, "limits.pages is 0");
+  refused([](A& a) { a.mutable_limits()->set_pages(0); },
+          "limits.pages and limits.window_pages are both 0");
+  refused([](A& a) { a.mutable_limits()->set_window(1u << 31); }, "limits.window");
   refused([](A& a) { a.mutable_limits()->set_rows_max(1u << 31); }, "limits.rows_max");
   refused([](A& a) { a.mutable_next()->set_node_id("../x"); }, "node name");
   refused([](A& a) { a.mutable_next()->set_port(65536); }, "next.port");
@@ -225,7 +237,9 @@ TEST_CASE("the data plane holds these fields and no other: no pointers, no op co
                                         "BatchMessage.sequence_offsets",
                                         "BatchMessage.pages",
                                         "BatchMessage.page_offsets",
+                                        "BatchMessage.window_pages",
                                         "BatchMessage.state_slots",
+                                        "BatchMessage.state_sources",
                                         "BatchMessage.sampled_rows",
                                         "BatchMessage.sampling",
                                         "Sampling.seed",

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "catch2/catch_test_macros.hpp"
@@ -20,6 +21,7 @@ struct World {
   int head_dim = 64;
   DType dtype = DType::kBF16;
   AttentionParameters parameters;
+  bool windowed = false;  // pages are named by window_pages
   int pages_total = 0;
   std::vector<uint8_t> memory;  // pages, filled with NaNs
   RopeTable rope;
@@ -27,7 +29,7 @@ struct World {
   int columns() const { return (query_heads + 2 * kv_heads) * head_dim; }
   KvLayer layer() {
     const KvLayout layout = {kv_heads, head_dim, dtype};
-    return {layout, memory.data(), layout.page_bytes()};
+    return {layout, memory.data(), layout.page_bytes(), windowed};
   }
 };
 
@@ -81,6 +83,9 @@ std::vector<uint8_t> Run(World& world, const CpuContext& cpu, const std::vector<
     batch.pages.insert(batch.pages.end(), slice.pages.begin(), slice.pages.end());
     batch.sequence_offsets.push_back(batch.rows());
     batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
+  }
+  if (world.windowed) {
+    batch.window_pages = std::exchange(batch.pages, std::vector<int32_t>(batch.pages.size(), -1));
   }
   std::vector<bf16> narrow;
   for (const float value : wide) narrow.push_back(ToBf16(value));
@@ -290,6 +295,39 @@ TEST_CASE("a row attends in the same bits however its sequence arrives", "[cpu]"
     const std::vector<uint8_t> decode = Run(world, cpu, {{1, 789, 790, mine}, {3, 3, 4, third}});
     CHECK(SameBits(RowsOf(world, decode, 0, 1), RowsOf(world, whole, 789, 790)));
   }
+}
+
+TEST_CASE("a page that fell out of the window may be gone, and no bit changes", "[cpu]") {
+  const int window = GENERATE(1, 16, 17, 300);
+  const int chunk = GENERATE(1, 5, 64, 259);
+  const int threads = GENERATE(1, 3);
+  const DType dtype = GENERATE(DType::kBF16, DType::kF32);
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(window, chunk, threads, InfoOf(dtype).name, NameOf(set));
+  const int tokens = chunk == 1 ? 330 : 790;
+  ThreadPool pool(threads);
+  World base = MakeWorld(4, 2, 24, dtype, 60);
+  base.parameters.window = window;
+  const std::vector<uint8_t> whole =
+      Run(base, {&pool, set}, {{1, 0, tokens, PagesFrom(1, tokens)}});
+
+  World world = MakeWorld(4, 2, 24, dtype, 60);
+  world.parameters.window = window;
+  world.windowed = true;
+  std::vector<uint8_t> joined;
+  for (int first = 0; first < tokens; first += chunk) {
+    const int last = std::min(tokens, first + chunk);
+    std::vector<int32_t> pages = PagesFrom(1, last);
+    const int64_t page_bytes = world.layer().page_stride_bytes;
+    for (int64_t i = 0; i < FirstWindowPage(first, window); ++i) {
+      std::fill_n(world.memory.begin() + pages[static_cast<size_t>(i)] * page_bytes, page_bytes,
+                  uint8_t{0xff});  // NaNs, as if another sequence's
+      pages[static_cast<size_t>(i)] = -1;
+    }
+    const std::vector<uint8_t> part = Run(world, {&pool, set}, {{1, first, last, pages}});
+    joined.insert(joined.end(), part.begin(), part.end());
+  }
+  CHECK(SameBits(joined, whole));
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ Batch GoodBatch() {
   batch.pages = {3, 9, 0, 1, 2};
   batch.page_offsets = {0, 2, 5};
   batch.state_slots = {-1, 3};
+  batch.state_sources = {2, 3};
   batch.sampled_rows = {19, 20};
   batch.sampling.resize(2);
   return batch;
@@ -68,7 +69,11 @@ TEST_CASE("CheckBatch names the array whose length is wrong", "[batch]") {
   CheckRefused("names 5 sequences but the stage takes 4",
                [](Batch& b) { b.sequence_offsets = {0, 1, 2, 3, 4, 21}; });
   CheckRefused("page_offsets has 2 entries", [](Batch& b) { b.page_offsets = {0, 5}; });
+  CheckRefused("window_pages has 5 entries, expected 0", [](Batch& b) {
+    b.window_pages = {0, 1, 2, 3, 4};
+  });
   CheckRefused("state_slots has 1 entries", [](Batch& b) { b.state_slots = {0}; });
+  CheckRefused("state_sources has 3 entries", [](Batch& b) { b.state_sources = {0, 1, 2}; });
   CheckRefused("sampled_rows has 5 entries but the stage takes 4", [](Batch& b) {
     b.sampled_rows = {0, 1, 2, 3, 4};
   });
@@ -92,6 +97,8 @@ TEST_CASE("CheckBatch names the id that is out of bounds", "[batch]") {
   CheckRefused("pages[1] is -1", [](Batch& b) { b.pages[1] = -1; });
   CheckRefused("state_slots[1] is 4", [](Batch& b) { b.state_slots[1] = 4; });
   CheckRefused("state_slots[0] is -2", [](Batch& b) { b.state_slots[0] = -2; });
+  CheckRefused("state_sources[1] is 4", [](Batch& b) { b.state_sources[1] = 4; });
+  CheckRefused("state_sources[0] is -2", [](Batch& b) { b.state_sources[0] = -2; });
   CheckRefused("sampled_rows[1] is 21", [](Batch& b) { b.sampled_rows[1] = 21; });
   CheckRefused("sampled_rows[1] is 19 after 19", [](Batch& b) { b.sampled_rows = {19, 19}; });
 }
@@ -110,7 +117,52 @@ TEST_CASE("CheckBatch follows positions and pages of each sequence", "[batch]") 
   });
   CheckRefused("another entry writes", [](Batch& b) { b.pages[4] = 9; });
   CheckRefused("another entry writes", [](Batch& b) { b.pages[2] = 3; });
+}
+
+TEST_CASE("CheckBatch lets a slot that is written be read by its writer alone", "[batch]") {
   CheckRefused("taken by another sequence", [](Batch& b) { b.state_slots = {3, 3}; });
+  CheckRefused("state_sources[0] is 3, a slot that another sequence writes", [](Batch& b) {
+    b.state_sources = {3, 3};
+  });
+  Batch batch = GoodBatch();
+  batch.state_slots = {0, 1};
+  batch.state_sources = {2, 2};  // both go on from one saved state
+  CHECK(CheckBatch(batch, kLimits).ok());
+}
+
+TEST_CASE("CheckBatch wants every window page that a row sees or writes, and no other", "[batch]") {
+  BatchLimits limits = kLimits;
+  limits.window = 17;
+  limits.window_pages = 6;
+  Batch batch = GoodBatch();
+  batch.window_pages = {4, 5, 0, 1, 2};
+  const auto words = [&] { return std::string(CheckBatch(batch, limits).message()); };
+  CHECK(words().empty());
+  batch.window_pages[2] = -1;  // position 33 sees from 17 on
+  CHECK(words().empty());
+  batch.window_pages[3] = -1;
+  CHECK(words() == "batch: window_pages[3] is -1 but position 33 sees 17 tokens");
+  limits.window = 18;
+  batch.window_pages = {4, 5, -1, 1, 2};
+  CHECK(words().empty());
+  limits.window = 19;
+  CHECK(words() == "batch: window_pages[2] is -1 but position 33 sees 19 tokens");
+  limits.window = 17;
+  batch.window_pages = {4, -1, 0, 1, 2};
+  CHECK(words() == "batch: window_pages[1] is -1 but position 0 sees 17 tokens");
+  batch.window_pages = {4, 5, 0, 1, 6};
+  CHECK(words() == "batch: window_pages[4] is 6, outside [-1, 6)");
+  batch.window_pages = {4, 5, 0, 1, 5};
+  CHECK(words() == "batch: window_pages[4] is 5, a page that another entry writes in this step");
+  batch.window_pages.pop_back();
+  CHECK(words() == "batch: window_pages has 4 entries, expected 5");
+  SECTION("and where every layer has a window, no pages of the other kind") {
+    batch.window_pages = {4, 5, 0, 1, 2};
+    limits.pages = 0;
+    CHECK(words() == "batch: pages[0] is 3, outside [-1, 0)");
+    batch.pages = {-1, -1, -1, -1, -1};
+    CHECK(words().empty());
+  }
 }
 
 TEST_CASE("CheckBatch bounds every sampling parameter", "[batch]") {

@@ -8,6 +8,7 @@
 #include "engine/batch_check.h"
 #include "engine/model/read_rows.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/stage_memory.h"
 
 namespace neurogrid {
 namespace {
@@ -52,21 +53,25 @@ BatchLimits TestLimits(int vocab_size) {
 
 Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
              const std::vector<int>& cuts)
-    : ops_(ops), vocab_(config.vocab_size) {
+    : ops_(ops), limits_(TestLimits(config.vocab_size)), vocab_(config.vocab_size) {
+  limits_.window = WidestWindow(config);
+  if (limits_.window > 0) limits_.window_pages = limits_.pages;
   std::vector<int> bounds = cuts;
   bounds.insert(bounds.begin(), 0);
   bounds.push_back(config.layers_count());
   for (size_t i = 0; i + 1 < bounds.size(); ++i) {
     const StageOptions options{
-        .layers = {bounds[i], bounds[i + 1]}, .precision = precision, .limits = TestLimits(vocab_)};
+        .layers = {bounds[i], bounds[i + 1]}, .precision = precision, .limits = limits_};
     auto stage = Transformer::Load(config, weights, ops, options, nullptr);
     NG_CHECK(stage.ok());
     stages_.push_back(*std::move(stage));
   }
 }
 
-std::vector<float> Chain::Logits(const Batch& batch) {
-  NG_CHECK(CheckBatch(batch, TestLimits(vocab_)).ok());
+std::vector<float> Chain::Logits(Batch batch) {
+  // Both kinds of pages under the same numbers.
+  if (limits_.window > 0 && batch.window_pages.empty()) batch.window_pages = batch.pages;
+  NG_CHECK(CheckBatch(batch, limits_).ok());
   ConstTensor activations;
   hidden_.clear();
   for (const std::unique_ptr<Transformer>& stage : stages_) {

@@ -37,7 +37,7 @@ class Chain {
         const std::vector<int>& cuts = {});
 
   /// Logits of every row, [rows * vocab].
-  std::vector<float> Logits(const Batch& batch);
+  std::vector<float> Logits(Batch batch);
   /// After Logits: the residual stream that stage `i` put out, widened, [rows * hidden].
   const std::vector<float>& hidden(size_t stage) const { return hidden_[stage]; }
 
@@ -47,6 +47,7 @@ class Chain {
   Ops& ops_;
   std::vector<std::unique_ptr<Transformer>> stages_;
   std::vector<std::vector<float>> hidden_;
+  BatchLimits limits_;
   int vocab_ = 0;
 };
 

@@ -38,6 +38,7 @@ TEST_CASE("a stage holds the bytes that were counted for it", "[memory]") {
   const ModelMemory model = MemoryOf(checkpoint->config(), precision);
   CHECK(StageWeightBytes(model, layers) == stage->memory().weight_bytes);
   CHECK(PageBytes(model, layers, kPageTokens) == stage->memory().page_bytes);
+  CHECK(WindowPageBytes(model, layers, kPageTokens) == stage->memory().window_page_bytes);
   CHECK(StateBytes(model, layers) == stage->memory().state_bytes);
 }
 
