@@ -5,7 +5,7 @@
 
 #include "common/check.h"
 #include "common/rng.h"
-#include "coordinator/plan_step.h"
+#include "coordinator/window_pages.h"
 
 namespace neurogrid {
 
@@ -19,7 +19,8 @@ bool DrawsToken(const Sequence& sequence, int64_t first, int rows) {
   return first + rows == sequence.known() && sequence.request->asked.tokens_max > 0;
 }
 
-void AppendSlice(const Sequence& sequence, int64_t first, int rows, Batch& batch) {
+void AppendSlice(const Sequence& sequence, int64_t first, int rows, const StateUse& state,
+                 Batch& batch) {
   if (batch.sequence_offsets.empty()) {
     batch.sequence_offsets.push_back(0);
     batch.page_offsets.push_back(0);
@@ -33,8 +34,12 @@ void AppendSlice(const Sequence& sequence, int64_t first, int rows, Batch& batch
   NG_CHECK(pages <= static_cast<int64_t>(sequence.pages.size()));
   batch.pages.insert(batch.pages.end(), sequence.pages.begin(), sequence.pages.begin() + pages);
   batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
-  batch.state_slots.push_back(-1);
-  batch.state_sources.push_back(-1);
+  if (!sequence.window_pages.empty()) {
+    batch.window_pages.insert(batch.window_pages.end(), sequence.window_pages.begin(),
+                              sequence.window_pages.begin() + pages);
+  }
+  batch.state_slots.push_back(state.slot);
+  batch.state_sources.push_back(state.source);
 
   const int64_t scored = ScoredRows(sequence, first, rows);
   const int64_t scored_first = std::max(first, sequence.scored_rows);

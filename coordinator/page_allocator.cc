@@ -56,8 +56,9 @@ std::optional<int32_t> PageAllocator::Allocate() {
 }
 
 void PageAllocator::Retain(int32_t page) {
-  NG_CHECK(entries_[page].references > 0);
-  ++entries_[page].references;
+  Entry& entry = entries_[page];
+  NG_CHECK(entry.references > 0 || entry.published);
+  if (entry.references++ == 0) Unlink(page);
 }
 
 void PageAllocator::Release(int32_t page) {
@@ -80,29 +81,9 @@ void PageAllocator::Publish(int32_t page, const PageHash& hash) {
   entry.hash = hash;
 }
 
-PageAllocator::Match PageAllocator::Find(absl::Span<const PageHash> chain) const {
-  Match match;
-  for (const PageHash& hash : chain) {
-    const auto found = published_.find(hash);
-    if (found == published_.end()) break;
-    ++match.pages;
-    if (entries_[found->second].references == 0) ++match.cached;
-  }
-  return match;
-}
-
-std::vector<int32_t> PageAllocator::Take(absl::Span<const PageHash> chain, int pages) {
-  std::vector<int32_t> taken;
-  taken.reserve(static_cast<size_t>(pages));
-  for (int i = 0; i < pages; ++i) {
-    const auto found = published_.find(chain[i]);
-    NG_CHECK(found != published_.end());
-    const int32_t page = found->second;
-    if (entries_[page].references == 0) Unlink(page);
-    ++entries_[page].references;
-    taken.push_back(page);
-  }
-  return taken;
+int32_t PageAllocator::Find(const PageHash& hash) const {
+  const auto found = published_.find(hash);
+  return found == published_.end() ? -1 : found->second;
 }
 
 void PageAllocator::Unlink(int32_t page) {

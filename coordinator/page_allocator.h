@@ -1,4 +1,5 @@
-// Ids of the KV cache's pages: reference counts, and reuse of full pages by what stands in them.
+// Ids of one kind of memory, the KV cache's pages or the slots of recurrent states: reference
+// counts, and reuse by what stands in them.
 #pragma once
 
 #include <cstdint>
@@ -24,15 +25,16 @@ PageHash PrefixRoot(absl::string_view model_digest, absl::string_view tenant,
 /// `ids` are the kPageTokens ids of one page.
 PageHash HashOfPage(const PageHash& parent, absl::Span<const int32_t> ids);
 
-/// Page ids [0, pages). A page is free, held (by one or more sequences) or cached: held by nobody,
-/// its content named by a hash, given away when no free page is left, least recently released
-/// first.
+/// Ids [0, pages). A page, or slot, is free, held (by one or more sequences) or cached: held by
+/// nobody, its content named by a hash, given away when no free page is left, least recently
+/// released first. A slot's name is that of the page after which its state was taken.
 class PageAllocator {
  public:
   explicit PageAllocator(int pages);
 
   /// A page with one reference; nothing when none is free or cached.
   std::optional<int32_t> Allocate();
+  /// One more reference to a page that is held or cached.
   void Retain(int32_t page);
   /// The last reference returns the page: to the cache when it is published, else free.
   /// A sequence releases its last page first, so that the cache loses ends before beginnings.
@@ -41,15 +43,10 @@ class PageAllocator {
   /// Names a held page that is full and will not be written again. When another page has the name
   /// already this one stays private.
   void Publish(int32_t page, const PageHash& hash);
-
-  /// How many of the chain's pages are there, from the first on.
-  struct Match {
-    int pages = 0;
-    int cached = 0;  // of those, held by nobody
-  };
-  Match Find(absl::Span<const PageHash> chain) const;
-  /// The first `pages` pages of the chain, each with one more reference. They must be there.
-  std::vector<int32_t> Take(absl::Span<const PageHash> chain, int pages);
+  /// Takes the name of a published page away: its holder will write it again.
+  void Forget(int32_t page);
+  /// The page of this name; -1: it is not there.
+  int32_t Find(const PageHash& hash) const;
 
   int references(int32_t page) const { return entries_[page].references; }
   bool published(int32_t page) const { return entries_[page].published; }
@@ -71,7 +68,6 @@ class PageAllocator {
 
   void Unlink(int32_t page);
   void Append(int32_t page);
-  void Forget(int32_t page);
 
   std::vector<Entry> entries_;  // [pages]
   std::vector<int32_t> free_;   // a stack

@@ -15,7 +15,10 @@ class StepPlanner {
  public:
   explicit StepPlanner(const StepView& view)
       : view_(view),
-        pages_(view.pages_available),
+        full_(view.limits.pages > 0),
+        window_(view.limits.window_pages > 0),
+        recurrent_(view.limits.slots > 0),
+        left_(view.available),
         rows_(view.limits.rows_max),
         samples_(view.limits.samples_max),
         sequences_(view.limits.sequences_max),
@@ -61,7 +64,7 @@ class StepPlanner {
     for (const int i : ready) {
       if (static_cast<int64_t>(plan_.slices.size()) >= decodes_max) break;
       if (gone_[i]) continue;
-      if (PagesFor(i, 1) > 0) Take(i, 1, 1);
+      if (RoomFor(i, 1) > 0) Take(i, 1, 1);
     }
   }
 
@@ -77,17 +80,24 @@ class StepPlanner {
                      std::max<int64_t>(1, less(sequences_, 1))});
   }
 
-  /// Makes room for up to `rows` more rows of a running sequence; how many there is room for.
-  int64_t PagesFor(int i, int64_t rows) {
-    const RunningView& sequence = view_.running[i];
-    const int64_t room = int64_t{sequence.pages} * kPageTokens - sequence.scheduled;
-    if (room + pages_ * kPageTokens <= 0) Preempt(i);
-    return std::clamp<int64_t>(room + pages_ * kPageTokens, 0, rows);
+  /// Pages that can be given to a sequence: one of each kind for 16 tokens.
+  int64_t PagesLeft() const {
+    if (!window_) return left_.pages;
+    return full_ ? std::min(left_.pages, left_.window_pages) : left_.window_pages;
   }
 
-  /// Preempts the worst sequences for sequence `i` until there is a page.
-  void Preempt(int i) {
-    while (pages_ == 0) {
+  /// Makes room for up to `rows` more rows of a running sequence; how many there is room for.
+  int64_t RoomFor(int i, int64_t rows) {
+    const RunningView& sequence = view_.running[i];
+    const int64_t room = int64_t{sequence.pages} * kPageTokens - sequence.scheduled;
+    Preempt(i, room <= 0, sequence.needs_slot);
+    if (sequence.needs_slot && left_.slots == 0) return 0;
+    return std::clamp<int64_t>(room + PagesLeft() * kPageTokens, 0, rows);
+  }
+
+  /// Preempts the worst sequences for sequence `i` until there is a page, and a slot.
+  void Preempt(int i, bool page, bool slot) {
+    while ((page && PagesLeft() == 0) || (slot && left_.slots == 0)) {
       int worst = -1;
       for (int j = static_cast<int>(view_.running.size()); j-- > 0;) {
         const RunningView& other = view_.running[j];
@@ -100,16 +110,18 @@ class StepPlanner {
       }
       if (worst < 0) return;
       gone_[worst] = true;
-      pages_ += view_.running[worst].pages_private;
+      left_ += view_.running[worst].comes_back;
       plan_.preempted.push_back(worst);
     }
   }
 
   void Take(int i, int64_t rows, int64_t samples) {
     const RunningView& sequence = view_.running[i];
-    const int64_t more = PagesOf(sequence.scheduled + rows) - sequence.pages;
-    pages_ -= std::max<int64_t>(more, 0);
-    NG_CHECK(pages_ >= 0);
+    const int64_t more = std::max<int64_t>(PagesOf(sequence.scheduled + rows) - sequence.pages, 0);
+    if (full_) left_.pages -= more;
+    if (window_) left_.window_pages -= more;
+    if (sequence.needs_slot) --left_.slots;
+    NG_CHECK(left_.pages >= 0 && left_.window_pages >= 0 && left_.slots >= 0);
     taken_[i] = true;
     Push({i, false, static_cast<int>(rows)}, samples);
   }
@@ -122,15 +134,20 @@ class StepPlanner {
   }
 
   /// Rows of the next chunk of a prompt computed up to `first`, by the room that is left.
-  int64_t Chunk(int64_t first, int64_t known, int64_t scored_rows_end, bool others) const {
+  template <typename View>
+  int64_t Chunk(int64_t first, const View& sequence) const {
     if (sequences_ == 0 || samples_ == 0) return 0;
     int64_t rows = std::min(room_, rows_);
-    if (others) rows = std::min(rows, std::max<int64_t>(room_max_ / 2, kPageTokens));
-    if (first < scored_rows_end) rows = std::min(rows, samples_);
-    return Rounded(first, known, rows);
+    if (others_) rows = std::min(rows, std::max<int64_t>(room_max_ / 2, kPageTokens));
+    if (first < sequence.scored_rows_end) rows = std::min(rows, samples_);
+    return Rounded(first, sequence, rows);
   }
-  static int64_t Rounded(int64_t first, int64_t known, int64_t rows) {
-    if (first + rows >= known) return known - first;
+  template <typename View>
+  static int64_t Rounded(int64_t first, const View& sequence, int64_t rows) {
+    const int64_t boundary = (sequence.known - 1) / kPageTokens * kPageTokens;
+    if (first + rows >= sequence.known) {
+      return (sequence.cuts && first < boundary ? boundary : sequence.known) - first;
+    }
     return std::max<int64_t>(0, (first + rows) / kPageTokens * kPageTokens - first);
   }
   static int64_t Samples(int64_t first, int64_t rows, int64_t known, int64_t scored_rows_end) {
@@ -145,65 +162,109 @@ class StepPlanner {
     for (int i = 0; i < static_cast<int>(view_.running.size()); ++i) {
       const RunningView& sequence = view_.running[i];
       if (gone_[i] || !WantsPrefill(sequence)) continue;
-      int64_t rows = Chunk(sequence.scheduled, sequence.known, sequence.scored_rows_end, others_);
+      int64_t rows = Chunk(sequence.scheduled, sequence);
       if (rows == 0) continue;
-      rows = Rounded(sequence.scheduled, sequence.known, PagesFor(i, rows));
+      rows = Rounded(sequence.scheduled, sequence, RoomFor(i, rows));
       if (rows == 0) continue;
       room_ -= rows;
       Take(i, rows, Samples(sequence.scheduled, rows, sequence.known, sequence.scored_rows_end));
     }
   }
 
-  /// Pages that the running sequences will still ask for: their prompts' surely, their outputs' by
-  /// the share that experience has shown to be enough.
-  double ComingPages() const {
-    double coming = 0;
+  /// Pages of a kind that running sequences will still ask for: their prompts' surely, their
+  /// outputs' by the share that experience has shown to be enough.
+  struct Coming {
+    double pages = 0;
+    double window_pages = 0;
+  };
+  int64_t WindowPages(int64_t tokens) const {
+    return WindowPagesOf(tokens, view_.limits.window, view_.limits.rows_max);
+  }
+  void AddOutput(int64_t known, int64_t known_max, int64_t places, Coming& coming) const {
+    const auto share = [&](int64_t pages) {
+      return view_.reserve * static_cast<double>(std::min(pages, kOutputPagesMax) * places);
+    };
+    coming.pages += share(PagesOf(known_max) - PagesOf(known));
+    coming.window_pages += share(WindowPages(known_max) - WindowPages(known));
+  }
+  Coming ComingPages() const {
+    Coming coming;
+    const auto more = [](int64_t wanted, int64_t held) {
+      return static_cast<double>(std::max<int64_t>(wanted - held, 0));
+    };
     for (const RunningView& sequence : view_.running) {
-      const int64_t known = PagesOf(sequence.known);
-      const int64_t output =
-          std::min(PagesOf(sequence.known_max) - known, kOutputPagesMax) * (1 + sequence.followers);
-      coming += static_cast<double>(std::max<int64_t>(known - sequence.pages, 0)) +
-                view_.reserve * static_cast<double>(output);
+      coming.pages += more(PagesOf(sequence.known), sequence.pages);
+      coming.window_pages +=
+          more(WindowPages(sequence.known), sequence.pages - sequence.window_first);
+      AddOutput(sequence.known, sequence.known_max, 1 + sequence.followers, coming);
+    }
+    // What the slices above took is no longer to come.
+    for (const Slice& slice : plan_.slices) {
+      const RunningView& sequence = view_.running[slice.index];
+      const double took = more(PagesOf(sequence.scheduled + slice.rows), sequence.pages);
+      coming.pages -= took;
+      coming.window_pages -= std::min(took, coming.window_pages);
     }
     return coming;
+  }
+
+  /// What a newcomer takes of what is available, all of its prompt's pages at once.
+  Stock CostOf(const WaitingView& sequence) const {
+    const int64_t found = sequence.pages_found;
+    const int64_t seen = found - FirstWindowPage(found * kPageTokens, view_.limits.window);
+    Stock cost = sequence.cached;
+    cost.pages += PagesOf(sequence.known) - found;
+    cost.window_pages += std::min(PagesOf(sequence.known) - found + seen,
+                                  WindowPagesMax(view_.limits.window, view_.limits.rows_max)) -
+                         seen;
+    // A found state is held from now on, or its holder needs another from now on.
+    cost.slots = found > 0 ? 2 : 1;
+    return cost;
+  }
+
+  bool Fits(const Stock& cost, const Stock& left) const {
+    return (!full_ || cost.pages <= left.pages) &&
+           (!window_ || cost.window_pages <= left.window_pages) &&
+           (!recurrent_ || cost.slots <= left.slots);
   }
 
   void Newcomers() {
     int64_t running = 0;
     for (const RunningView& sequence : view_.running) running += 1 + sequence.followers;
-    double coming = ComingPages();
-    // What the slices above took out of pages_ is no longer to come.
-    for (const Slice& slice : plan_.slices) {
-      const RunningView& sequence = view_.running[slice.index];
-      const int64_t took = PagesOf(sequence.scheduled + slice.rows) - sequence.pages;
-      coming -= static_cast<double>(std::max<int64_t>(took, 0));
-    }
+    Coming coming = ComingPages();
     for (int i = 0; i < static_cast<int>(view_.waiting.size()); ++i) {
       const WaitingView& sequence = view_.waiting[i];
       const int64_t places = 1 + sequence.followers;
-      const int64_t pages = PagesOf(sequence.known) - sequence.pages_found + sequence.pages_cached;
-      if (pages > pages_) return;
+      const Stock cost = CostOf(sequence);
+      if (!Fits(cost, left_)) return;
       if (running > 0) {
         if (running + places > view_.running_max) return;
-        if (static_cast<double>(pages + sequence.followers) + coming > static_cast<double>(pages_))
-          return;
+        const auto crowded = [&](int64_t pages, double to_come, int64_t left) {
+          return static_cast<double>(pages + sequence.followers) + to_come >
+                 static_cast<double>(left);
+        };
+        if (full_ && crowded(cost.pages, coming.pages, left_.pages)) return;
+        if (window_ && crowded(cost.window_pages, coming.window_pages, left_.window_pages)) return;
       }
       const int64_t first = int64_t{sequence.pages_found} * kPageTokens;
-      const int64_t rows = Chunk(first, sequence.known, sequence.scored_rows_end, others_);
+      const int64_t rows = Chunk(first, sequence);
       if (rows == 0) return;
       room_ -= rows;
-      pages_ -= pages;
+      left_.pages -= cost.pages;
+      left_.window_pages -= cost.window_pages;
+      left_.slots -= cost.slots;
       running += places;
-      const int64_t output =
-          std::min(PagesOf(sequence.known_max) - PagesOf(sequence.known), kOutputPagesMax);
-      coming += view_.reserve * static_cast<double>(output * places);
+      AddOutput(sequence.known, sequence.known_max, places, coming);
       Push({i, true, static_cast<int>(rows)},
            Samples(first, rows, sequence.known, sequence.scored_rows_end));
     }
   }
 
   const StepView& view_;
-  int64_t pages_;      // left
+  const bool full_;       // some layer sees everything,
+  const bool window_;     // has a window,
+  const bool recurrent_;  // or a state
+  Stock left_;
   int64_t rows_;       // left of the stage's limit
   int64_t samples_;    // left
   int64_t sequences_;  // left

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "coordinator/stock.h"
+#include "coordinator/window_pages.h"
 #include "engine/batch.h"
 
 namespace neurogrid {
@@ -13,14 +15,17 @@ namespace neurogrid {
 /// the next one.
 struct RunningView {
   int64_t known = 0;
-  int64_t scheduled = 0;  // of those, computed or in flight
-  int64_t known_max = 0;  // tokens that it may still come to
-  int pages = 0;          // held
-  int pages_private = 0;  // of those, held by nobody else: they come back when it is preempted
-  int in_flight = 0;      // steps
-  int followers = 0;      // choices of the same prompt that start when it is computed
+  int64_t scheduled = 0;    // of those, computed or in flight
+  int64_t known_max = 0;    // tokens that it may still come to
+  int pages = 0;            // up to the scheduled tokens, those given back by the window included
+  int window_first = 0;     // pages before it were given back in the layers with a window
+  Stock comes_back;         // when it is preempted: what nobody else holds
+  bool needs_slot = false;  // its next chunk cannot do without one more
+  int in_flight = 0;        // steps
+  int followers = 0;        // choices of the same prompt that start when it is computed
   bool paused = false;
   int64_t scored_rows_end = 0;  // rows [scheduled, this) are sampled too: prompt logprobs
+  bool cuts = false;            // its last chunk begins at the last page boundary
   uint64_t ready = 0;           // order in which sequences came out of their last steps
 };
 
@@ -28,18 +33,19 @@ struct RunningView {
 struct WaitingView {
   int64_t known = 0;
   int64_t known_max = 0;
-  int pages_found = 0;   // in the prefix cache: so many pages need no computing
-  int pages_cached = 0;  // of those, held by nobody, counted in pages_available
+  int pages_found = 0;  // in the prefix cache: so many pages need no computing
+  Stock cached;         // of what they stand in, held by nobody, counted as available
   int followers = 0;
   int64_t scored_rows_end = 0;
+  bool cuts = false;
 };
 
 struct StepView {
   absl::Span<const RunningView> running;  // by arrival, oldest first
   absl::Span<const WaitingView> waiting;  // in the order in which they are to start
-  BatchLimits limits;
-  int pages_available = 0;  // free or cached
-  int running_max = 0;      // sequences, followers counted
+  BatchLimits limits;                     // a kind of ids of which there are none is not needed
+  Stock available;                        // free or cached
+  int running_max = 0;                    // sequences, followers counted
   int decode_groups = 1;
   int prefill_depth = 1;
   int tokens_max = 0;    // of the step: decodes and prefill
@@ -61,16 +67,14 @@ struct StepPlan {
 
 /// Decodes first, then begun prefills oldest first, then waiting sequences while places and pages
 /// allow and nothing was preempted. One prompt takes at most half of the room while others wait;
-/// chunks end on multiples of 16 except the last. When pages run out, later arrivals are preempted
-/// for earlier ones, paused ones first, never one that is in flight: then the older one waits.
+/// chunks end on multiples of 16 except the last. When pages of either kind or state slots run out,
+/// later arrivals are preempted for earlier ones, paused ones first, never one that is in flight:
+/// then the older one waits.
 ///
 /// Pure. `decode_groups` equal groups of decodes follow each other down the chain: a step takes at
 /// most its share of those that decode, longest ready first. Prefill gets at least 16 rows however
 /// many decode, decodes their rows however small `tokens_max` is. limits.rows_max and samples_max
 /// are at least 32.
 StepPlan PlanStep(const StepView& view);
-
-/// Pages that hold `tokens` tokens.
-inline int64_t PagesOf(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 }  // namespace neurogrid

@@ -7,6 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/check.h"
+#include "coordinator/sequence_pages.h"
+#include "coordinator/window_pages.h"
 
 namespace neurogrid {
 namespace {
@@ -29,7 +31,8 @@ SchedulerOptions Completed(SchedulerOptions options) {
   if (options.steps_in_flight == 0) options.steps_in_flight = options.stages;
   if (options.decode_groups == 0) options.decode_groups = options.stages;
   if (options.queued_tokens_max == 0) {
-    options.queued_tokens_max = int64_t{kQueuedPools} * options.limits.pages * kPageTokens;
+    const int pages = std::max(options.limits.pages, options.limits.window_pages);
+    options.queued_tokens_max = int64_t{kQueuedPools} * pages * kPageTokens;
   }
   return options;
 }
@@ -38,7 +41,7 @@ SchedulerOptions Completed(SchedulerOptions options) {
 
 Scheduler::Scheduler(SchedulerOptions options)
     : options_(Completed(std::move(options))),
-      pages_(options_.limits.pages),
+      pools_(options_.limits),
       budget_(options_.itl_target_ms, options_.limits.rows_max),
       queue_(options_.tenant_running_max) {}
 
@@ -185,14 +188,7 @@ void Scheduler::EnterRunning(Sequence& sequence) {
 void Scheduler::LeaveRunning(Sequence& sequence) {
   EraseFrom(running_, sequence);
   queue_.AddRunning(sequence.request->asked.tenant, -1);
-  if (sequence.in_flight == 0) ReleasePages(sequence);
-}
-
-void Scheduler::ReleasePages(Sequence& sequence) {
-  while (!sequence.pages.empty()) {  // the tail first: it is the first to leave the cache
-    pages_.Release(sequence.pages.back());
-    sequence.pages.pop_back();
-  }
+  if (sequence.in_flight == 0) ReleaseAll(pools_, sequence);
 }
 
 void Scheduler::EndSequence(Sequence& sequence) {
@@ -295,14 +291,10 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
                                              SteadyTime now) {
   NG_CHECK(!error.ok());
   std::vector<SchedulerEvent> events;
-  flights_.clear();
-  for (const auto& [id, request] : requests_) {
-    request->in_flight = 0;
-    for (const auto& choice : request->choices) {
-      if (std::exchange(choice->in_flight, 0) == 0) continue;
-      if (choice->state == Sequence::State::kEnded) ReleasePages(*choice);
-    }
+  for (const auto& [id, flight] : flights_) {
+    for (const Part& part : flight.parts) Land(part);
   }
+  flights_.clear();
   options_ = Completed(std::move(options));
   for (const auto& [id, request] : requests_) {
     if (request->ended) continue;
@@ -312,8 +304,8 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
     }
   }
   std::erase_if(requests_, [](const auto& entry) { return entry.second->ended; });
-  NG_CHECK(running_.empty() && preempted_.empty() && pages_.held() == 0);
-  pages_ = PageAllocator(options_.limits.pages);
+  NG_CHECK(running_.empty() && preempted_.empty() && pools_.held() == 0);
+  pools_ = Pools(options_.limits);
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {
@@ -374,8 +366,13 @@ double Scheduler::retry_after_s(SteadyTime now) const {
 }
 
 int64_t Scheduler::context_tokens_max() const {
-  return std::min<int64_t>(options_.limits.positions_max,
-                           int64_t{options_.limits.pages} * kPageTokens);
+  const BatchLimits& limits = options_.limits;
+  int64_t tokens = limits.positions_max;
+  if (limits.pages > 0) tokens = std::min(tokens, int64_t{limits.pages} * kPageTokens);
+  if (limits.window > 0 && limits.window_pages < WindowPagesMax(limits.window, limits.rows_max)) {
+    tokens = std::min(tokens, int64_t{limits.window_pages} * kPageTokens);
+  }
+  return tokens;
 }
 
 bool Scheduler::idle() const { return requests_.empty() && flights_.empty(); }
@@ -385,9 +382,12 @@ SchedulerStats Scheduler::stats() const {
   stats.running = static_cast<int>(running_.size());
   stats.waiting = queue_.size() + static_cast<int>(preempted_.size());
   stats.steps_in_flight = static_cast<int>(flights_.size());
-  stats.pages = pages_.pages();
-  stats.pages_free = pages_.free();
-  stats.pages_cached = pages_.cached();
+  const auto stats_of = [](const PageAllocator& ids) {
+    return PoolStats{ids.pages(), ids.free(), ids.cached()};
+  };
+  stats.pages = stats_of(pools_.pages);
+  stats.window_pages = stats_of(pools_.window_pages);
+  stats.slots = stats_of(pools_.slots);
   stats.tokens_budget = budget_.tokens(/*decoding=*/true);
   stats.prefix_queries = prefix_queries_;
   stats.prefix_hits = prefix_hits_;

@@ -12,9 +12,11 @@
 #include "absl/types/span.h"
 #include "common/status.h"
 #include "coordinator/generator.h"
-#include "coordinator/page_allocator.h"
 #include "coordinator/plan_step.h"
+#include "coordinator/pools.h"
+#include "coordinator/prefix_match.h"
 #include "coordinator/sequence.h"
+#include "coordinator/state_slots.h"
 #include "coordinator/step_budget.h"
 #include "coordinator/waiting_queue.h"
 #include "engine/batch.h"
@@ -22,7 +24,7 @@
 namespace neurogrid {
 
 struct SchedulerOptions {
-  BatchLimits limits;        // of the weakest stage; pages is the pool of the whole chain
+  BatchLimits limits;        // of the weakest stage; pages and slots are those of the whole chain
   int stages = 1;            // of the chain
   int steps_in_flight = 0;   // 0: as many as stages
   int decode_groups = 0;     // 0: as many as stages; decoding sequences run in so many equal groups
@@ -31,7 +33,7 @@ struct SchedulerOptions {
 
   int running_max = 256;          // sequences that hold pages
   int queued_requests_max = 256;  // waiting for their first page
-  int64_t queued_tokens_max = 0;  // prompt tokens of those; 0: 4 x the page pool
+  int64_t queued_tokens_max = 0;  // prompt tokens of those; 0: 4 x the larger page pool
   int tenant_running_max = 32;    // of one tenant; tenant "" has no such limit
   int tenant_queued_max = 64;     // requests
   absl::Duration queue_wait_max = absl::Seconds(60);
@@ -55,13 +57,25 @@ struct SchedulerStep {
   Batch batch;
 };
 
+/// Ids of one kind.
+struct PoolStats {
+  int total = 0;
+  int free = 0;    // never used or forgotten
+  int cached = 0;  // held by nobody, kept for reuse, given away on demand
+
+  /// 0 to 1; 0 for a kind that the model does not need.
+  double share_held() const {
+    return total == 0 ? 0 : 1.0 - static_cast<double>(free + cached) / total;
+  }
+};
+
 struct SchedulerStats {
   int running = 0;  // sequences that hold pages or are about to
   int waiting = 0;  // requests that never ran, and preempted sequences
   int steps_in_flight = 0;
-  int pages = 0;
-  int pages_free = 0;          // never used or forgotten
-  int pages_cached = 0;        // held by nobody, kept for reuse, given away on demand
+  PoolStats pages;
+  PoolStats window_pages;
+  PoolStats slots;
   int tokens_budget = 0;       // rows that the next mixed step may have
   int64_t prefix_queries = 0;  // prompt tokens looked up
   int64_t prefix_hits = 0;     // of those, found
@@ -136,17 +150,18 @@ class Scheduler {
   std::vector<RequestId> requests() const;
 
  private:
-  /// Part of a step in flight.
-  struct Slot {
+  /// What a step in flight does for one sequence.
+  struct Part {
     Sequence* sequence = nullptr;
     int64_t first = 0;  // token
     int rows = 0;
     int samples = 0;  // scored rows, then the drawn one
     bool draws = false;
+    int32_t slot_left = -1;  // that it reads and that the sequence has left
   };
   struct Flight {
     SteadyTime sent;
-    std::vector<Slot> slots;
+    std::vector<Part> parts;
     int prefill_rows = 0;
   };
   struct World;  // what PlanStep looks at, and whose sequences those are
@@ -158,15 +173,18 @@ class Scheduler {
 
   // Steps (scheduler_step.cc).
   World Look() const;
-  PageAllocator::Match FindPrefix(const Sequence& sequence) const;
+  RunningView ViewOf(const Sequence& sequence, bool tight) const;
+  WaitingView ViewOf(const Sequence& sequence, const PrefixMatch& match) const;
+  int64_t KnownMax(const Sequence& sequence) const;
+  bool CutsPrefill(const Sequence& sequence) const;
+  PrefixMatch MatchOf(const Sequence& sequence) const;
   SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
   void Start(Sequence& sequence, SteadyTime now);
   void Preempt(Sequence& sequence);
   absl::Status CheckResult(const Flight& flight, absl::Span<const SampledToken> sampled) const;
-  void Land(Sequence& sequence);
-  void TakeResult(const Slot& slot, absl::Span<const SampledToken> sampled, SteadyTime now,
+  void Land(const Part& part);
+  void TakeResult(const Part& part, absl::Span<const SampledToken> sampled, SteadyTime now,
                   std::vector<SchedulerEvent>& events);
-  void PublishPages(Sequence& sequence);
   void ShareOut(Sequence& leader);
   void EndPrefillOnly(Sequence& leader, SteadyTime now, std::vector<SchedulerEvent>& events);
   void Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
@@ -178,7 +196,6 @@ class Scheduler {
   Request* Find(RequestId request) const;
   void EnterRunning(Sequence& sequence);
   void LeaveRunning(Sequence& sequence);
-  void ReleasePages(Sequence& sequence);
   void EndSequence(Sequence& sequence);
   void Promote(Sequence& ended, Sequence::State was);
   void EndRequest(Request& request);
@@ -189,12 +206,12 @@ class Scheduler {
   std::optional<SteadyTime> ExpiryOf(const Request& request) const;
 
   SchedulerOptions options_;
-  PageAllocator pages_;
+  Pools pools_;
   StepBudget budget_;
   WaitingQueue queue_;
   std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back
-  std::vector<Sequence*> running_;                          // by arrival; they hold pages
-  std::vector<Sequence*> preempted_;                        // by arrival
+  std::vector<Sequence*> running_;    // by arrival; they hold pages and states
+  std::vector<Sequence*> preempted_;  // by arrival
   std::map<uint64_t, Flight> flights_;
   double reserve_ = 0.5;  // r of StepView
   RequestId last_request_ = 0;

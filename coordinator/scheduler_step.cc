@@ -7,6 +7,8 @@
 #include "common/check.h"
 #include "coordinator/build_batch.h"
 #include "coordinator/scheduler.h"
+#include "coordinator/sequence_pages.h"
+#include "coordinator/window_pages.h"
 
 namespace neurogrid {
 namespace {
@@ -31,6 +33,7 @@ struct Scheduler::World {
   std::vector<Sequence*> running_sequences;
   std::vector<Sequence*> waiting_sequences;  // preempted ones first
   size_t preempted = 0;                      // of those
+  int64_t places = 0;                        // of those that run, followers counted
 };
 
 std::optional<SchedulerStep> Scheduler::NextStep(SteadyTime now) {
@@ -47,62 +50,88 @@ std::optional<SchedulerStep> Scheduler::NextStep(SteadyTime now) {
   return std::nullopt;
 }
 
-PageAllocator::Match Scheduler::FindPrefix(const Sequence& sequence) const {
+PrefixMatch Scheduler::MatchOf(const Sequence& sequence) const {
   // The last token is always computed, and so is every row whose logprob is still to come.
   int64_t tokens = sequence.known() - 1;
   if (sequence.scored_rows < sequence.request->scored_rows_end(sequence)) {
     tokens = sequence.scored_rows;
   }
   const auto pages = std::min(sequence.hashes.size(), static_cast<size_t>(tokens / kPageTokens));
-  return pages_.Find(absl::MakeConstSpan(sequence.hashes).first(pages));
+  return FindPrefix(pools_, absl::MakeConstSpan(sequence.hashes).first(pages));
+}
+
+int64_t Scheduler::KnownMax(const Sequence& sequence) const {
+  return std::min(context_tokens_max(),
+                  sequence.prompt_tokens + sequence.request->asked.tokens_max);
+}
+
+/// A recurrent state is of use to others only where a chunk ends with a page.
+bool Scheduler::CutsPrefill(const Sequence& sequence) const {
+  const Request& request = *sequence.request;
+  return pools_.recurrent() && (request.asked.use_cache || request.followers(sequence) > 0);
+}
+
+RunningView Scheduler::ViewOf(const Sequence& sequence, bool tight) const {
+  RunningView view;
+  view.known = sequence.known();
+  view.scheduled = sequence.scheduled;
+  view.known_max = KnownMax(sequence);
+  view.pages = static_cast<int>(sequence.pages.size());
+  view.window_first = static_cast<int>(sequence.window_first);
+  if (tight) view.comes_back = PrivatePages(pools_, sequence);
+  view.comes_back.slots = PrivateSlots(pools_, sequence);
+  view.needs_slot = NeedsSlot(pools_, sequence);
+  view.in_flight = sequence.in_flight;
+  view.followers = sequence.request->followers(sequence);
+  view.paused = sequence.request->paused;
+  view.scored_rows_end = sequence.request->scored_rows_end(sequence);
+  view.cuts = CutsPrefill(sequence);
+  view.ready = sequence.ready;
+  return view;
+}
+
+WaitingView Scheduler::ViewOf(const Sequence& sequence, const PrefixMatch& match) const {
+  WaitingView view;
+  view.known = sequence.known();
+  view.known_max = KnownMax(sequence);
+  view.pages_found = match.pages;
+  view.cached = match.cached;
+  view.followers = sequence.request->followers(sequence);
+  const int64_t scored_rows_end = sequence.request->scored_rows_end(sequence);
+  view.scored_rows_end = sequence.scored_rows < scored_rows_end ? scored_rows_end : 0;
+  view.cuts = CutsPrefill(sequence);
+  return view;
 }
 
 Scheduler::World Scheduler::Look() const {
   World world;
-  const int64_t context = context_tokens_max();
-  const auto known_max = [&](const Sequence& sequence) {
-    return std::min(context, sequence.prompt_tokens + sequence.request->asked.tokens_max);
-  };
   // Only a shortage asks whose pages would come back.
-  const bool tight = pages_.available() <
-                     PagesOf(options_.limits.rows_max) + static_cast<int64_t>(running_.size());
+  const int64_t enough = PagesOf(options_.limits.rows_max) + static_cast<int64_t>(running_.size());
+  const Stock available = pools_.available();
+  const bool tight = (options_.limits.pages > 0 && available.pages < enough) ||
+                     (options_.limits.window_pages > 0 && available.window_pages < enough) ||
+                     (pools_.recurrent() && available.slots < enough);
   bool decoding = false;
-  int places = 0;
   for (Sequence* const sequence : running_) {
-    RunningView view;
-    view.known = sequence->known();
-    view.scheduled = sequence->scheduled;
-    view.known_max = known_max(*sequence);
-    view.pages = static_cast<int>(sequence->pages.size());
-    if (tight) {
-      view.pages_private = static_cast<int>(
-          std::count_if(sequence->pages.begin(), sequence->pages.end(),
-                        [&](int32_t page) { return pages_.references(page) == 1; }));
-    }
-    view.in_flight = sequence->in_flight;
-    view.followers = sequence->request->followers(*sequence);
-    view.paused = sequence->request->paused;
-    view.scored_rows_end = sequence->request->scored_rows_end(*sequence);
-    view.ready = sequence->ready;
     decoding = decoding || sequence->generated() > 0;
-    places += 1 + view.followers;
-    world.running.push_back(view);
+    world.running.push_back(ViewOf(*sequence, tight));
     world.running_sequences.push_back(sequence);
+    world.places += 1 + world.running.back().followers;
   }
   world.view.limits = options_.limits;
-  world.view.pages_available = pages_.available();
+  world.view.available = available;
   world.view.running_max = options_.running_max;
   world.view.decode_groups = options_.decode_groups;
   world.view.prefill_depth = options_.prefill_depth;
   world.view.tokens_max = budget_.tokens(decoding);
   world.view.reserve = reserve_;
-  if (places >= options_.running_max && !running_.empty()) return world;
-  if (pages_.available() == 0) return world;
+  if (world.places >= options_.running_max && !running_.empty()) return world;
+  if (available == Stock()) return world;
 
-  absl::flat_hash_map<const Sequence*, PageAllocator::Match> found;
+  absl::flat_hash_map<const Sequence*, PrefixMatch> found;
   const auto hits = [&](const Sequence& sequence) -> int64_t {
     const auto [at, added] = found.try_emplace(&sequence);
-    if (added) at->second = FindPrefix(sequence);
+    if (added) at->second = MatchOf(sequence);
     return int64_t{at->second.pages} * kPageTokens;
   };
   for (Sequence* const sequence : preempted_) {
@@ -113,12 +142,7 @@ Scheduler::World Scheduler::Look() const {
   world.waiting_sequences.insert(world.waiting_sequences.end(), queued.begin(), queued.end());
   for (const Sequence* const sequence : world.waiting_sequences) {
     hits(*sequence);
-    const PageAllocator::Match& match = found[sequence];
-    world.waiting.push_back({sequence->known(), known_max(*sequence), match.pages, match.cached,
-                             sequence->request->followers(*sequence),
-                             sequence->scored_rows < sequence->request->scored_rows_end(*sequence)
-                                 ? sequence->request->scored_rows_end(*sequence)
-                                 : 0});
+    world.waiting.push_back(ViewOf(*sequence, found[sequence]));
   }
   return world;
 }
@@ -136,8 +160,8 @@ void Scheduler::Preempt(Sequence& sequence) {
 
 void Scheduler::Start(Sequence& sequence, SteadyTime now) {
   Request& request = *sequence.request;
-  const PageAllocator::Match match = FindPrefix(sequence);
-  sequence.pages = pages_.Take(sequence.hashes, match.pages);
+  const PrefixMatch match = MatchOf(sequence);
+  TakePrefix(pools_, sequence, match.pages);
   sequence.scheduled = sequence.computed = int64_t{match.pages} * kPageTokens;
   sequence.published = match.pages;
   const bool again = sequence.state == Sequence::State::kPreempted;
@@ -168,7 +192,7 @@ void Scheduler::Start(Sequence& sequence, SteadyTime now) {
 SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyTime now) {
   // As Order found them, before anything changes what it looked at.
   const auto hits = [&](const Sequence& waiting) {
-    return int64_t{FindPrefix(waiting).pages} * kPageTokens;
+    return int64_t{MatchOf(waiting).pages} * kPageTokens;
   };
   for (const Slice& slice : plan.slices) {
     if (!slice.starts || static_cast<size_t>(slice.index) < world.preempted) continue;
@@ -178,25 +202,31 @@ SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyT
   for (const Slice& slice : plan.slices) {
     if (slice.starts) Start(*world.waiting_sequences[slice.index], now);
   }
+  std::vector<Sequence*> sequences;
+  SlotReserve slots;
+  for (const Slice& slice : plan.slices) {
+    sequences.push_back(slice.starts ? world.waiting_sequences[slice.index]
+                                     : world.running_sequences[slice.index]);
+    slots.needed += NeedsSlot(pools_, *sequences.back()) ? 1 : 0;
+  }
   SchedulerStep step;
   step.id = ++last_step_;
   Flight& flight = flights_[step.id];
   flight.sent = now;
-  for (const Slice& slice : plan.slices) {
-    Sequence& sequence = slice.starts ? *world.waiting_sequences[slice.index]
-                                      : *world.running_sequences[slice.index];
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& sequence = *sequences[i];
+    const int rows = plan.slices[i].rows;
     const int64_t first = sequence.scheduled;
-    while (static_cast<int64_t>(sequence.pages.size()) < PagesOf(first + slice.rows)) {
-      const std::optional<int32_t> page = pages_.Allocate();
-      NG_CHECK(page.has_value());
-      sequence.pages.push_back(*page);
-    }
-    const bool draws = DrawsToken(sequence, first, slice.rows);
-    const auto scored = static_cast<int>(ScoredRows(sequence, first, slice.rows));
-    AppendSlice(sequence, first, slice.rows, step.batch);
-    flight.slots.push_back({&sequence, first, slice.rows, scored + (draws ? 1 : 0), draws});
-    if (slice.rows > 1) flight.prefill_rows += slice.rows;
-    sequence.scheduled += slice.rows;
+    GrowPages(pools_, sequence, first + rows);
+    if (NeedsSlot(pools_, sequence)) --slots.needed;
+    slots.reserved = std::max(slots.needed, world.places);
+    const StateUse state = AdvanceState(pools_, sequence, first, rows, slots);
+    const bool draws = DrawsToken(sequence, first, rows);
+    const auto scored = static_cast<int>(ScoredRows(sequence, first, rows));
+    AppendSlice(sequence, first, rows, state, step.batch);
+    flight.parts.push_back({&sequence, first, rows, scored + (draws ? 1 : 0), draws, state.left});
+    if (rows > 1) flight.prefill_rows += rows;
+    sequence.scheduled += rows;
     ++sequence.in_flight;
     ++sequence.request->in_flight;
   }
@@ -207,21 +237,21 @@ SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyT
 absl::Status Scheduler::CheckResult(const Flight& flight,
                                     absl::Span<const SampledToken> sampled) const {
   size_t expected = 0;
-  for (const Slot& slot : flight.slots) expected += static_cast<size_t>(slot.samples);
+  for (const Part& part : flight.parts) expected += static_cast<size_t>(part.samples);
   if (sampled.size() != expected) {
     return absl::InvalidArgumentError(
         absl::StrCat("the step's result has ", sampled.size(), " tokens, expected ", expected));
   }
   const auto known = [&](int32_t id) { return id >= 0 && id < options_.limits.vocab_size; };
   size_t at = 0;
-  for (const Slot& slot : flight.slots) {
-    if (slot.sequence->state != Sequence::State::kEnded && slot.sequence->computed != slot.first) {
+  for (const Part& part : flight.parts) {
+    if (part.sequence->state != Sequence::State::kEnded && part.sequence->computed != part.first) {
       return absl::InvalidArgumentError("the step's result came before that of an earlier one");
     }
-    for (int i = 0; i < slot.samples; ++i, ++at) {
+    for (int i = 0; i < part.samples; ++i, ++at) {
       const SampledToken& token = sampled[at];
       if (token.failed) continue;
-      const bool drawn = slot.draws && i + 1 == slot.samples;
+      const bool drawn = part.draws && i + 1 == part.samples;
       const auto strange = std::find_if_not(token.top.begin(), token.top.end(),
                                             [&](const TokenLogprob& top) { return known(top.id); });
       if ((drawn && !known(token.token)) || strange != token.top.end()) {
@@ -245,15 +275,15 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   flights_.erase(found);
   const double ms = std::chrono::duration<double, std::milli>(now - flight.sent).count();
   int rows = 0;
-  for (const Slot& slot : flight.slots) rows += slot.rows;
+  for (const Part& part : flight.parts) rows += part.rows;
   budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows, ms);
 
   std::vector<SchedulerEvent> events;
-  for (const Slot& slot : flight.slots) {
-    const RequestId request = slot.sequence->request->id;
-    Land(*slot.sequence);
-    TakeResult(slot, sampled.first(static_cast<size_t>(slot.samples)), now, events);
-    sampled.remove_prefix(static_cast<size_t>(slot.samples));
+  for (const Part& part : flight.parts) {
+    const RequestId request = part.sequence->request->id;
+    Land(part);
+    TakeResult(part, sampled.first(static_cast<size_t>(part.samples)), now, events);
+    sampled.remove_prefix(static_cast<size_t>(part.samples));
     EraseIfDone(request);
   }
   return events;
@@ -270,27 +300,29 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::FailStep(uint64_t step,
   const Flight flight = std::move(found->second);
   flights_.erase(found);
   std::vector<SchedulerEvent> events;
-  for (const Slot& slot : flight.slots) {
-    Request& request = *slot.sequence->request;
-    Land(*slot.sequence);
-    if (!request.ended) FailRequest(request, slot.sequence->choice, error, now, events);
+  for (const Part& part : flight.parts) {
+    Request& request = *part.sequence->request;
+    Land(part);
+    if (!request.ended) FailRequest(request, part.sequence->choice, error, now, events);
     EraseIfDone(request.id);
   }
   return events;
 }
 
-/// A slot of a step is back, with or without a result.
-void Scheduler::Land(Sequence& sequence) {
+/// A part of a step is back, with or without a result.
+void Scheduler::Land(const Part& part) {
+  Sequence& sequence = *part.sequence;
+  if (part.slot_left >= 0) pools_.slots.Release(part.slot_left);
   --sequence.in_flight;
   --sequence.request->in_flight;
   if (sequence.state == Sequence::State::kEnded && sequence.in_flight == 0) {
-    ReleasePages(sequence);
+    ReleaseAll(pools_, sequence);
   }
 }
 
-void Scheduler::TakeResult(const Slot& slot, absl::Span<const SampledToken> sampled, SteadyTime now,
+void Scheduler::TakeResult(const Part& part, absl::Span<const SampledToken> sampled, SteadyTime now,
                            std::vector<SchedulerEvent>& events) {
-  Sequence& sequence = *slot.sequence;
+  Sequence& sequence = *part.sequence;
   if (sequence.state == Sequence::State::kEnded) return;
   Request& request = *sequence.request;
   for (const SampledToken& token : sampled) {
@@ -301,15 +333,15 @@ void Scheduler::TakeResult(const Slot& slot, absl::Span<const SampledToken> samp
         events);
     return;
   }
-  sequence.computed += slot.rows;
+  sequence.computed += part.rows;
   sequence.ready = ++last_ready_;
   Request::Prompt& prompt = request.prompt_of(sequence);
-  const int scored = slot.samples - (slot.draws ? 1 : 0);
+  const int scored = part.samples - (part.draws ? 1 : 0);
   for (int i = 0; i < scored; ++i) {
     const int32_t id = sequence.ids[++sequence.scored_rows];
     prompt.scores.push_back({id, sampled[i].logprob, sampled[i].top});
   }
-  PublishPages(sequence);
+  PublishPages(pools_, sequence);
   if (!prompt.computed && sequence.computed >= sequence.prompt_tokens) {
     if (request.asked.tokens_max == 0) {
       EndPrefillOnly(sequence, now, events);
@@ -317,42 +349,36 @@ void Scheduler::TakeResult(const Slot& slot, absl::Span<const SampledToken> samp
     }
     ShareOut(sequence);
   }
-  if (slot.draws) Append(sequence, sampled.back(), now, events);
-}
-
-void Scheduler::PublishPages(Sequence& sequence) {
-  if (!sequence.request->asked.use_cache) return;
-  const auto ids = absl::MakeConstSpan(sequence.ids);
-  for (; sequence.published < sequence.computed / kPageTokens; ++sequence.published) {
-    const auto page = static_cast<size_t>(sequence.published);
-    if (sequence.hashes.size() <= page) {
-      sequence.hashes.push_back(
-          HashOfPage(page == 0 ? sequence.request->prefix_root : sequence.hashes[page - 1],
-                     ids.subspan(page * kPageTokens, kPageTokens)));
-    }
-    pages_.Publish(sequence.pages[page], sequence.hashes[page]);
-  }
+  // After ShareOut: those who follow begin up to a page earlier and see what is given back here.
+  FreePastWindow(pools_, sequence, sequence.computed);
+  if (part.draws) Append(sequence, sampled.back(), now, events);
 }
 
 /// The other choices of a computed prompt start with its full pages; what is left of the prompt,
-/// 1 to 16 tokens, each computes in a page of its own.
+/// 1 to 16 tokens, each computes in a page of its own. Where the state before that was not kept,
+/// for want of slots, they compute everything.
 void Scheduler::ShareOut(Sequence& leader) {
   Request& request = *leader.request;
   request.prompt_of(leader).computed = true;
   const int first = leader.choice / request.asked.n * request.asked.n;
+  const int64_t shared = SharedTokens(leader.prompt_tokens);
   for (int i = first; i < first + request.asked.n; ++i) {
     Sequence& choice = *request.choices[i];
     if (choice.state != Sequence::State::kFollowing) continue;
-    const int64_t shared = (leader.prompt_tokens - 1) / kPageTokens;
-    choice.pages.assign(leader.pages.begin(), leader.pages.begin() + shared);
-    for (const int32_t page : choice.pages) pages_.Retain(page);
-    choice.scheduled = choice.computed = shared * kPageTokens;
-    choice.published = shared;
     choice.scored_rows = leader.scored_rows;
+    if (!ShareState(pools_, leader, shared, choice)) {
+      choice.state = Sequence::State::kPreempted;
+      InsertByArrival(preempted_, choice);
+      continue;
+    }
+    SharePages(pools_, leader, shared / kPageTokens, choice);
+    choice.scheduled = choice.computed = shared;
+    choice.published = shared / kPageTokens;
     choice.ready = ++last_ready_;
     EnterRunning(choice);
     queue_.AddRunning(request.asked.tenant, 1);
   }
+  ForgetPromptState(pools_, leader);
 }
 
 /// Nothing was to be generated: the prompt's choices end with its last chunk.

@@ -60,10 +60,19 @@ struct Sequence {
   Request* request = nullptr;
   int choice = 0;
   State state = State::kQueued;
-  std::vector<int32_t> ids;      // prompt and output
-  std::vector<int32_t> pages;    // [scheduled tokens, rounded up to pages]
-  std::vector<PageHash> hashes;  // of the first full pages of ids
-  std::vector<int32_t> forced;   // output to come, whatever the model would draw; the next one last
+  std::vector<int32_t> ids;           // prompt and output
+  std::vector<int32_t> pages;         // [scheduled tokens, rounded up to pages]; -1: of no use
+  std::vector<int32_t> window_pages;  // as pages, -1: given back; empty where no layer has a window
+  int64_t window_first = 0;           // those before it were given back
+  int32_t state_slot = -1;            // slot of the recurrent state after the scheduled tokens
+  int32_t prompt_slot = -1;           // and of that which the choices of its prompt start from
+  struct SavedState {
+    int64_t tokens = 0;  // after which the state is taken
+    int32_t slot = 0;
+  };
+  std::vector<SavedState> saved_states;  // of steps in flight, still without a name
+  std::vector<PageHash> hashes;          // of the first full pages of ids
+  std::vector<int32_t> forced;  // output to come, whatever the model would draw; the next one last
   PenaltyCounts penalties;
   int64_t prompt_tokens = 0;
   int64_t scheduled = 0;  // tokens computed or in flight

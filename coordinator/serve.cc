@@ -46,10 +46,8 @@ class MetricsObserver final : public ServingObserver {
   void Counts(const SchedulerStats& stats) override {
     metrics_.SetRunning(stats.running);
     metrics_.SetWaiting(stats.waiting);
-    metrics_.SetKvUsage(stats.pages > 0
-                            ? 1.0 - static_cast<double>(stats.pages_free + stats.pages_cached) /
-                                        stats.pages
-                            : 0);
+    // The kind of pages that will run out first.
+    metrics_.SetKvUsage(std::max(stats.pages.share_held(), stats.window_pages.share_held()));
     metrics_.AddPrefixCache(stats.prefix_queries - last_.prefix_queries,
                             stats.prefix_hits - last_.prefix_hits);
     metrics_.AddPromptTokens(stats.prompt_tokens - last_.prompt_tokens);

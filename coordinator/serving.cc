@@ -522,9 +522,14 @@ Json Serving::DescribeCluster() const {
   cluster.Set("queue", std::move(queue));
   Json* plan = cluster.Find("plan");
   if (plan != nullptr && plan->is_object()) {
-    plan->Set("pages_total", Json(stats.pages));
-    plan->Set("pages_free", Json(stats.pages_free + stats.pages_cached));
-    plan->Set("pages_cached", Json(stats.pages_cached));
+    const auto add = [&](const std::string& kind, const PoolStats& pool) {
+      plan->Set(kind + "_total", Json(pool.total));
+      plan->Set(kind + "_free", Json(pool.free + pool.cached));
+      plan->Set(kind + "_cached", Json(pool.cached));
+    };
+    add("pages", stats.pages);
+    if (stats.window_pages.total > 0) add("window_pages", stats.window_pages);
+    if (stats.slots.total > 0) add("slots", stats.slots);
   }
   Json pipeline = Json(Json::Object());
   pipeline.Set("steps_in_flight", Json(stats.steps_in_flight));

@@ -12,12 +12,23 @@ namespace {
 
 uint64_t Mix(uint64_t a, uint64_t b) { return SplitMix64(a * 0x9e3779b97f4a7c15u ^ SplitMix64(b)); }
 
-/// The number of one token in one stage. `key_at(q)` is that of position q, q < p.
-template <typename KeyAt>
-uint64_t KeyOf(int stage, uint64_t x, int64_t p, const KeyAt& key_at) {
+/// The number of one token in one stage. `key_at(q)` is that of position q, q < p, and so is
+/// `window_key_at`, asked for positions that p sees through the window only.
+template <typename KeyAt, typename WindowKeyAt>
+uint64_t KeyOf(int stage, uint64_t x, int64_t p, const HashShape& shape, const KeyAt& key_at,
+               const WindowKeyAt& window_key_at, uint64_t& state) {
   uint64_t key = Mix(static_cast<uint64_t>(stage) + 1, x);
   key = Mix(key, static_cast<uint64_t>(p));
+  if (shape.recurrent) key = state = Mix(state, key);
   if (p == 0) return key;
+  const int64_t first = std::max<int64_t>(0, p - shape.window + 1);
+  if (shape.window > 0 && first < p) {
+    key = Mix(key, window_key_at(first));
+    key = Mix(key, window_key_at(p - 1));
+    key = Mix(key, window_key_at(first + static_cast<int64_t>(Mix(9, static_cast<uint64_t>(p)) %
+                                                              static_cast<uint64_t>(p - first))));
+  }
+  if (!shape.full) return key;
   key = Mix(key, key_at(p - 1));
   for (uint64_t look = 0; look < 3; ++look) {
     key = Mix(key, key_at(static_cast<int64_t>(Mix(look, static_cast<uint64_t>(p)) %
@@ -51,19 +62,23 @@ int32_t Draw(uint64_t x, const SamplingRow& row) {
 /// The choice's last activation after `ids`, computed from nothing.
 class Alone {
  public:
-  explicit Alone(int stages) : keys_(static_cast<size_t>(stages)) {}
+  Alone(int stages, const HashShape& shape)
+      : shape_(shape), keys_(static_cast<size_t>(stages)), states_(keys_.size(), 0) {}
   uint64_t Next(int32_t token) {
     uint64_t x = Embed(token);
     for (size_t s = 0; s < keys_.size(); ++s) {
       const auto p = static_cast<int64_t>(keys_[s].size());
-      x = KeyOf(static_cast<int>(s), x, p, [&](int64_t q) { return keys_[s][q]; });
+      const auto key_at = [&](int64_t q) { return keys_[s][q]; };
+      x = KeyOf(static_cast<int>(s), x, p, shape_, key_at, key_at, states_[s]);
       keys_[s].push_back(x);
     }
     return x;
   }
 
  private:
+  HashShape shape_;
   std::vector<std::vector<uint64_t>> keys_;
+  std::vector<uint64_t> states_;
 };
 
 SamplingRow RowOf(const GenerationRequest& request, int choice, const std::vector<int32_t>& ids,
@@ -96,13 +111,32 @@ SamplingRow RowOf(const GenerationRequest& request, int choice, const std::vecto
   return row;
 }
 
+/// What steps in flight do to ids of one kind.
+struct Uses {
+  std::set<int32_t> written;
+  std::set<int32_t> read;
+
+  bool Write(int32_t id) { return id < 0 || written.insert(id).second; }
+  void Read(int32_t id) {
+    if (id >= 0) read.insert(id);
+  }
+  bool exclusive() const {
+    return std::none_of(written.begin(), written.end(),
+                        [&](int32_t id) { return read.count(id) > 0; });
+  }
+};
+
 }  // namespace
 
+HashShape ShapeOf(const BatchLimits& limits) {
+  return {.full = limits.pages > 0, .window = limits.window, .recurrent = limits.slots > 0};
+}
+
 std::vector<int32_t> AloneTokens(const GenerationRequest& request, int choice, int stages,
-                                 int64_t context_tokens_max) {
+                                 int64_t context_tokens_max, HashShape shape) {
   std::vector<int32_t> ids = request.prompts[static_cast<size_t>(choice / request.n)];
   const size_t prompt_tokens = ids.size();
-  Alone alone(stages);
+  Alone alone(stages, shape);
   uint64_t x = 0;
   for (const int32_t id : ids) x = alone.Next(id);
   std::vector<int32_t> output;
@@ -121,8 +155,9 @@ std::vector<int32_t> AloneTokens(const GenerationRequest& request, int choice, i
   return output;
 }
 
-std::vector<float> AlonePromptScores(const std::vector<int32_t>& prompt, int stages) {
-  Alone alone(stages);
+std::vector<float> AlonePromptScores(const std::vector<int32_t>& prompt, int stages,
+                                     HashShape shape) {
+  Alone alone(stages, shape);
   std::vector<float> scores;
   for (size_t i = 0; i + 1 < prompt.size(); ++i) {
     scores.push_back(ScoreOf(alone.Next(prompt[i]), prompt[i + 1]));
@@ -130,9 +165,12 @@ std::vector<float> AlonePromptScores(const std::vector<int32_t>& prompt, int sta
   return scores;
 }
 
-HashChain::HashChain(int stages, int pages) : stages_(static_cast<size_t>(stages)) {
+HashChain::HashChain(int stages, const BatchLimits& limits)
+    : shape_(ShapeOf(limits)), stages_(static_cast<size_t>(stages)) {
   for (OneStage& stage : stages_) {
-    stage.keys.assign(static_cast<size_t>(pages) * kPageTokens, 0xdead);
+    stage.keys.assign(static_cast<size_t>(limits.pages) * kPageTokens, 0xdead);
+    stage.window_keys.assign(static_cast<size_t>(limits.window_pages) * kPageTokens, 0xdead);
+    stage.states.assign(static_cast<size_t>(limits.slots), 0xdead);
   }
 }
 
@@ -152,17 +190,25 @@ bool HashChain::Turn(int stage) {
   here.inbox.pop_front();
   const Batch& batch = travelling.step.batch;
   for (int s = 0; s < batch.sequences(); ++s) {
-    const auto slot = [&](int64_t p) -> uint64_t& {
-      const int32_t page =
-          batch.pages.at(static_cast<size_t>(batch.page_offsets[s] + p / kPageTokens));
-      return here.keys.at(static_cast<size_t>(page * int64_t{kPageTokens} + p % kPageTokens));
+    const auto in = [&](std::vector<uint64_t>& keys, const std::vector<int32_t>& pages,
+                        int64_t p) -> uint64_t& {
+      const int32_t page = pages.at(static_cast<size_t>(batch.page_offsets[s] + p / kPageTokens));
+      return keys.at(static_cast<size_t>(page * int64_t{kPageTokens} + p % kPageTokens));
     };
+    const auto key = [&](int64_t p) -> uint64_t& { return in(here.keys, batch.pages, p); };
+    const auto window_key = [&](int64_t p) -> uint64_t& {
+      return in(here.window_keys, batch.window_pages, p);
+    };
+    const int32_t source = batch.state_sources[s];
+    uint64_t state = source < 0 ? 0 : here.states.at(static_cast<size_t>(source));
     for (int row = batch.sequence_offsets[s]; row < batch.sequence_offsets[s + 1]; ++row) {
       const int64_t p = batch.positions[row];
       uint64_t& x = travelling.activations[static_cast<size_t>(row)];
-      x = KeyOf(stage, x, p, slot);
-      slot(p) = x;
+      x = KeyOf(stage, x, p, shape_, key, window_key, state);
+      if (shape_.full) key(p) = x;
+      if (shape_.window > 0) window_key(p) = x;
     }
+    if (shape_.recurrent) here.states.at(static_cast<size_t>(batch.state_slots[s])) = state;
   }
   (stage + 1 < stages() ? stages_[static_cast<size_t>(stage) + 1].inbox : done_)
       .push_back(std::move(travelling));
@@ -200,22 +246,24 @@ void HashChain::TurnAll() {
   }
 }
 
-bool HashChain::PagesAreExclusive() const {
-  std::set<int32_t> written;
-  std::set<int32_t> read;
+bool HashChain::IdsAreExclusive() const {
+  Uses pages, window_pages, slots;
   const auto visit = [&](const std::deque<Travelling>& steps) {
     for (const Travelling& travelling : steps) {
       const Batch& batch = travelling.step.batch;
       for (int s = 0; s < batch.sequences(); ++s) {
         const int first = batch.positions[batch.sequence_offsets[s]] / kPageTokens;
         for (int i = batch.page_offsets[s]; i < batch.page_offsets[s + 1]; ++i) {
-          const bool writes = i - batch.page_offsets[s] >= first;
-          if (!writes) {
-            read.insert(batch.pages[i]);
-          } else if (!written.insert(batch.pages[i]).second) {
+          const int32_t window_page = shape_.window > 0 ? batch.window_pages[i] : -1;
+          if (i - batch.page_offsets[s] < first) {
+            pages.Read(batch.pages[i]);
+            window_pages.Read(window_page);
+          } else if (!pages.Write(batch.pages[i]) || !window_pages.Write(window_page)) {
             return false;
           }
         }
+        if (!slots.Write(batch.state_slots[s])) return false;
+        if (batch.state_sources[s] != batch.state_slots[s]) slots.Read(batch.state_sources[s]);
       }
     }
     return true;
@@ -223,9 +271,7 @@ bool HashChain::PagesAreExclusive() const {
   for (const OneStage& stage : stages_) {
     if (!visit(stage.inbox)) return false;
   }
-  if (!visit(done_)) return false;
-  return std::none_of(written.begin(), written.end(),
-                      [&](int32_t page) { return read.count(page) > 0; });
+  return visit(done_) && pages.exclusive() && window_pages.exclusive() && slots.exclusive();
 }
 
 }  // namespace neurogrid

@@ -15,7 +15,8 @@ struct World {
     view.limits.rows_max = 512;
     view.limits.samples_max = 64;
     view.limits.sequences_max = 64;
-    view.pages_available = 1000;
+    view.limits.pages = 1000;
+    view.available.pages = 1000;
     view.running_max = 64;
     view.tokens_max = 128;
   }
@@ -25,7 +26,8 @@ struct World {
     sequence.known = known;
     sequence.scheduled = known - 1;
     sequence.known_max = known + 100;
-    sequence.pages = sequence.pages_private = static_cast<int>(PagesOf(known - 1));
+    sequence.pages = static_cast<int>(PagesOf(known - 1));
+    sequence.comes_back.pages = sequence.pages;
     sequence.ready = ready;
     running.push_back(sequence);
     return *this;
@@ -34,7 +36,8 @@ struct World {
     RunningView sequence;
     sequence.known = sequence.known_max = known;
     sequence.scheduled = scheduled;
-    sequence.pages = sequence.pages_private = static_cast<int>(PagesOf(scheduled));
+    sequence.pages = static_cast<int>(PagesOf(scheduled));
+    sequence.comes_back.pages = sequence.pages;
     running.push_back(sequence);
     return *this;
   }
@@ -127,7 +130,7 @@ TEST_CASE("a sequence is in one step at a time, unless prompts may follow themse
 
 TEST_CASE("on a shortage the latest arrival gives its pages back", "[plan_step]") {
   World world;
-  world.view.pages_available = 0;
+  world.view.available.pages = 0;
   world.Decode(17).Decode(40).Decode(40).Waits(5);
   SECTION("to the one that needs a page, and nothing new starts") {
     const StepPlan plan = world.Plan();
@@ -148,7 +151,7 @@ TEST_CASE("on a shortage the latest arrival gives its pages back", "[plan_step]"
 
 TEST_CASE("nobody is preempted for a later arrival, and never the only one", "[plan_step]") {
   World world;
-  world.view.pages_available = 0;
+  world.view.available.pages = 0;
   world.Decode(17);
   CHECK(world.Plan().preempted.empty());
   world.running.clear();
@@ -168,7 +171,7 @@ TEST_CASE("nobody is preempted for a later arrival, and never the only one", "[p
 
 TEST_CASE("a prompt takes the pages there are and goes on later", "[plan_step]") {
   World world;
-  world.view.pages_available = 2;
+  world.view.available.pages = 2;
   world.Prefill(100, 16);
   CHECK(world.Plan().slices == Slices{{0, false, 32}});
 }
@@ -178,27 +181,27 @@ TEST_CASE("a newcomer starts only beside what the running ones will need", "[pla
   world.Decode(20).Waits(64);  // 6 pages of output to come, 4 pages of prompt
   world.view.reserve = 0.5;
   SECTION("its prompt, half of their output, and no page less") {
-    world.view.pages_available = 4 + 2;
+    world.view.available.pages = 4 + 2;
     CHECK(world.Plan().slices.size() == 1);
-    world.view.pages_available = 4 + 3;
+    world.view.available.pages = 4 + 3;
     CHECK(world.Plan().slices.size() == 2);
   }
   SECTION("alone it needs no more than its prompt") {
     world.running.clear();
-    world.view.pages_available = 4;
+    world.view.available.pages = 4;
     CHECK(world.Plan().slices == Slices{{0, true, 64}});
-    world.view.pages_available = 3;
+    world.view.available.pages = 3;
     CHECK(world.Plan().slices.empty());
   }
   SECTION("pages found in the cache cost nothing while others hold them") {
-    world.view.pages_available = 1 + 3;
+    world.view.available.pages = 1 + 3;
     world.waiting[0].pages_found = 3;
     CHECK(world.Plan().slices.size() == 2);
-    world.waiting[0].pages_cached = 3;
+    world.waiting[0].cached.pages = 3;
     CHECK(world.Plan().slices.size() == 1);
   }
   SECTION("and the first that does not fit stops those behind it") {
-    world.view.pages_available = 6;
+    world.view.available.pages = 6;
     world.Waits(1);
     CHECK(world.Plan().slices.size() == 1);
   }
@@ -221,6 +224,102 @@ TEST_CASE("rows that report prompt logprobs fit the samples of a step", "[plan_s
   world.Prefill(100, 0);
   world.running[0].scored_rows_end = 99;
   CHECK(world.Plan().slices == Slices{{0, false, 32}});
+}
+
+TEST_CASE("a step takes a page of each kind, and stops where either kind does",
+          "[plan_step][windows]") {
+  World world;
+  world.view.limits.window = 32;
+  world.view.limits.window_pages = 100;
+  world.view.available.window_pages = 2;
+  world.Prefill(100, 16);
+  CHECK(world.Plan().slices == Slices{{0, false, 32}});
+  SECTION("also where no layer sees everything, and there are no pages of the first kind") {
+    world.view.limits.pages = 0;
+    world.view.available.pages = 0;
+    CHECK(world.Plan().slices == Slices{{0, false, 32}});
+  }
+  SECTION("and a shortage of one kind preempts for it") {
+    world.view.available.window_pages = 0;
+    world.Decode(17);
+    world.running[1].comes_back.window_pages = 1;
+    const StepPlan plan = world.Plan();
+    CHECK(plan.preempted == std::vector<int>{1});
+    CHECK(plan.slices == Slices{{0, false, 16}});
+  }
+}
+
+TEST_CASE("a newcomer needs no more window pages than a window and a chunk",
+          "[plan_step][windows]") {
+  World world;
+  world.view.limits.rows_max = 64;
+  world.view.limits.window = 32;
+  world.view.limits.window_pages = 100;
+  world.view.available.window_pages = WindowPagesMax(32, 64);
+  world.Waits(1000);
+  CHECK(world.Plan().slices.size() == 1);
+  --world.view.available.window_pages;
+  CHECK(world.Plan().slices.empty());
+  SECTION("those found in the cache and held by others come on top") {
+    world.waiting[0].pages_found = 10;
+    ++world.view.available.window_pages;
+    CHECK(world.Plan().slices.size() == 1);
+    world.view.available.window_pages -= 2;  // the window of 32 tokens is 2 pages
+    CHECK(world.Plan().slices.size() == 1);
+    world.waiting[0].cached.window_pages = 1;
+    CHECK(world.Plan().slices.empty());
+  }
+}
+
+TEST_CASE("a sequence without a slot to write waits, or takes that of a later arrival",
+          "[plan_step][slots]") {
+  World world;
+  world.view.limits.slots = 8;
+  world.view.available.slots = 1;
+  world.Decode(20).Decode(20).Decode(20);
+  for (RunningView& sequence : world.running) {
+    sequence.needs_slot = true;
+    sequence.in_flight = 1;
+  }
+  world.running[0].in_flight = world.running[1].in_flight = 0;
+  CHECK(world.Plan().slices == Slices{{0, false, 1}});
+  CHECK(world.Plan().preempted.empty());
+  world.running[2].in_flight = 0;
+  world.running[2].comes_back.slots = 1;
+  CHECK(world.Plan().preempted == std::vector<int>{2});
+  CHECK(world.Plan().slices == Slices{{0, false, 1}, {1, false, 1}});
+}
+
+TEST_CASE("a newcomer needs a slot, and two when it finds a state in the cache",
+          "[plan_step][slots]") {
+  World world;
+  world.view.limits.slots = 8;
+  world.view.available.slots = 1;
+  world.Waits(40);
+  CHECK(world.Plan().slices.size() == 1);
+  world.waiting[0].pages_found = 1;
+  CHECK(world.Plan().slices.empty());
+  world.view.available.slots = 2;
+  CHECK(world.Plan().slices == Slices{{0, true, 24}});
+  world.view.available.slots = 0;
+  world.waiting[0].pages_found = 0;
+  CHECK(world.Plan().slices.empty());
+}
+
+TEST_CASE("a prompt whose state is to be saved is cut at its last page boundary",
+          "[plan_step][slots]") {
+  World world;
+  world.Prefill(100, 16);
+  world.running[0].cuts = true;
+  CHECK(world.Plan().slices == Slices{{0, false, 80}});
+  world.running[0].scheduled = 96;
+  CHECK(world.Plan().slices == Slices{{0, false, 4}});
+  world.running.clear();
+  world.Waits(64);
+  world.waiting[0].cuts = true;
+  CHECK(world.Plan().slices == Slices{{0, true, 48}});
+  world.waiting[0].known = 16;
+  CHECK(world.Plan().slices == Slices{{0, true, 16}});
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // The scheduler against a chain of stages in which any mistake changes the tokens: random arrivals,
 // cancels, shared prompts and too few pages, several steps in flight.
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
 #include <map>
@@ -7,6 +8,7 @@
 
 #include "common/rng.h"
 #include "coordinator/scheduler.h"
+#include "coordinator/window_pages.h"
 #include "engine/batch_check.h"
 #include "hash_chain.h"
 
@@ -44,7 +46,7 @@ class Simulation {
         requests_left_(requests),
         options_(OptionsOf(pages)),
         scheduler_(options_),
-        chain_(options_.stages, pages) {
+        chain_(options_.stages, options_.limits) {
     const int families = 1 + dice_.Below(3);
     for (int f = 0; f < families; ++f) shared_.push_back(Ids(dice_.Below(pages * 8)));
   }
@@ -67,7 +69,9 @@ class Simulation {
     CHECK(stats.running == 0);
     CHECK(stats.waiting == 0);
     CHECK(stats.steps_in_flight == 0);
-    CHECK(stats.pages_free + stats.pages_cached == stats.pages);
+    for (const PoolStats& pool : {stats.pages, stats.window_pages, stats.slots}) {
+      CHECK(pool.free + pool.cached == pool.total);
+    }
     for (auto& [id, client] : clients_) {
       CAPTURE(id);
       CHECK(client.ended);
@@ -88,8 +92,10 @@ class Simulation {
     options.limits.rows_max = 32 + dice_.Below(100);
     options.limits.samples_max = 32 + dice_.Below(64);
     options.limits.sequences_max = 1 + dice_.Below(32);
-    options.limits.pages = pages;
-    options.limits.positions_max = dice_.One(3) ? pages * 5 : 100'000;
+    SetKinds(pages, options.limits);
+    // Where every layer has a window nothing else bounds the context.
+    const int longest = options.limits.pages > 0 ? 100'000 : pages * 20;
+    options.limits.positions_max = dice_.One(3) ? pages * 5 : longest;
     options.limits.vocab_size = kHashVocab;
     options.running_max = 1 + dice_.Below(40);
     options.queue_wait_max = absl::Hours(10);
@@ -97,6 +103,18 @@ class Simulation {
     options.tenant_running_max = 1 + dice_.Below(20);
     options.model_digest = "model";
     return options;
+  }
+
+  /// Models whose layers see everything, have a window, carry a state, or some of each.
+  void SetKinds(int pages, BatchLimits& limits) {
+    const int kind = dice_.Below(5);
+    const bool windowed = kind == 1 || kind == 2 || kind == 4;
+    if (kind != 2) limits.pages = pages;
+    if (windowed) {
+      limits.window = 1 + dice_.Below(100);
+      limits.window_pages = 2 + dice_.Below(pages);
+    }
+    if (kind >= 3) limits.slots = 1 + dice_.Below(dice_.One(2) ? 6 : 60);
   }
 
   std::vector<int32_t> Ids(int count) {
@@ -205,9 +223,24 @@ class Simulation {
     }
     const absl::Status fits = CheckBatch(step->batch, options_.limits);
     REQUIRE(fits.ToString() == "OK");
+    CheckWindows(step->batch);
     chain_.Send(*std::move(step));
-    if (options_.prefill_depth == 1) REQUIRE(chain_.PagesAreExclusive());
+    if (options_.prefill_depth == 1) REQUIRE(chain_.IdsAreExclusive());
     return true;
+  }
+
+  /// Nobody keeps more window pages than its window and the rows under way need.
+  void CheckWindows(const Batch& batch) {
+    if (options_.limits.window == 0) return;
+    for (int s = 0; s < batch.sequences(); ++s) {
+      const int rows = batch.sequence_offsets[s + 1] - batch.sequence_offsets[s];
+      const int ahead =
+          options_.prefill_depth == 1 ? rows : options_.prefill_depth * options_.limits.rows_max;
+      const auto held = std::count_if(batch.window_pages.begin() + batch.page_offsets[s],
+                                      batch.window_pages.begin() + batch.page_offsets[s + 1],
+                                      [](int32_t page) { return page >= 0; });
+      REQUIRE(held <= WindowPagesMax(options_.limits.window, ahead));
+    }
   }
 
   bool Receive() {
@@ -248,7 +281,8 @@ class Simulation {
     CAPTURE(choice);
     const auto c = static_cast<size_t>(choice);
     const std::vector<int32_t> alone =
-        AloneTokens(client.asked, choice, options_.stages, scheduler_.context_tokens_max());
+        AloneTokens(client.asked, choice, options_.stages, scheduler_.context_tokens_max(),
+                    ShapeOf(options_.limits));
     const std::vector<int32_t>& got = client.tokens[c];
     REQUIRE(got.size() <= alone.size());
     CHECK(std::equal(got.begin(), got.end(), alone.begin()));
@@ -258,7 +292,7 @@ class Simulation {
     if (client.asked.echo_logprobs && (!got.empty() || client.asked.tokens_max == 0)) {
       CHECK(client.scores[c] ==
             AlonePromptScores(client.asked.prompts[c / static_cast<size_t>(client.asked.n)],
-                              options_.stages));
+                              options_.stages, ShapeOf(options_.limits)));
     }
   }
 

@@ -7,92 +7,10 @@
 #include <numeric>
 #include <vector>
 
-#include "hash_chain.h"
+#include "scheduler_server.h"
 
 namespace neurogrid {
 namespace {
-
-SchedulerOptions Options(int pages = 64) {
-  SchedulerOptions options;
-  options.limits.rows_max = 256;
-  options.limits.samples_max = 64;
-  options.limits.sequences_max = 64;
-  options.limits.pages = pages;
-  options.limits.positions_max = 512;
-  options.limits.vocab_size = kHashVocab;
-  options.model_digest = "model";
-  return options;
-}
-
-std::vector<int32_t> Prompt(int tokens, int32_t first = 1) {
-  std::vector<int32_t> ids(static_cast<size_t>(tokens));
-  for (int i = 0; i < tokens; ++i) ids[static_cast<size_t>(i)] = (first + i) % kHashVocab;
-  return ids;
-}
-
-GenerationRequest Ask(std::vector<int32_t> prompt, int64_t tokens_max) {
-  GenerationRequest asked;
-  asked.prompts = {std::move(prompt)};
-  asked.tokens_max = tokens_max;
-  return asked;
-}
-
-/// A scheduler and its chain; what came out of them by request and choice.
-struct Server {
-  explicit Server(SchedulerOptions given = Options())
-      : options(given), scheduler(given), chain(given.stages, given.limits.pages) {}
-
-  RequestId Admit(GenerationRequest asked) {
-    Refusal refusal;
-    const std::optional<RequestId> id = scheduler.Admit(std::move(asked), now, &refusal);
-    INFO(refusal.message);
-    REQUIRE(id.has_value());
-    return *id;
-  }
-  std::optional<Refusal> Refused(GenerationRequest asked) {
-    Refusal refusal;
-    if (scheduler.Admit(std::move(asked), now, &refusal).has_value()) return std::nullopt;
-    return refusal;
-  }
-  /// One step there and back; false when there is none.
-  bool Step() {
-    std::optional<SchedulerStep> step = scheduler.NextStep(now);
-    if (!step.has_value()) return false;
-    batches.push_back(step->batch);
-    chain.Send(*std::move(step));
-    chain.TurnAll();
-    HashChain::Result result;
-    REQUIRE(chain.Receive(result));
-    const auto events = scheduler.Commit(result.step, result.sampled, now);
-    REQUIRE(events.ok());
-    Take(*events);
-    return true;
-  }
-  void Take(const std::vector<SchedulerEvent>& events) {
-    for (const SchedulerEvent& event : events) {
-      if (event.token.has_value()) tokens[{event.request, event.choice}].push_back(event.token->id);
-      all.push_back(event);
-    }
-  }
-  void Run() {
-    while (Step()) {
-    }
-    CHECK(scheduler.idle());
-    CHECK(scheduler.stats().pages_free + scheduler.stats().pages_cached == options.limits.pages);
-  }
-  int RowsComputed() const {
-    return std::accumulate(batches.begin(), batches.end(), 0,
-                           [](int rows, const Batch& batch) { return rows + batch.rows(); });
-  }
-
-  SchedulerOptions options;
-  Scheduler scheduler;
-  HashChain chain;
-  SteadyTime now;
-  std::vector<Batch> batches;
-  std::map<std::pair<RequestId, int>, std::vector<int32_t>> tokens;
-  std::vector<SchedulerEvent> all;
-};
 
 TEST_CASE("a request ends with its last token, its reason and its usage", "[scheduler]") {
   Server server;
@@ -184,7 +102,7 @@ TEST_CASE("choices share the prompt's full pages and draw with their own seeds",
   }
   // The prompt once, its last 4 tokens again for three choices, 4 decodes each.
   CHECK(server.RowsComputed() == 100 + 3 * 4 + 4 * 4);
-  CHECK((server.scheduler.stats().pages_cached > 0) == asked.use_cache);
+  CHECK((server.scheduler.stats().pages.cached > 0) == asked.use_cache);
 }
 
 TEST_CASE("the choices of a prompt survive the one that was computing it", "[scheduler]") {
@@ -313,11 +231,11 @@ TEST_CASE("a cancelled request's pages come back with its step", "[scheduler]") 
   server.scheduler.Cancel(id);
   CHECK(server.scheduler.requests().empty());
   CHECK(!server.scheduler.progress(id).has_value());
-  CHECK(server.scheduler.stats().pages_free == 64 - 3);
+  CHECK(server.scheduler.stats().pages.free == 64 - 3);
   CHECK(!server.scheduler.idle());
   const auto events = server.scheduler.Commit(step->id, std::vector<SampledToken>(1), server.now);
   CHECK(events->empty());
-  CHECK(server.scheduler.stats().pages_free == 64);
+  CHECK(server.scheduler.stats().pages.free == 64);
   CHECK(server.scheduler.idle());
 }
 
@@ -428,7 +346,7 @@ TEST_CASE("a new epoch ends what had begun and keeps what had not", "[scheduler]
                                               {too_long, absl::StatusCode::kInvalidArgument}});
   CHECK(!server.scheduler.Commit(lost->id, std::vector<SampledToken>(1), server.now).ok());
   server.options = options;
-  server.chain = HashChain(2, 8);
+  server.chain = HashChain(2, options.limits);
   server.Run();
   CHECK(server.tokens[{queued, 0}] == AloneTokens(asked, 0, 2, 128));
 }

@@ -28,6 +28,19 @@ const Tokenizer& TinyTokenizer() {
   return *tokenizer;
 }
 
+SchedulerOptions Shape() {
+  SchedulerOptions shape;
+  shape.limits = {.rows_max = 64,
+                  .sequences_max = 64,
+                  .samples_max = 64,
+                  .pages = kPages,
+                  .slots = 0,
+                  .positions_max = 512,
+                  .vocab_size = kHashVocab};
+  shape.stages = kStages;
+  return shape;
+}
+
 /// The hash chain as a chain of workers: a thread of its own runs the stages.
 class ThreadedChain final : public Chain {
  public:
@@ -67,25 +80,12 @@ class ThreadedChain final : public Chain {
 
   Serving& serving_;
   uint64_t tag_;
-  HashChain chain_{kStages, kPages};
+  HashChain chain_{kStages, Shape().limits};
   std::mutex mutex_;
   std::condition_variable changed_;
   bool stop_ = false;
   std::thread thread_;
 };
-
-SchedulerOptions Shape() {
-  SchedulerOptions shape;
-  shape.limits = {.rows_max = 64,
-                  .sequences_max = 64,
-                  .samples_max = 64,
-                  .pages = kPages,
-                  .slots = 0,
-                  .positions_max = 512,
-                  .vocab_size = kHashVocab};
-  shape.stages = kStages;
-  return shape;
-}
 
 void BringUp(Serving& serving, uint64_t tag) {
   serving.ChainUp(tag, std::make_shared<ThreadedChain>(serving, tag), Shape(), "test");
@@ -127,7 +127,7 @@ Answer Read(Generation& generation, size_t tokens_max) {
 }
 
 void WaitUntilIdle(Serving& serving) {
-  while (!serving.idle() || serving.stats().pages_free + serving.stats().pages_cached != kPages) {
+  while (!serving.idle() || serving.stats().pages.free + serving.stats().pages.cached != kPages) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
 }
