@@ -15,13 +15,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Sequences that advance together; sequence s owns its own run of pages.
+/// Sequences that advance together; sequence s owns its own run of pages, and its slot.
 class Sequences {
  public:
-  Sequences(int count, int tokens_max, int vocab_size)
-      : count_(count),
-        pages_each_((tokens_max + kPageTokens - 1) / kPageTokens),
-        vocab_size_(vocab_size) {}
+  Sequences(int count, int tokens_max, const BatchLimits& limits)
+      : count_(count), pages_each_((tokens_max + kPageTokens - 1) / kPageTokens), limits_(limits) {}
 
   int pages() const { return count_ * pages_each_; }
 
@@ -32,15 +30,20 @@ class Sequences {
     batch.page_offsets = {0};
     for (int s = 0; s < count_; ++s) {
       for (int r = 0; r < rows; ++r) {
-        batch.tokens.push_back((7919 * (position_ + r) + 31 * s + 1) % vocab_size_);
+        batch.tokens.push_back((7919 * (position_ + r) + 31 * s + 1) % limits_.vocab_size);
         batch.positions.push_back(position_ + r);
       }
       batch.sequence_offsets.push_back(batch.rows());
       const int used = (position_ + rows + kPageTokens - 1) / kPageTokens;
-      for (int p = 0; p < used; ++p) batch.pages.push_back(s * pages_each_ + p);
+      for (int p = 0; p < used; ++p) {
+        const int page = s * pages_each_ + p;
+        batch.pages.push_back(limits_.pages > 0 ? page : -1);
+        if (limits_.window > 0) batch.window_pages.push_back(page);
+      }
       batch.page_offsets.push_back(static_cast<int>(batch.pages.size()));
-      batch.state_slots.push_back(-1);
-      batch.state_sources.push_back(-1);
+      const bool recurrent = limits_.slots > 0;
+      batch.state_slots.push_back(recurrent ? s : -1);
+      batch.state_sources.push_back(recurrent && position_ > 0 ? s : -1);
       batch.sampled_rows.push_back(batch.rows() - 1);
       SamplingRow sampling;
       sampling.temperature = 0;
@@ -54,7 +57,7 @@ class Sequences {
  private:
   int count_;
   int pages_each_;
-  int vocab_size_;
+  BatchLimits limits_;
   int position_ = 0;
 };
 
@@ -73,11 +76,12 @@ double Median(std::vector<double> values) {
 }
 
 absl::StatusOr<double> TimeOnce(const BenchTarget& target, const Case& c) {
-  Sequences sequences(c.sequences, c.steps * c.rows + 1, target.limits.vocab_size);
-  if (sequences.pages() > target.limits.pages) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(c.name, " of ", c.sequences, " sequences needs ", sequences.pages(),
-                     " pages; the stage has ", target.limits.pages));
+  Sequences sequences(c.sequences, c.steps * c.rows + 1, target.limits);
+  const int pages = std::max(target.limits.pages, target.limits.window_pages);
+  if (sequences.pages() > pages) {
+    return absl::ResourceExhaustedError(absl::StrCat(c.name, " of ", c.sequences,
+                                                     " sequences needs ", sequences.pages(),
+                                                     " pages; the stage has ", pages));
   }
   if (c.rows == 1) {  // decoding starts behind one token
     NG_RETURN_IF_ERROR(target.run(sequences.Next(1)).status());

@@ -47,6 +47,12 @@ absl::StatusOr<BenchTarget> MakeBenchTarget(std::shared_ptr<const Checkpoint> ch
   target.limits.samples_max = sequences;
   target.limits.pages = sequences * ((options.decode_tokens + 1 + kPageTokens) / kPageTokens) +
                         (tokens + kPageTokens - 1) / kPageTokens;
+  target.limits.window = WidestWindow(model);
+  if (target.limits.window > 0) target.limits.window_pages = target.limits.pages;
+  if (!AttendsToAll(model)) target.limits.pages = 0;
+  if (StateBytes(MemoryOf(model, precision), {0, model.layers_count()}) > 0) {
+    target.limits.slots = sequences;
+  }
   target.limits.positions_max = tokens;
   target.limits.vocab_size = model.vocab_size;
   StageOptions stage_options;

@@ -12,8 +12,9 @@ namespace neurogrid {
 struct PlannedStage {
   std::string node;  // node id
   LayerRange layers;
-  int64_t fixed_bytes = 0;  // weights, workspace, states
-  int64_t page_bytes = 0;   // one page over these layers
+  int64_t fixed_bytes = 0;        // weights, workspace, states
+  int64_t page_bytes = 0;         // one page over those of these layers that see everything
+  int64_t window_page_bytes = 0;  // and over those with a window
   int64_t budget_bytes = 0;
   double busy_ms = 0;     // predicted per round
   bool measured = false;  // false: from the roofline fallback
@@ -21,7 +22,9 @@ struct PlannedStage {
 
 struct Plan {
   std::vector<PlannedStage> stages;  // in order of layers; contiguous, covering all of them
-  int64_t pages = 0;                 // one pool for the whole chain
+  int64_t pages = 0;                 // one pool for the whole chain, counted as if every layer saw
+                                     // everything
+  int64_t window_pages = 0;          // beside them, of the layers with a window
   int rows_max = 0;                  // rows of a step every stage is built for
   int decode_groups = 1;  // groups of decoding sequences that follow each other down the chain
   double single_stream_tokens_per_s = 0;

@@ -3,10 +3,29 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coordinator/window_pages.h"
+
 namespace neurogrid {
 namespace {
 
 constexpr double kNsPerS = 1e9;
+
+struct SequencePages {
+  int64_t pages = 1;
+  int64_t window_pages = 1;
+};
+
+/// Of one sequence of the workload, at its end.
+SequencePages PagesOfOne(const ModelFacts& model, const WorkloadConfig& workload) {
+  const int64_t tokens = int64_t{workload.prompt_tokens} + workload.output_tokens;
+  return {std::max<int64_t>(1, PagesOf(tokens)),
+          std::max<int64_t>(1, WindowPagesOf(tokens, model.window, model.chunk_tokens))};
+}
+
+/// Of `tokens` tokens, those that the layer sees.
+double Seen(const LayerFacts& layer, double tokens) {
+  return layer.window > 0 ? std::min<double>(tokens, layer.window) : tokens;
+}
 
 int64_t RoundNs(double seconds) { return std::llround(seconds * kNsPerS); }
 
@@ -19,7 +38,15 @@ int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers) {
   if (layers.first == 0 && last) bytes -= model.shared_bytes;
   if (last) bytes += model.head_bytes + model.last_workspace_bytes;
   for (int l = layers.first; l < layers.last; ++l) {
-    bytes += model.layers[l].weight_bytes + model.slots * model.layers[l].state_bytes_per_slot;
+    bytes += model.layers[l].weight_bytes;
+  }
+  return bytes + StageStateBytes(model, layers);
+}
+
+int64_t StageStateBytes(const ModelFacts& model, LayerRange layers) {
+  int64_t bytes = 0;
+  for (int l = layers.first; l < layers.last; ++l) {
+    bytes += model.slots * model.layers[l].state_bytes_per_slot;
   }
   return bytes;
 }
@@ -27,9 +54,48 @@ int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers) {
 int64_t StagePageBytes(const ModelFacts& model, LayerRange layers) {
   int64_t bytes = 0;
   for (int l = layers.first; l < layers.last; ++l) {
+    if (model.layers[l].window > 0) continue;
     bytes += model.page_tokens * model.layers[l].kv_bytes_per_token;
   }
   return bytes;
+}
+
+int64_t StageWindowPageBytes(const ModelFacts& model, LayerRange layers) {
+  int64_t bytes = 0;
+  for (int l = layers.first; l < layers.last; ++l) {
+    if (model.layers[l].window == 0) continue;
+    bytes += model.page_tokens * model.layers[l].kv_bytes_per_token;
+  }
+  return bytes;
+}
+
+int64_t WindowPagesBeside(const ModelFacts& model, const WorkloadConfig& workload, int64_t pages) {
+  if (model.window == 0) return 0;
+  const SequencePages one = PagesOfOne(model, workload);
+  return (pages * one.window_pages + one.pages - 1) / one.pages;
+}
+
+int64_t StageCacheBytes(const ModelFacts& model, const WorkloadConfig& workload, LayerRange layers,
+                        int64_t pages) {
+  return pages * StagePageBytes(model, layers) +
+         WindowPagesBeside(model, workload, pages) * StageWindowPageBytes(model, layers);
+}
+
+std::optional<int64_t> PagesWithin(const ModelFacts& model, const WorkloadConfig& workload,
+                                   LayerRange layers, int64_t bytes) {
+  const int64_t page = StagePageBytes(model, layers);
+  const int64_t window_page = StageWindowPageBytes(model, layers);
+  if (page + window_page == 0) return std::nullopt;
+  if (bytes <= 0) return 0;
+  const SequencePages one = PagesOfOne(model, workload);
+  int64_t low = 0;  // bytes for it are within the bound, those for `high` are not
+  int64_t high =
+      bytes / (one.pages * page + one.window_pages * window_page) * one.pages + 2 * one.pages + 1;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (StageCacheBytes(model, workload, layers, middle) <= bytes ? low : high) = middle;
+  }
+  return low;
 }
 
 NodeCost::NodeCost(const ModelFacts& model, const NodeFacts& node, const WorkloadConfig& workload)
@@ -55,7 +121,7 @@ int64_t NodeCost::ChunkNs(const LayerFacts& layer, int64_t rows, int64_t done) c
   const double matmuls = 2.0 * static_cast<double>(layer.parameters) * q / node_.matmul_rate;
   double attention = 0;
   if (layer.kv_bytes_per_token > 0) {
-    attention = 4.0 * q * (static_cast<double>(done) + q / 2) *
+    attention = 4.0 * q * Seen(layer, static_cast<double>(done) + q / 2) *
                 static_cast<double>(model_->attention_width) / node_.matmul_rate;
   }
   return RoundNs(std::max(weights, matmuls) + attention);
@@ -74,8 +140,8 @@ std::vector<int64_t> NodeCost::StepPrefixNs(int64_t rows) const {
   for (const LayerFacts& layer : model_->layers) {
     const double weights = static_cast<double>(layer.weight_bytes) / node_.read_bandwidth;
     const double matmuls = 2.0 * static_cast<double>(layer.parameters) * b / node_.matmul_rate;
-    const double kv =
-        b * context_ * static_cast<double>(layer.kv_bytes_per_token) / node_.read_bandwidth;
+    const double kv = b * Seen(layer, context_) * static_cast<double>(layer.kv_bytes_per_token) /
+                      node_.read_bandwidth;
     prefix.push_back(prefix.back() + RoundNs(std::max(weights, matmuls) + kv));
   }
   return prefix;

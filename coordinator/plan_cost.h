@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -12,17 +13,31 @@ namespace neurogrid {
 
 /// Bytes of a stage over `layers`, everything but its pages.
 int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers);
-/// Bytes of one page over `layers`.
+/// Bytes of the recurrent states of all slots.
+int64_t StageStateBytes(const ModelFacts& model, LayerRange layers);
+/// Bytes of one page over those of `layers` that see everything, and over those with a window.
 int64_t StagePageBytes(const ModelFacts& model, LayerRange layers);
+int64_t StageWindowPageBytes(const ModelFacts& model, LayerRange layers);
+
+/// Window pages beside `pages` pages: in the proportion in which a sequence of the workload fills
+/// both, so that neither kind runs out first.
+int64_t WindowPagesBeside(const ModelFacts& model, const WorkloadConfig& workload, int64_t pages);
+/// Bytes of the caches, of both kinds, in which sequences of the workload fill `pages` pages.
+int64_t StageCacheBytes(const ModelFacts& model, const WorkloadConfig& workload, LayerRange layers,
+                        int64_t pages);
+/// The most such pages within `bytes`; nothing when these layers cache nothing.
+std::optional<int64_t> PagesWithin(const ModelFacts& model, const WorkloadConfig& workload,
+                                   LayerRange layers, int64_t bytes);
 
 /// Times of one node, in nanoseconds, from its bandwidth and matmul rate by the roofline:
 ///
 ///   decode step, b rows, mean context c   sum over layers of
 ///                                         max(weights / bandwidth, 2 * parameters * b / rate)
-///                                         + b * c * kv / bandwidth
+///                                         + b * min(c, window) * kv / bandwidth
 ///   prompt of p tokens in chunks of q     sum over chunks and layers of
 ///                                         max(weights / bandwidth, 2 * parameters * q / rate)
-///                                         + 4 * q * (done + q / 2) * attention_width / rate
+///                                         + 4 * q * min(done + q / 2, window)
+///                                             * attention_width / rate
 ///
 /// Ranges are priced by prefix sums.
 class NodeCost {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/pool_sizes.h"
 #include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 
@@ -23,7 +24,7 @@ ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precis
   facts.precision = std::string(NameOf(precision));
   for (const ModelMemory::Layer& layer : memory.layers) {
     facts.layers.push_back({layer.weight_bytes, layer.parameters, layer.kv_bytes_per_token,
-                            layer.state_bytes_per_slot});
+                            layer.state_bytes_per_slot, layer.window});
   }
   facts.embedding_bytes = memory.embedding_bytes;
   facts.head_bytes = memory.head_bytes;
@@ -34,6 +35,7 @@ ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precis
   facts.page_tokens = kPageTokens;
   facts.chunk_tokens = limits.rows_max;
   facts.slots = limits.slots;
+  facts.window = limits.window;
   // A stage in the middle and one at the end: their difference is what logits take.
   StageOptions stage;
   stage.precision = precision;
@@ -63,7 +65,8 @@ absl::Status CheckReport(const ReportedNode& node) {
 
 }  // namespace
 
-BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokenizer_vocab_size) {
+BatchLimits LimitsFor(const ModelConfig& model, const Config& config, Precision precision,
+                      int tokenizer_vocab_size) {
   BatchLimits limits;
   limits.rows_max = std::min(kRowsMax, config.max_seq_len);
   limits.sequences_max = std::min(config.max_running, limits.rows_max);
@@ -71,6 +74,8 @@ BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokeni
   limits.positions_max = model.max_positions > 0 ? std::min(config.max_seq_len, model.max_positions)
                                                  : config.max_seq_len;
   limits.vocab_size = std::min(model.vocab_size, tokenizer_vocab_size);
+  limits.window = WidestWindow(model);
+  limits.slots = SlotsFor(model, precision, config.max_running);
   return limits;
 }
 
@@ -114,14 +119,6 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
     facts.push_back(std::move(entry));
   }
   return facts;
-}
-
-int64_t PagesToHold(const Plan& plan, const Config& config) {
-  const int64_t sequence = (config.max_seq_len + kPageTokens - 1) / kPageTokens;
-  const int64_t tokens = config.workload.prompt_tokens + config.workload.output_tokens;
-  const int64_t declared = config.workload.concurrency * ((tokens + kPageTokens - 1) / kPageTokens);
-  // Twice what is declared leaves the prefix cache as much room as the running sequences.
-  return std::min(plan.pages, 2 * std::max(sequence, declared));
 }
 
 }  // namespace neurogrid

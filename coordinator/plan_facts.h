@@ -25,8 +25,9 @@ struct ReportedNode {
   double matmul_rate = 0;
 };
 
-/// What every stage of a chain is built for; `pages` is filled in from the plan.
-BatchLimits LimitsFor(const ModelConfig& model, const Config& config, int tokenizer_vocab_size);
+/// What every stage of a chain is built for; pages are filled in from the plan.
+BatchLimits LimitsFor(const ModelConfig& model, const Config& config, Precision precision,
+                      int tokenizer_vocab_size);
 
 /// The model at `precision`, and at those of fewer bytes for the error of a model that does not fit.
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
@@ -36,8 +37,5 @@ ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precis
 /// shared between the nodes of a host. Errors name nodes whose figures are out of bounds.
 absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> nodes,
                                                const Config& config);
-
-/// Pages worth holding: the plan's, but no more than every running sequence could ever fill.
-int64_t PagesToHold(const Plan& plan, const Config& config);
 
 }  // namespace neurogrid

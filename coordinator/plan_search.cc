@@ -155,7 +155,7 @@ void PlanSearch::Extend(RingTable& table, const Bound& bound, const Prices& pric
     for (int last = first + 1; last <= layers_; ++last) {
       const LayerRange layers = {first, last};
       const int64_t bytes =
-          StageFixedBytes(model_, layers) + bound.pages * StagePageBytes(model_, layers);
+          StageFixedBytes(model_, layers) + StageCacheBytes(model_, workload_, layers, bound.pages);
       if (bytes > nodes_[node].budget_bytes) break;
       if (!MayTake(node, layers)) continue;
       if (bound.busy_ns_max < kNever &&
@@ -266,9 +266,9 @@ Candidate PlanSearch::Price(std::vector<Candidate::Stage> stages, int groups) co
   for (const Candidate::Stage& stage : stages) {
     candidate.busy_ns.push_back(BusyNs(prices, stage.node, stage.layers, groups));
     candidate.round_ns = std::max(candidate.round_ns, candidate.busy_ns.back());
-    const int64_t page = StagePageBytes(model_, stage.layers);
     const int64_t room = nodes_[stage.node].budget_bytes - StageFixedBytes(model_, stage.layers);
-    candidate.pages = std::min(candidate.pages, page > 0 ? room / page : kNever);
+    candidate.pages = std::min(candidate.pages,
+                               PagesWithin(model_, workload_, stage.layers, room).value_or(kNever));
     const int64_t first = costs_[stage.node].FirstChunkNs(stage.layers);
     candidate.first_token_ns += first;
     rest_ns = std::max(rest_ns, costs_[stage.node].PromptNs(stage.layers) - first);

@@ -16,11 +16,23 @@ std::string Thousands(int64_t value) {
   return digits;
 }
 
+/// "1,024 B/token", and what layers with a window keep of the last tokens only.
+std::string KvPerToken(const ModelFacts& model) {
+  const LayerRange all = {0, static_cast<int>(model.layers.size())};
+  const std::string bytes =
+      absl::StrCat(Thousands(StagePageBytes(model, all) / model.page_tokens), " B/token");
+  if (model.window == 0) return bytes;
+  return absl::StrCat(bytes, ", and ",
+                      Thousands(StageWindowPageBytes(model, all) / model.page_tokens),
+                      " for each of the last ", Thousands(model.window));
+}
+
 }  // namespace
 
 int64_t WeightBytes(const ModelFacts& model) {
   const LayerRange all = {0, static_cast<int>(model.layers.size())};
-  return StageFixedBytes(model, all) - model.workspace_bytes - model.last_workspace_bytes;
+  return StageFixedBytes(model, all) - StageStateBytes(model, all) - model.workspace_bytes -
+         model.last_workspace_bytes;
 }
 
 int64_t PagesNeeded(const ModelFacts& model, const WorkloadConfig& workload) {
@@ -35,12 +47,11 @@ std::string GigaBytes(int64_t bytes) {
 std::string DescribePlan(const ModelFacts& model, absl::Span<const NodeFacts> nodes,
                          const WorkloadConfig& workload, const Candidate& chosen) {
   const LayerRange all = {0, static_cast<int>(model.layers.size())};
-  int64_t kv_per_token = StagePageBytes(model, all) / model.page_tokens;
   const int64_t weights = WeightBytes(model);
-  std::string text = absl::StrFormat(
-      "%s %s, %d layers, %s; KV %s B/token; %s, %d x (%d + %d) tokens\n", model.name,
-      model.precision, all.last, GigaBytes(weights), Thousands(kv_per_token), workload.profile,
-      workload.concurrency, workload.prompt_tokens, workload.output_tokens);
+  std::string text = absl::StrFormat("%s %s, %d layers, %s; KV %s; %s, %d x (%d + %d) tokens\n",
+                                     model.name, model.precision, all.last, GigaBytes(weights),
+                                     KvPerToken(model), workload.profile, workload.concurrency,
+                                     workload.prompt_tokens, workload.output_tokens);
   size_t width = 4;
   for (const Candidate::Stage& stage : chosen.stages) {
     width = std::max(width, nodes[stage.node].id.size());
@@ -56,8 +67,20 @@ std::string DescribePlan(const ModelFacts& model, absl::Span<const NodeFacts> no
         &text, "%-5d  %-*s  %-7s  %9s  %12s %11s  %9s  %7.2f ms  %s\n", s, static_cast<int>(width),
         node.id, stage.layers.ToString(), GigaBytes(StageFixedBytes(model, stage.layers)),
         absl::StrCat(Thousands(chosen.pages), " pages"),
-        GigaBytes(chosen.pages * StagePageBytes(model, stage.layers)), GigaBytes(node.budget_bytes),
-        static_cast<double>(chosen.busy_ns[s]) / 1e6, node.measured ? "measured" : "estimated");
+        GigaBytes(StageCacheBytes(model, workload, stage.layers, chosen.pages)),
+        GigaBytes(node.budget_bytes), static_cast<double>(chosen.busy_ns[s]) / 1e6,
+        node.measured ? "measured" : "estimated");
+  }
+  if (model.window > 0) {
+    absl::StrAppendFormat(
+        &text,
+        "KV is that of %s pages where layers see everything, of %s where they see %d tokens\n",
+        Thousands(StagePageBytes(model, all) > 0 ? chosen.pages : 0),
+        Thousands(WindowPagesBeside(model, workload, chosen.pages)), model.window);
+  }
+  if (StageStateBytes(model, all) > 0) {
+    absl::StrAppendFormat(&text, "fixed has %s recurrent states, %s\n", Thousands(model.slots),
+                          GigaBytes(StageStateBytes(model, all)));
   }
   const auto busiest = std::max_element(chosen.busy_ns.begin(), chosen.busy_ns.end());
   const std::string& slowest = nodes[chosen.stages[busiest - chosen.busy_ns.begin()].node].id;
@@ -87,9 +110,9 @@ std::string DescribeShortage(const ModelFacts& model, absl::Span<const NodeFacts
   const int64_t stages = static_cast<int64_t>(nodes.size());
   const int64_t weights = WeightBytes(model);
   const int64_t workspace = stages * model.workspace_bytes + model.last_workspace_bytes;
-  const int64_t page = StagePageBytes(model, all);
-  const int64_t kv = PagesNeeded(model, workload) * page;
-  const int64_t needed = weights + workspace + kv;
+  const int64_t states = StageStateBytes(model, all);
+  const int64_t kv = StageCacheBytes(model, workload, all, PagesNeeded(model, workload));
+  const int64_t needed = weights + workspace + states + kv;
   int64_t has = 0;
   std::vector<std::string> parts;
   for (const NodeFacts& node : nodes) {
@@ -105,10 +128,12 @@ std::string DescribeShortage(const ModelFacts& model, absl::Span<const NodeFacts
   }
   absl::StrAppendFormat(
       &text,
-      "\n  needs %s = weights %.2f + workspace %.2f (%d stage%s) + KV %.2f (%d x %d tokens);  has "
-      "%s = %s",
+      "\n  needs %s = weights %.2f + workspace %.2f (%d stage%s)%s + KV %.2f (%d x %d tokens);  "
+      "has %s = %s",
       GigaBytes(needed), static_cast<double>(weights) / 1e9, static_cast<double>(workspace) / 1e9,
-      stages, stages == 1 ? "" : "s", static_cast<double>(kv) / 1e9, workload.concurrency,
+      stages, stages == 1 ? "" : "s",
+      states > 0 ? absl::StrFormat(" + states %.2f", static_cast<double>(states) / 1e9) : "",
+      static_cast<double>(kv) / 1e9, workload.concurrency,
       workload.prompt_tokens + workload.output_tokens, GigaBytes(has), absl::StrJoin(parts, " + "));
   std::vector<std::string> helps;
   for (const Remedies::Smaller& smaller : remedies.smaller) {
@@ -120,8 +145,9 @@ std::string DescribeShortage(const ModelFacts& model, absl::Span<const NodeFacts
     helps.push_back(absl::StrFormat("one more node with a budget of %s (%d layers)",
                                     GigaBytes(remedies.node_bytes), remedies.node_layers));
   }
-  const int64_t without_kv = weights + workspace - has;
-  const int64_t room = page > 0 ? -without_kv / page * model.page_tokens : 0;
+  const int64_t without_kv = weights + workspace + states - has;
+  const int64_t room =
+      PagesWithin(model, workload, all, -without_kv).value_or(0) * model.page_tokens;
   if (without_kv < 0 && needed > has && room > 0) {
     helps.push_back(absl::StrCat("a workload of at most ", Thousands(room), " tokens in all"));
   }

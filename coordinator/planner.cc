@@ -259,7 +259,7 @@ Remedies FindRemedies(const ModelFacts& model, const Usable& usable, const LinkF
     node.id = "one more";
     const LayerRange middle = {1, 1 + layers};
     node.budget_bytes = StageFixedBytes(model, middle) +
-                        PagesNeeded(model, workload) * StagePageBytes(model, middle);
+                        StageCacheBytes(model, workload, middle, PagesNeeded(model, workload));
     more.nodes.push_back(node);
     more.rules.push_back({});
     const PlanSearch search(model, more.nodes, more.rules, link, workload);
@@ -316,6 +316,7 @@ absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFa
   }
   Plan plan;
   plan.pages = chosen->pages;
+  plan.window_pages = WindowPagesBeside(model, workload, chosen->pages);
   plan.decode_groups = chosen->groups;
   plan.rows_max = model.chunk_tokens;
   plan.single_stream_tokens_per_s = 1e9 / static_cast<double>(chosen->latency_ns);
@@ -326,7 +327,8 @@ absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFa
     const Candidate::Stage& stage = chosen->stages[s];
     const NodeFacts& node = usable.nodes[stage.node];
     plan.stages.push_back({node.id, stage.layers, StageFixedBytes(model, stage.layers),
-                           StagePageBytes(model, stage.layers), node.budget_bytes,
+                           StagePageBytes(model, stage.layers),
+                           StageWindowPageBytes(model, stage.layers), node.budget_bytes,
                            static_cast<double>(chosen->busy_ns[s]) / 1e6, node.measured});
   }
   plan.explanation = DescribePlan(model, usable.nodes, workload, *chosen);

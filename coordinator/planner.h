@@ -22,6 +22,7 @@ struct LayerFacts {
   int64_t parameters = 0;            // weights that take part in matmuls
   int64_t kv_bytes_per_token = 0;    // 0 for a short convolution
   int64_t state_bytes_per_slot = 0;  // 0 for attention
+  int window = 0;                    // tokens that it sees; 0: all
 };
 
 /// A model as the planner sees it; from file headers alone.
@@ -40,6 +41,7 @@ struct ModelFacts {
   int page_tokens = 16;
   int chunk_tokens = 512;           // rows of a prefill chunk
   int slots = 0;                    // recurrent states a stage holds
+  int window = 0;                   // the widest of any layer
   std::vector<ModelFacts> smaller;  // the same model in fewer bytes: advice when nothing fits
 };
 

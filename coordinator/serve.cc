@@ -154,7 +154,8 @@ absl::StatusOr<Model> OpenModel(const Config& config) {
   NG_ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(config.model));
   NG_ASSIGN_OR_RETURN(model.text, LoadModelText(*model.checkpoint));
   model.name = ModelName(config.model_name, config.model);
-  model.limits = LimitsFor(model.checkpoint->config(), config, model.text.tokenizer->vocab_size());
+  model.limits = LimitsFor(model.checkpoint->config(), config, model.precision,
+                           model.text.tokenizer->vocab_size());
   for (const std::string& warning : model.checkpoint->warnings()) LogWarning(warning);
   return model;
 }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
+#include "coordinator/pool_sizes.h"
 
 namespace neurogrid {
 namespace {
@@ -224,8 +225,9 @@ SchedulerOptions Supervisor::ShapeOf(const Plan& plan, const BatchLimits& limits
 
 void Supervisor::BringUp(Plan plan) {
   BatchLimits limits = options_.limits;
-  limits.pages = static_cast<int>(PagesToHold(plan, options_.config));
+  SetPages(plan, facts_, options_.config, limits);
   plan.pages = limits.pages;
+  plan.window_pages = limits.window_pages;
   bool serving = false;
   {
     const std::lock_guard lock(mutex_);
@@ -355,7 +357,8 @@ Json Supervisor::Describe() const {
       if (phase_ == Phase::kNone || stage.node != node.id) continue;
       entry.Set("layers", LayersJson(stage.layers));
       memory.Set("weights", Json(stage.fixed_bytes));
-      memory.Set("kv", Json(stage.page_bytes * plan_.pages));
+      memory.Set("kv", Json(stage.page_bytes * plan_.pages +
+                            stage.window_page_bytes * plan_.window_pages));
     }
     entry.Set("memory", std::move(memory));
     Json measured = Json(Json::Object());

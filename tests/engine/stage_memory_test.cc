@@ -33,6 +33,8 @@ TEST_CASE("a stage holds the bytes that were counted for it", "[memory]") {
                     .slots = 3,
                     .positions_max = 64,
                     .vocab_size = 263};
+  options.limits.window = WidestWindow(checkpoint->config());
+  if (options.limits.window > 0) options.limits.window_pages = 6;
   const auto stage = Stage::Load(*checkpoint, *device, options).value();
 
   const ModelMemory model = MemoryOf(checkpoint->config(), precision);

@@ -1,0 +1,21 @@
+// How many pages and state slots a chain holds.
+#pragma once
+
+#include "common/config.h"
+#include "coordinator/plan.h"
+#include "coordinator/planner.h"
+#include "engine/batch.h"
+#include "engine/model/model_config.h"
+#include "engine/model/precision.h"
+
+namespace neurogrid {
+
+/// State slots of a model: one for each sequence that runs, and as many saved states again, more
+/// where they are small beside the weights. 0 for a model without recurrent state.
+int SlotsFor(const ModelConfig& model, Precision precision, int running_max);
+
+/// Sets both kinds of pages of `limits` to those worth holding: the plan's, but no more than every
+/// running sequence could ever fill.
+void SetPages(const Plan& plan, const ModelFacts& model, const Config& config, BatchLimits& limits);
+
+}  // namespace neurogrid
