@@ -21,9 +21,22 @@ std::vector<float> Widened(ConstTensor x) {
   return values;
 }
 
+constexpr int kPages = 160;
+
+void AddWindowPages(Batch& batch, int window) {
+  if (window == 0 || !batch.window_pages.empty()) return;
+  for (size_t s = 0; s + 1 < batch.page_offsets.size(); ++s) {
+    const int position = batch.positions[static_cast<size_t>(batch.sequence_offsets[s])];
+    for (int32_t i = batch.page_offsets[s]; i < batch.page_offsets[s + 1]; ++i) {
+      const bool seen = i - batch.page_offsets[s] >= FirstWindowPage(position, window);
+      batch.window_pages.push_back(seen ? kPages - 1 - batch.pages[static_cast<size_t>(i)] : -1);
+    }
+  }
+}
+
 }  // namespace
 
-Batch BatchOf(const std::vector<Slice>& slices) {
+Batch BatchOf(const std::vector<Slice>& slices, int window) {
   Batch batch;
   batch.sequence_offsets = {0};
   batch.page_offsets = {0};
@@ -38,14 +51,17 @@ Batch BatchOf(const std::vector<Slice>& slices) {
     batch.state_slots.push_back(slice.slot);
     batch.state_sources.push_back(slice.source);
   }
+  AddWindowPages(batch, window);
   return batch;
 }
 
-BatchLimits TestLimits(int vocab_size) {
+BatchLimits TestLimits(int vocab_size, int window) {
   return {.rows_max = 512,
           .sequences_max = 32,
           .samples_max = 512,
-          .pages = 160,
+          .pages = kPages,
+          .window_pages = window > 0 ? kPages : 0,
+          .window = window,
           .slots = 32,
           .positions_max = 1024,
           .vocab_size = vocab_size};
@@ -53,9 +69,9 @@ BatchLimits TestLimits(int vocab_size) {
 
 Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Precision precision,
              const std::vector<int>& cuts)
-    : ops_(ops), limits_(TestLimits(config.vocab_size)), vocab_(config.vocab_size) {
-  limits_.window = WidestWindow(config);
-  if (limits_.window > 0) limits_.window_pages = limits_.pages;
+    : ops_(ops),
+      limits_(TestLimits(config.vocab_size, WidestWindow(config))),
+      vocab_(config.vocab_size) {
   std::vector<int> bounds = cuts;
   bounds.insert(bounds.begin(), 0);
   bounds.push_back(config.layers_count());
@@ -69,8 +85,7 @@ Chain::Chain(const ModelConfig& config, const WeightStore& weights, Ops& ops, Pr
 }
 
 std::vector<float> Chain::Logits(Batch batch) {
-  // Both kinds of pages under the same numbers.
-  if (limits_.window > 0 && batch.window_pages.empty()) batch.window_pages = batch.pages;
+  AddWindowPages(batch, limits_.window);
   NG_CHECK(CheckBatch(batch, limits_).ok());
   ConstTensor activations;
   hidden_.clear();

@@ -21,11 +21,12 @@ struct Slice {
   int slot = -1;
 };
 
-/// The slices as one batch without samples.
-Batch BatchOf(const std::vector<Slice>& slices);
+/// The slices as one batch without samples; for a model with a window, with window pages: other
+/// numbers than the pages', -1 where they fell out of the window.
+Batch BatchOf(const std::vector<Slice>& slices, int window = 0);
 
-/// Limits with room for the tests' batches.
-BatchLimits TestLimits(int vocab_size);
+/// Limits with room for the tests' batches; `window` is the model's widest.
+BatchLimits TestLimits(int vocab_size, int window = 0);
 
 /// The transformers of consecutive layer ranges, each handing its activations to the next.
 class Chain {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "engine/batch_check.h"
+#include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 #include "tests/engine/allocation_count.h"
 #include "tests/engine/chain.h"
@@ -30,8 +31,9 @@ std::unique_ptr<Device> Cpu() {
 
 std::unique_ptr<Stage> Load(const Checkpoint& checkpoint, Device& device, LayerRange layers,
                             Precision precision = Precision::kBf16) {
-  const StageOptions options{
-      .layers = layers, .precision = precision, .limits = TestLimits(kVocab)};
+  const StageOptions options{.layers = layers,
+                             .precision = precision,
+                             .limits = TestLimits(kVocab, WidestWindow(checkpoint.config()))};
   auto stage = Stage::Load(checkpoint, device, options);
   REQUIRE(stage.ok());
   return *std::move(stage);
@@ -42,13 +44,14 @@ std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
                               const std::vector<int32_t>& prompt, SamplingRow row, int count) {
   std::vector<int32_t> drawn;
   Slice slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}, .source = -1, .slot = 5};
+  const BatchLimits& limits = stages.front()->options().limits;
   while (static_cast<int>(drawn.size()) < count) {
-    Batch batch = BatchOf({slice});
+    Batch batch = BatchOf({slice}, limits.window);
     const int end = slice.first + batch.rows();
     row.position = end;
     batch.sampled_rows = {batch.rows() - 1};
     batch.sampling = {row};
-    REQUIRE(CheckBatch(batch, TestLimits(kVocab)).ok());
+    REQUIRE(CheckBatch(batch, limits).ok());
     ConstTensor activations;
     for (const std::unique_ptr<Stage>& stage : stages) {
       auto output = stage->Run(batch, activations);
@@ -99,7 +102,7 @@ TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
   const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, layers}, precision);
   Slice slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}, .slot = 1};
   for (int32_t page = 0; page < 25; ++page) slice.pages.push_back(page);
-  Batch batch = BatchOf({slice});
+  Batch batch = BatchOf({slice}, stage->options().limits.window);
   batch.sampled_rows = {100, 399};
   batch.sampling.resize(2);
   batch.sampling[1].top_p = 0.9f;
