@@ -11,20 +11,24 @@ void BatchInputs::Begin(const Batch& batch, StepInputs& inputs, cudaStream_t str
   status_ = absl::OkStatus();
   for (const std::unique_ptr<Plan>& plan : plans_) plan->made = false;
   convolution_made_ = false;
+  positions_ = Put(batch.positions);
+  pages_ = Place(batch.pages);
+  window_pages_ = batch.window_pages.empty() ? Table() : Place(batch.window_pages);
+}
+
+BatchInputs::Table BatchInputs::Place(const std::vector<int32_t>& pages) {
   slot_values_.clear();
-  for (int s = 0; s < batch.sequences(); ++s) {
+  for (int s = 0; s < batch_->sequences(); ++s) {
     const auto sequence = static_cast<size_t>(s);
-    for (int row = batch.sequence_offsets[sequence]; row < batch.sequence_offsets[sequence + 1];
+    for (int row = batch_->sequence_offsets[sequence]; row < batch_->sequence_offsets[sequence + 1];
          ++row) {
-      const int position = batch.positions[static_cast<size_t>(row)];
-      const int place = batch.page_offsets[sequence] + position / kPageTokens;
-      slot_values_.push_back(int64_t{batch.pages[static_cast<size_t>(place)]} * kPageTokens +
+      const int position = batch_->positions[static_cast<size_t>(row)];
+      const int place = batch_->page_offsets[sequence] + position / kPageTokens;
+      slot_values_.push_back(int64_t{pages[static_cast<size_t>(place)]} * kPageTokens +
                              position % kPageTokens);
     }
   }
-  positions_ = Put(batch.positions);
-  slots_ = Put(slot_values_);
-  pages_ = Put(batch.pages);
+  return {.slots = Put(slot_values_), .pages = Put(pages)};
 }
 
 void BatchInputs::Make(Plan& plan, int64_t states_max) {

@@ -18,8 +18,12 @@ class BatchInputs {
   void Begin(const Batch& batch, StepInputs& inputs, cudaStream_t stream);
 
   const int32_t* positions() const { return positions_; }
-  const int64_t* slots() const { return slots_; }  // page * 16 + position % 16, for each row
-  const int32_t* pages() const { return pages_; }
+  /// Where the rows and the sequences of a batch are, in layers of one kind.
+  struct Table {
+    const int64_t* slots = nullptr;  // page * 16 + position % 16, for each row
+    const int32_t* pages = nullptr;
+  };
+  const Table& table(bool windowed) const { return windowed ? window_pages_ : pages_; }
 
   /// The tiles of layers of this kind.
   const kernels::AttentionWorkView& Attention(int group, int window, int64_t states_max);
@@ -43,6 +47,7 @@ class BatchInputs {
     kernels::AttentionWorkView view;
   };
   void Make(Plan& plan, int64_t states_max);
+  Table Place(const std::vector<int32_t>& pages);
   template <typename T>
   const T* Put(const std::vector<T>& values) {
     return inputs_->Put(values, stream_, status_);
@@ -53,8 +58,8 @@ class BatchInputs {
   cudaStream_t stream_ = nullptr;
   absl::Status status_;
   const int32_t* positions_ = nullptr;
-  const int64_t* slots_ = nullptr;
-  const int32_t* pages_ = nullptr;
+  Table pages_;
+  Table window_pages_;
   std::vector<int64_t> slot_values_;
   std::vector<std::unique_ptr<Plan>> plans_;  // one for each kind of layer seen
   std::vector<kernels::ConvolutionChunk> chunks_, states_;

@@ -263,9 +263,9 @@ void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rota
   Note(ForDType(qkv.dtype,
                 [&](auto t) {
                   using T = decltype(t);
-                  return kernels::RopeAndWriteKv(qkv.as<T>(), RowsOf(qkv), query_heads, table,
-                                                 batch_.positions(), batch_.slots(), PagesOf<T>(kv),
-                                                 stream_);
+                  return kernels::RopeAndWriteKv(
+                      qkv.as<T>(), RowsOf(qkv), query_heads, table, batch_.positions(),
+                      batch_.table(kv.windowed).slots, PagesOf<T>(kv), stream_);
                 }),
        "RopeAndWriteKv");
 }
@@ -282,11 +282,16 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
   Note(ForDType(qkv.dtype,
                 [&](auto t) {
                   using T = decltype(t);
-                  const kernels::AttentionOperands<T> operands{
-                      out.as<T>(),      qkv.as<T>(),    ColumnsOf(qkv),
-                      PagesOf<T>(kv),   batch_.pages(), attention_states_.as<float>(),
-                      spec.query_heads, spec.scale,     spec.softcap,
-                      spec.window};
+                  const kernels::AttentionOperands<T> operands{out.as<T>(),
+                                                               qkv.as<T>(),
+                                                               ColumnsOf(qkv),
+                                                               PagesOf<T>(kv),
+                                                               batch_.table(kv.windowed).pages,
+                                                               attention_states_.as<float>(),
+                                                               spec.query_heads,
+                                                               spec.scale,
+                                                               spec.softcap,
+                                                               spec.window};
                   return kernels::Attention(operands, work, stream_);
                 }),
        "Attention");
