@@ -141,16 +141,15 @@ absl::Status ReadLayers(const Json& root, const std::string& file, const Archite
   const size_t layers = config->layers.size();
   NG_ASSIGN_OR_RETURN(const std::vector<absl::string_view> told,
                       ReadTypes(root, file, row, layers));
-  NG_ASSIGN_OR_RETURN(std::vector<absl::string_view> types,
-                      TypesByRule(root, file, fields, row, window, layers));
+  const bool by_rule = told.empty() || row.windows == WindowRule::kEvery;
+  std::vector<absl::string_view> types = told;
+  if (by_rule) {
+    NG_ASSIGN_OR_RETURN(types, TypesByRule(root, file, fields, row, window, layers));
+  }
   NG_RETURN_IF_ERROR(fields.status());
-  if (!told.empty() && row.windows == WindowRule::kEvery) {
-    if (told != types) {
-      warnings->push_back(absl::StrCat(file, ": layer_types has no effect in a ", row.name,
-                                       " model: sliding_window alone says which layers slide"));
-    }
-  } else if (!told.empty()) {
-    types = told;
+  if (!told.empty() && told != types) {
+    warnings->push_back(absl::StrCat(file, ": layer_types has no effect in a ", row.name,
+                                     " model: sliding_window alone says which layers slide"));
   }
   bool full = false, sliding = false;
   for (size_t i = 0; i < layers; ++i) {

@@ -171,6 +171,15 @@ TEST_CASE("each key of the Gemmas' maths can be said", "[config]") {
   CHECK(config.embedding_scale == 48);
 }
 
+TEST_CASE("layer_types beats full_attn_idxs, whatever layers that names", "[config]") {
+  const ModelConfig config =
+      Parse("lfm2", R"("num_hidden_layers":2,"layer_types":["conv","full_attention"],
+                       "full_attn_idxs":[0,5,14])")
+          .value();
+  CHECK(config.layers[0].kind == BlockKind::kShortConvolution);
+  CHECK(config.layers[1].kind == BlockKind::kAttention);
+}
+
 TEST_CASE("what no family here computes is refused by its key, in every family",
           "[config][refused]") {
   const std::pair<const char*, const char*> cases[] = {
