@@ -200,7 +200,12 @@ absl::Status CheckpointBuilder::CheckTensors() {
   absl::flat_hash_set<std::string> expected;
   const auto check = [&](const std::vector<ExpectedTensor>& tensors) -> absl::Status {
     for (const ExpectedTensor& tensor : tensors) {
-      NG_RETURN_IF_ERROR(weights.Find(tensor.name, tensor.shape).status());
+      const absl::Status found = weights.Find(tensor.name, tensor.shape).status();
+      if (!found.ok() && checkpoint_->gguf_ != nullptr) {
+        return absl::Status(found.code(), absl::StrCat(found.message(), " (in GGUF files it is ",
+                                                       GgufNameOf(*row_, tensor.name), ")"));
+      }
+      NG_RETURN_IF_ERROR(found);
       expected.insert(tensor.name);
     }
     return absl::OkStatus();

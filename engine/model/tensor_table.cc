@@ -122,4 +122,22 @@ std::string TranslateGgufName(const Architecture& row, absl::string_view name) {
   return part.empty() ? "" : LayerTensor(layer, part, suffix);
 }
 
+std::string GgufNameOf(const Architecture& row, absl::string_view name) {
+  const auto name_of = [&row](const auto& table, absl::string_view part) -> absl::string_view {
+    for (const GgufName& entry : table) {
+      if (row.tensors.*entry.part == part) return entry.gguf;
+    }
+    return row.gguf_final_norm;
+  };
+  const size_t dot = name.rfind('.');
+  absl::string_view part = name.substr(0, dot);
+  const absl::string_view suffix = name.substr(dot);
+  if (!absl::ConsumePrefix(&part, "model.layers.")) {
+    return absl::StrCat(name_of(kOuterNames, part), suffix);
+  }
+  const size_t end = part.find('.');
+  return absl::StrCat("blk.", part.substr(0, end), ".", name_of(kLayerNames, part.substr(end + 1)),
+                      suffix);
+}
+
 }  // namespace neurogrid

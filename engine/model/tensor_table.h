@@ -27,4 +27,7 @@ std::vector<ExpectedTensor> OuterTensors(const Architecture& row, const ModelCon
 /// name that the architecture does not have.
 std::string TranslateGgufName(const Architecture& row, absl::string_view name);
 
+/// The inverse, of a name of the table.
+std::string GgufNameOf(const Architecture& row, absl::string_view name);
+
 }  // namespace neurogrid

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "engine/model/read_rows.h"
+#include "engine/model/tensor_table.h"
 #include "tests/support/golden.h"
 #include "tests/support/model_files.h"
 #include "tests/support/test_data.h"
@@ -183,6 +184,39 @@ TEST_CASE("a GGUF copy has the numbers and the bits of the safetensors of each f
       CHECK(SameBits(Values(*found), expected));
     }
   }
+}
+
+TEST_CASE("a tensor that a GGUF file lacks is told by that file's name for it", "[checkpoint]") {
+  for (const char* name : {"llama", "qwen2", "qwen3", "lfm2", "lfm2-bias", "gemma2", "gemma3"}) {
+    const auto model = OpenGolden(std::string("tiny/") + name);
+    const Architecture& row = *FindArchitecture(model->config().architecture).value();
+    for (const auto& [tensor, entry] : model->weights().entries()) {
+      CAPTURE(name, tensor);
+      CHECK(TranslateGgufName(row, GgufNameOf(row, tensor)) == tensor);
+    }
+  }
+  GgufWriter writer;
+  writer.Text("general.architecture", "lfm2").F32("lfm2.attention.layer_norm_rms_epsilon", 1e-5f);
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, uint32_t>>{{"context_length", 64},
+                                                     {"embedding_length", 1},
+                                                     {"block_count", 1},
+                                                     {"feed_forward_length", 8},
+                                                     {"attention.head_count", 1},
+                                                     {"attention.key_length", 2},
+                                                     {"attention.value_length", 2},
+                                                     {"rope.dimension_count", 2},
+                                                     {"shortconv.l_cache", 3},
+                                                     {"vocab_size", 2}}) {
+    writer.U32("lfm2." + key, value);
+  }
+  writer.Tensor("token_embd.weight", {1, 2}, 0, std::string(8, '\0'));
+  const TemporaryFolder folder;
+  const auto model = Checkpoint::Open(folder.Write("m.gguf", writer.File()));
+  CAPTURE(model.status().ToString());
+  CHECK(absl::StrContains(model.status().message(),
+                          "m.gguf: model.embedding_norm.weight is missing; the config implies [1] "
+                          "(in GGUF files it is token_embd_norm.weight)"));
 }
 
 TEST_CASE("end tokens of a GGUF file are those of its keys and of known control tokens",
