@@ -63,7 +63,6 @@ bool AnswerParser::TakeMarker(int32_t id, bool may_stop, Step& step) {
   // Whatever waits for more text waits in vain: what follows is none.
   Feed(utf8_.Finish(), may_stop, step);
   if (ended_) return true;
-  AnswerPieces& out = step.pieces;
   AnswerPieces rest;
   if (!turns) {
     reasoning_.Finish(rest);
@@ -72,26 +71,22 @@ bool AnswerParser::TakeMarker(int32_t id, bool may_stop, Step& step) {
   } else {
     reasoning_.Open(rest);
   }
-  calls_.Push(matcher_.Release(), out);
-  TakeRest(rest, out);
+  Take(rest, may_stop, step);
+  if (ended_) return true;
+  calls_.Push(matcher_.Release(), step.pieces);
   if (turns) return true;
-  Is(format.call_open, id) ? calls_.Open(out) : calls_.Close(out);
+  Is(format.call_open, id) ? calls_.Open(step.pieces) : calls_.Close(step.pieces);
   return true;
-}
-
-void AnswerParser::TakeRest(const AnswerPieces& rest, AnswerPieces& out) {
-  for (const AnswerPiece& piece : rest) {
-    if (piece.kind == Kind::kReasoning) {
-      AddText(out, Kind::kReasoning, piece.text);
-    } else {
-      calls_.Push(piece.text, out);
-    }
-  }
 }
 
 void AnswerParser::Feed(absl::string_view text, bool may_stop, Step& step) {
   AnswerPieces parts;
   reasoning_.Push(text, parts);
+  Take(parts, may_stop, step);
+}
+
+/// Content may end at a stop string and hold calls.
+void AnswerParser::Take(const AnswerPieces& parts, bool may_stop, Step& step) {
   for (const AnswerPiece& part : parts) {
     if (part.kind == Kind::kReasoning) {
       AddText(step.pieces, Kind::kReasoning, part.text);
@@ -112,20 +107,20 @@ void AnswerParser::Feed(absl::string_view text, bool may_stop, Step& step) {
 }
 
 AnswerPieces AnswerParser::Finish(bool cut) {
-  AnswerPieces out;
-  if (ended_) return out;
-  // What the last bytes complete may still be a stop string; the answer ends here in any case.
   Step step;
-  Feed(utf8_.Finish(), /*may_stop=*/true, step);
   if (ended_) return step.pieces;
-  ended_ = true;
-  out = std::move(step.pieces);
+  // What the last bytes complete may still be a stop string; the answer ends here in any case.
+  const bool may_stop = tokens_ > options_.tokens_min;
+  Feed(utf8_.Finish(), may_stop, step);
+  if (ended_) return step.pieces;
   AnswerPieces rest;
   reasoning_.Finish(rest);
-  calls_.Push(matcher_.Finish(), out);
-  TakeRest(rest, out);
-  calls_.Finish(cut, out);
-  return out;
+  Take(rest, may_stop, step);
+  if (ended_) return step.pieces;
+  ended_ = true;
+  calls_.Push(matcher_.Finish(), step.pieces);
+  calls_.Finish(cut, step.pieces);
+  return step.pieces;
 }
 
 }  // namespace neurogrid

@@ -49,8 +49,8 @@ class AnswerParser {
 
  private:
   bool TakeMarker(int32_t id, bool may_stop, Step& step);
-  void TakeRest(const AnswerPieces& rest, AnswerPieces& out);
   void Feed(absl::string_view text, bool may_stop, Step& step);
+  void Take(const AnswerPieces& parts, bool may_stop, Step& step);
   std::optional<std::string> StopOf(absl::string_view bytes) const;
 
   AnswerOptions options_;

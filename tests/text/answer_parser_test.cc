@@ -337,6 +337,28 @@ TEST_CASE("a stop string that a marker's token completes ends the answer", "[ans
   CHECK(step.pieces.empty());
 }
 
+TEST_CASE("white space that waited for an opening tag may still be a stop string", "[answer]") {
+  AnswerOptions options;
+  options.format = FormatNamed("qwen3", true);
+  options.stops = {"\n"};
+  SECTION("when a call follows") {
+    AnswerParser parser(options);
+    CHECK(parser.Push(0, "\n", false).pieces.empty());
+    CHECK(parser.Push(102, "<tool_call>", false).stop == "\n");
+  }
+  SECTION("when the answer ends") {
+    AnswerParser parser(options);
+    parser.Push(0, " \n", false);
+    CHECK(Shown(parser.Finish(true)) == " ");
+  }
+  SECTION("but not before tokens_min") {
+    options.tokens_min = 1;
+    AnswerParser parser(options);
+    parser.Push(0, "\n", false);
+    CHECK(Shown(parser.Finish(true)) == "\n");
+  }
+}
+
 TEST_CASE("long answers take linear time", "[answer]") {
   // A quarter of a million tokens each; quadratic time would not end.
   struct Case {
