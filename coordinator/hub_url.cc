@@ -82,7 +82,10 @@ absl::StatusOr<Url> ParseUrl(absl::string_view text) {
   rest.remove_prefix(scheme.size() + 3);
   const size_t end = rest.find_first_of("/?");
   const absl::string_view authority = rest.substr(0, end);
-  if (absl::StrContains(authority, '@')) return Bad(text, "a user name stands in it");
+  if (const size_t at = authority.rfind('@'); at != authority.npos) {
+    // A password before the host is shown to nobody.
+    return Bad(absl::StrCat(scheme, "://...", authority.substr(at)), "a user name stands in it");
+  }
   NG_RETURN_IF_ERROR(ReadAuthority(text, authority, url));
   if (end != rest.npos) {
     url.target = absl::StrCat(rest[end] == '?' ? "/" : "", rest.substr(end));

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "coordinator/hub_caller.h"
 #include "coordinator/hub_download.h"
 #include "engine/model/find_model.h"
 #include "engine/model/model_list.h"
@@ -75,7 +76,8 @@ absl::StatusOr<std::string> LocateModel(const HubSettings& settings, const std::
     return absl::NotFoundError(absl::StrCat(
         found.status().message(), "; HF_HUB_OFFLINE is set, so that the hub was not asked"));
   }
-  LogInfo("model: ", found.status().message(), "; asking ", settings.endpoint);
+  NG_ASSIGN_OR_RETURN(const Url endpoint, ParseEndpoint(settings.endpoint));
+  LogInfo("model: ", found.status().message(), "; asking ", endpoint.ToString());
   DownloadProgress progress(stderr, StyleFor(false));
   const absl::StatusOr<HubDownload> done = DownloadHere(settings, *name, progress);
   if (!done.ok()) {

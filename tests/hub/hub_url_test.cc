@@ -30,6 +30,12 @@ TEST_CASE("ParseUrl refuses what could be read in two ways", "[hub][R51]") {
   }
 }
 
+TEST_CASE("a password in an address is refused and shown to nobody", "[hub][R51]") {
+  const absl::Status status = ParseEndpoint("https://me:hunter2@hub.example/x").status();
+  CHECK(absl::StrContains(status.message(), "https://...@hub.example"));
+  CHECK_FALSE(absl::StrContains(status.message(), "hunter2"));
+}
+
 TEST_CASE("an origin is scheme, host and port", "[hub][R51]") {
   const Url hub = ParseUrl("https://hub.example/x").value();
   CHECK(hub.SameOrigin(ParseUrl("https://HUB.example:443/y").value()));
