@@ -205,7 +205,7 @@ TEST_CASE("a worker that cannot start says why in one sentence and exits with 1"
   fails(p.Flags("a", "nonsense", ""), "join token");
   fails(p.Flags("a", wrong_secret, ""), "unknown, used up or expired");
   fails(p.Flags("a", wrong_cluster, ""), "its secret was not sent");
-  fails(p.Flags("a", token, "/nowhere"), "--model /nowhere does not exist");
+  fails(p.Flags("a", token, "/nowhere"), "--model /nowhere: there is no file or folder /nowhere");
   fails(p.Flags("a b", token, ""), "node name");
   fails({"--bootstrap", "nonsense"}, "HOST:PORT");
   fails({}, "--bootstrap");
