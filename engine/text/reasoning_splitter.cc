@@ -73,7 +73,7 @@ bool ReasoningSplitter::PushStart() {
   if (begin == std::string::npos && held_.size() <= kBlanksMax) return false;
   const absl::string_view text =
       absl::string_view(held_).substr(begin == std::string::npos ? held_.size() : begin);
-  if (open_.id < 0 && !text.empty()) {
+  if (open_.id < 0 && !text.empty() && begin <= kBlanksMax) {
     if (absl::StartsWith(text, open_.text)) {
       held_.erase(0, begin + open_.text.size());
       state_ = State::kOpened;

@@ -20,11 +20,13 @@ bool IsBlank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 bool AllBlank(absl::string_view text) { return std::all_of(text.begin(), text.end(), IsBlank); }
 
-/// Where the blanks at the end of text[0, end) begin.
-size_t BlanksBegin(absl::string_view text, size_t end) {
-  size_t begin = end;
-  while (begin > 0 && end - begin <= kBlanksMax && IsBlank(text[begin - 1])) --begin;
-  return end - begin > kBlanksMax ? end : begin;
+/// How many blanks end a text, counted up to one more than may wait.
+size_t BlanksAtEnd(absl::string_view text) {
+  size_t count = 0;
+  while (count < text.size() && count <= kBlanksMax && IsBlank(text[text.size() - 1 - count])) {
+    ++count;
+  }
+  return count;
 }
 
 }  // namespace
@@ -71,21 +73,30 @@ size_t ToolCallParser::PushText(absl::string_view text, AnswerPieces& out) {
   if (open.id < 0 && !open.text.empty()) {
     const size_t found = held_.find(open.text);
     if (found != std::string::npos) {
-      const size_t blanks = BlanksBegin(held_, found);
-      AddText(out, Kind::kContent, held_.substr(0, blanks));
-      held_ = held_.substr(blanks, found - blanks);
+      const size_t content = ContentBytes(found);
+      AddText(out, Kind::kContent, held_.substr(0, content));
+      held_ = held_.substr(content, found - content);
       BeginCall(open.text);
       return found + open.text.size() - before;
     }
     kept = BytesThatMayBegin(open.text, held_);
   }
-  const size_t release = BlanksBegin(held_, held_.size() - kept);
+  const size_t release = ContentBytes(held_.size() - kept);
   if (release > 0) {
+    const size_t blanks = BlanksAtEnd(absl::string_view(held_).substr(0, release));
+    in_blanks_ = blanks > kBlanksMax || (blanks == release && in_blanks_);
     AddText(out, Kind::kContent, held_.substr(0, release));
     held_.erase(0, release);
     may_begin_ = after_call_ = false;
   }
   return text.size();
+}
+
+/// How much of held_[0, end) is content whatever follows: all but the blanks at its end.
+size_t ToolCallParser::ContentBytes(size_t end) const {
+  const size_t blanks = BlanksAtEnd(absl::string_view(held_).substr(0, end));
+  const bool many = blanks > kBlanksMax || (blanks == end && in_blanks_);
+  return many ? end : end - blanks;
 }
 
 /// Whether held_ is blanks and the { of a call without a marker.
@@ -94,12 +105,12 @@ bool ToolCallParser::TryBareCall() {
   const absl::string_view text = absl::StripLeadingAsciiWhitespace(held_);
   if (text.empty() && held_.size() <= kBlanksMax) return false;
   may_begin_ = false;
-  return absl::StartsWith(text, "{");
+  return absl::StartsWith(text, "{") && held_.size() - text.size() <= kBlanksMax;
 }
 
 void ToolCallParser::BeginCall(absl::string_view marker) {
   held_.append(marker.data(), marker.size());
-  may_begin_ = after_call_ = false;
+  may_begin_ = after_call_ = in_blanks_ = false;
   switch (format_.tools) {
     case ToolSyntax::kJsonList:
       state_ = State::kListBegin;
@@ -221,7 +232,7 @@ void ToolCallParser::BackToText(AnswerPieces& out) {
 void ToolCallParser::Fail(AnswerPieces& out) {
   AddText(out, Kind::kContent, std::exchange(held_, {}));
   state_ = State::kText;
-  may_begin_ = after_call_ = false;
+  may_begin_ = after_call_ = in_blanks_ = false;
 }
 
 void ToolCallParser::Open(AnswerPieces& out) {

@@ -36,6 +36,7 @@ class ToolCallParser {
   };
 
   size_t PushText(absl::string_view text, AnswerPieces& out);
+  size_t ContentBytes(size_t end) const;
   bool TryBareCall();
   void PushInCall(char c, AnswerPieces& out);
   void PushCall(char c, AnswerPieces& out);
@@ -54,6 +55,7 @@ class ToolCallParser {
   std::string held_;         // kText: blanks and what may begin a marker; else what is no piece yet
   bool may_begin_ = true;    // only blanks so far: kBareJson begins here
   bool after_call_ = false;  // only blanks since the last call
+  bool in_blanks_ = false;   // content ended in a run of blanks that was too long to wait
 };
 
 }  // namespace neurogrid

@@ -359,6 +359,30 @@ TEST_CASE("white space that waited for an opening tag may still be a stop string
   }
 }
 
+TEST_CASE("long runs of blanks are read the same in every split", "[answer]") {
+  const std::pair<const char*, std::string> cases[] = {
+      {"hermes", "<tool_call>{\"name\":\"now\"}</tool_call>"},
+      {"llama", "{\"name\":\"now\"}"},
+      {"qwen3", "<think>a</think>b"}};
+  for (const auto& [name, said] : cases) {
+    for (const std::string& begin : {std::string(), std::string(200, 'a')}) {
+      for (const size_t blanks : {40, 64, 65, 100, 300}) {
+        CAPTURE(name, begin, blanks);
+        const std::string text = absl::StrCat(begin, std::string(blanks, ' '), said);
+        AnswerOptions options;
+        options.format = FormatNamed(name, false);
+        const std::string whole = Shown(Parse(options, text, {}, false));
+        std::vector<size_t> each;
+        for (size_t i = 1; i < text.size(); ++i) each.push_back(i);
+        CHECK(Shown(Parse(options, text, each, false)) == whole);
+        CHECK(Shown(Parse(options, text, {begin.size() + 30}, false)) == whole);
+        const bool dropped = blanks <= 64 && (begin.empty() || name != std::string("llama"));
+        if (name != std::string("qwen3")) CHECK(absl::StrContains(whole, "  ") == !dropped);
+      }
+    }
+  }
+}
+
 TEST_CASE("long answers take linear time", "[answer]") {
   // A quarter of a million tokens each; quadratic time would not end.
   struct Case {
