@@ -1,5 +1,6 @@
 #include "engine/cuda/cuda_device.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,7 @@ absl::StatusOr<double> SecondsOf(cudaStream_t stream, Run run) {
 /// one: what decoding and prefill are bound by, with our own kernels.
 absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
   constexpr int kInputs = 2048;
-  const int outputs = 512 * multiprocessors;
+  const int outputs = std::max(512 * multiprocessors, kInputs);  // both products read them
   const int rows = 32 * multiprocessors;
   const int64_t row_bytes = int64_t{2} * kInputs;
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> weights,
