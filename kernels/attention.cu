@@ -84,7 +84,7 @@ __device__ __forceinline__ void CopyTokens(bf16* shared, const Operands& o, cons
       const bf16* tile = values ? o.kv.values(page, place.kv_head) : o.kv.keys(page, place.kv_head);
       from = tile + token % kPageTokens * o.kv.head_dim + column;
     }
-    CopyAsync16Streamed(shared + token * Layout<kDim, kTiles>::kStride + column, from, live);
+    CopyAsync16(shared + token * Layout<kDim, kTiles>::kStride + column, from, live);
   }
 }
 

@@ -60,7 +60,7 @@ __device__ __forceinline__ void CopyStage(uint8_t* stage, const uint8_t* rows, i
   for (int i = 0; i < kTileOutputs / 4; ++i) {
     const int row = 4 * i + lane / 8;
     const int piece = lane % 8;
-    CopyAsync16Streamed(stage + Swizzled(row, piece), rows + row * row_bytes + 16 * piece, true);
+    CopyAsync16(stage + Swizzled(row, piece), rows + row * row_bytes + 16 * piece, true);
   }
 }
 

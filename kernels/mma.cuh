@@ -106,9 +106,6 @@ inline void CopyAsync16(void* shared, const void* global, bool live) {
   if (live) RequireAligned(global);
   simt::CopyAsync(shared, live ? global : nullptr, 16);
 }
-inline void CopyAsync16Streamed(void* shared, const void* global, bool live) {
-  CopyAsync16(shared, global, live);
-}
 inline void CommitCopies() { simt::CommitCopies(); }
 template <int kGroups>
 inline void WaitForCopies() {
@@ -151,15 +148,6 @@ __device__ __forceinline__ void LdMatrixTransposed(uint32_t (&r)[4], const void*
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool live) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
                "l"(global), "r"(live ? 16 : 0)
-               : "memory");
-}
-/// The same for what is read once: first to leave the L2 cache.
-__device__ __forceinline__ void CopyAsync16Streamed(void* shared, const void* global, bool live) {
-  uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(
-                   SharedAddress(shared)),
-               "l"(global), "r"(live ? 16 : 0), "l"(policy)
                : "memory");
 }
 /// Ends this thread's group of copies.
