@@ -11,9 +11,6 @@ namespace {
 
 using Catch::Matchers::ContainsSubstring;
 
-void WriteAt(float* out, int index) {
-  if (threadIdx.x == 0) out[index] = 1;
-}
 void WriteSharedAt(float* out, int index) {
   float* shared = SharedMemory<float>();
   if (threadIdx.x == 0) shared[index] = 1;
@@ -52,6 +49,12 @@ TEST_CASE("memory that was never written reads as NaN", "[simt]") {
 }
 
 #if !defined(__SANITIZE_ADDRESS__)  // which ends the process at the write itself
+namespace {
+void WriteAt(float* out, int index) {
+  if (threadIdx.x == 0) out[index] = 1;
+}
+}  // namespace
+
 TEST_CASE("a write outside of an allocation is found after the kernel", "[simt]") {
   Device<float> out(32);
   CHECK(RunBlock(32, 0, WriteAt, out.data(), 31).empty());
