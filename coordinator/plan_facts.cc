@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "coordinator/pool_sizes.h"
 #include "engine/model/stage_memory.h"
 #include "engine/workspace_bytes.h"
 
@@ -11,8 +10,6 @@ namespace neurogrid {
 namespace {
 
 constexpr int64_t kMiB = int64_t{1} << 20;
-constexpr int kRowsMax = 512;            // prefill chunk and decodes of a step together
-constexpr int kSamplesMax = 256;         // logits rows of a step
 constexpr int64_t kRowHeaderBytes = 40;  // batch fields that ride with a row
 
 ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precision precision,
@@ -64,20 +61,6 @@ absl::Status CheckReport(const ReportedNode& node) {
 }
 
 }  // namespace
-
-BatchLimits LimitsFor(const ModelConfig& model, const Config& config, Precision precision,
-                      int tokenizer_vocab_size) {
-  BatchLimits limits;
-  limits.rows_max = std::min(kRowsMax, config.max_seq_len);
-  limits.sequences_max = std::min(config.max_running, limits.rows_max);
-  limits.samples_max = std::min(kSamplesMax, limits.rows_max);
-  limits.positions_max = model.max_positions > 0 ? std::min(config.max_seq_len, model.max_positions)
-                                                 : config.max_seq_len;
-  limits.vocab_size = std::min(model.vocab_size, tokenizer_vocab_size);
-  limits.window = WidestWindow(model);
-  limits.slots = SlotsFor(model, precision, config.max_running);
-  return limits;
-}
 
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
                    const BatchLimits& limits) {

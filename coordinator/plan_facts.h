@@ -25,11 +25,8 @@ struct ReportedNode {
   double matmul_rate = 0;
 };
 
-/// What every stage of a chain is built for; pages are filled in from the plan.
-BatchLimits LimitsFor(const ModelConfig& model, const Config& config, Precision precision,
-                      int tokenizer_vocab_size);
-
-/// The model at `precision`, and at those of fewer bytes for the error of a model that does not fit.
+/// The model at `precision`, and at those of fewer bytes for the error of a model that does not
+/// fit.
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
                    const BatchLimits& limits);
 

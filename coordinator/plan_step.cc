@@ -279,8 +279,8 @@ class StepPlanner {
 }  // namespace
 
 StepPlan PlanStep(const StepView& view) {
-  NG_CHECK(view.limits.rows_max >= 2 * kPageTokens);
-  NG_CHECK(view.limits.samples_max >= 2 * kPageTokens);
+  NG_CHECK(view.limits.rows_max >= kStepRowsMin);
+  NG_CHECK(view.limits.samples_max >= kStepRowsMin);
   NG_CHECK(view.limits.sequences_max >= 1);
   return StepPlanner(view).Plan();
 }

@@ -11,6 +11,9 @@
 
 namespace neurogrid {
 
+/// Rows that every step has room for: a chunk of one page beside as many decodes.
+inline constexpr int kStepRowsMin = 2 * kPageTokens;
+
 /// A sequence that holds pages. It has `known` tokens, wants all of them computed, and then draws
 /// the next one.
 struct RunningView {
@@ -74,7 +77,7 @@ struct StepPlan {
 /// Pure. `decode_groups` equal groups of decodes follow each other down the chain: a step takes at
 /// most its share of those that decode, longest ready first. Prefill gets at least 16 rows however
 /// many decode, decodes their rows however small `tokens_max` is. limits.rows_max and samples_max
-/// are at least 32.
+/// are at least kStepRowsMin.
 StepPlan PlanStep(const StepView& view);
 
 }  // namespace neurogrid

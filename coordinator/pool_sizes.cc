@@ -3,12 +3,15 @@
 #include <algorithm>
 
 #include "coordinator/plan_cost.h"
+#include "coordinator/plan_step.h"
 #include "coordinator/window_pages.h"
 #include "engine/model/stage_memory.h"
 
 namespace neurogrid {
 namespace {
 
+constexpr int kRowsMax = 512;                  // prefill chunk and decodes of a step together
+constexpr int kSamplesMax = 256;               // logits rows of a step
 constexpr int64_t kWeightsPerSavedState = 50;  // bytes: saved states take 2 % of the weights'
 constexpr int kSavedStatesMax = 4096;
 
@@ -23,6 +26,20 @@ void SetPages(const Plan& plan, const ModelFacts& model, const Config& config,
   const LayerRange all = {0, static_cast<int>(model.layers.size())};
   limits.pages = StagePageBytes(model, all) > 0 ? static_cast<int>(pages) : 0;
   limits.window_pages = static_cast<int>(WindowPagesBeside(model, config.workload, pages));
+}
+
+BatchLimits LimitsFor(const ModelConfig& model, const Config& config, Precision precision,
+                      int tokenizer_vocab_size) {
+  BatchLimits limits;
+  limits.rows_max = std::clamp(config.max_seq_len, kStepRowsMin, kRowsMax);
+  limits.sequences_max = std::min(config.max_running, limits.rows_max);
+  limits.samples_max = std::min(kSamplesMax, limits.rows_max);
+  limits.positions_max = model.max_positions > 0 ? std::min(config.max_seq_len, model.max_positions)
+                                                 : config.max_seq_len;
+  limits.vocab_size = std::min(model.vocab_size, tokenizer_vocab_size);
+  limits.window = WidestWindow(model);
+  limits.slots = SlotsFor(model, precision, config.max_running);
+  return limits;
 }
 
 int SlotsFor(const ModelConfig& model, Precision precision, int running_max) {

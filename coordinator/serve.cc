@@ -21,6 +21,7 @@
 #include "coordinator/join_tokens.h"
 #include "coordinator/model_text.h"
 #include "coordinator/own_device.h"
+#include "coordinator/pool_sizes.h"
 #include "coordinator/serving.h"
 #include "coordinator/supervisor.h"
 #include "engine/model/synthetic.h"

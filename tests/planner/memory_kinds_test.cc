@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "common/rng.h"
 #include "coordinator/plan_cost.h"
+#include "coordinator/plan_step.h"
 #include "coordinator/planner.h"
 #include "coordinator/pool_sizes.h"
 #include "engine/model/checkpoint.h"
@@ -115,6 +116,18 @@ TEST_CASE("slots are one for each running sequence, and at least as many saved s
     const LayerRange all = {0, lfm2->config().layers_count()};
     return std::max<int64_t>(1, StageWeightBytes(memory, all) / 50 / StateBytes(memory, all));
   }());
+}
+
+TEST_CASE("however short the context, a stage takes as many rows as a step is planned with",
+          "[planner]") {
+  const auto lfm2 = Checkpoint::Open(Golden("tiny/lfm2")).value();
+  Config config;
+  config.max_seq_len = GENERATE(16, 31, 32, 4096);
+  CAPTURE(config.max_seq_len);
+  const BatchLimits limits = LimitsFor(lfm2->config(), config, Precision::kBf16, 256);
+  CHECK(limits.rows_max >= kStepRowsMin);
+  CHECK(limits.samples_max >= kStepRowsMin);
+  CHECK(limits.positions_max <= config.max_seq_len);
 }
 
 TEST_CASE("states are part of what a stage needs whatever its pages", "[planner][slots]") {
