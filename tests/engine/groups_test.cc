@@ -253,6 +253,37 @@ TEST_CASE("a product with blocks is that of their values, within the roundings o
   }
 }
 
+TEST_CASE("rows may be any whole number of blocks long, and panels may end early", "[groups]") {
+  const DType dtype = GENERATE(from_range(BlockTypes()));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  const int64_t unit = GroupFormatOf(dtype).unit_inputs();
+  // Shorter than a kernel's block of 512, a unit longer, several blocks, and several and a unit.
+  const int64_t inputs = GENERATE_COPY(unit, 512 + unit, 1024, 1536 + unit);
+  CAPTURE(InfoOf(dtype).name, NameOf(set), inputs);
+  const int64_t outputs = std::min<int64_t>(kOutputs - 1, kOutputs * kInputs / inputs);
+  WeightStore::Entry entry = TheBlocks().Entry(dtype);
+  entry.tensor.shape = Shape({outputs, inputs});  // the same blocks, in rows of another length
+  std::vector<float> values = TheBlocks().Values(dtype);
+  values.resize(static_cast<size_t>(outputs * inputs));
+  std::vector<float> magnitudes = MagnitudesOf(entry);
+  magnitudes.resize(values.size());
+  ThreadPool pool(2);
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, inputs, {entry}).value();
+  CHECK(SameBits(RowsOf(packed), values));
+  constexpr int64_t kRows = 27;
+  const MatMulScratch scratch = MatMulScratch::Allocate(kRows, inputs).value();
+  std::vector<bf16> x = RandomBf16(9, kRows * inputs);
+  const std::vector<float> bias = RandomFloats(6, outputs);
+  std::vector<float> all(static_cast<size_t>(kRows * outputs));
+  MatMul({&pool, set}, View(all, {kRows, outputs}), View(x, {kRows, inputs}), packed, bias.data(),
+         scratch);
+  CHECK(WorstShare(all, Expect(values, magnitudes, Widen(x), bias, inputs)) <= 1);
+  std::vector<bf16> one(x.end() - inputs, x.end());
+  std::vector<float> y(static_cast<size_t>(outputs));
+  MatMul({&pool, set}, View(y, {1, outputs}), View(one, {1, inputs}), packed, bias.data(), scratch);
+  CHECK(SameBits(y, std::vector<float>(all.end() - outputs, all.end())));
+}
+
 TEST_CASE("parts of several types stand below each other, each in its own form", "[groups]") {
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
   const Blocks& blocks = TheBlocks();
