@@ -133,7 +133,8 @@ HashShape ShapeOf(const BatchLimits& limits) {
 }
 
 std::vector<int32_t> AloneTokens(const GenerationRequest& request, int choice, int stages,
-                                 int64_t context_tokens_max, HashShape shape) {
+                                 int64_t context_tokens_max, HashShape shape,
+                                 const std::vector<int32_t>& forced) {
   std::vector<int32_t> ids = request.prompts[static_cast<size_t>(choice / request.n)];
   const size_t prompt_tokens = ids.size();
   Alone alone(stages, shape);
@@ -145,7 +146,9 @@ std::vector<int32_t> AloneTokens(const GenerationRequest& request, int choice, i
   };
   while (static_cast<int64_t>(output.size()) < request.tokens_max &&
          static_cast<int64_t>(ids.size()) < context_tokens_max) {
-    const int32_t token = Draw(x, RowOf(request, choice, ids, prompt_tokens));
+    const int32_t token = output.size() < forced.size()
+                              ? forced[output.size()]
+                              : Draw(x, RowOf(request, choice, ids, prompt_tokens));
     output.push_back(token);
     ids.push_back(token);
     if (is_in(request.stop_ids, token)) break;

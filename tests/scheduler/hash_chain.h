@@ -24,9 +24,11 @@ struct HashShape {
 };
 HashShape ShapeOf(const BatchLimits& limits);
 
-/// The tokens of one choice, drawn with nothing around: no batch, no pages, no scheduler.
+/// The tokens of one choice, drawn with nothing around: no batch, no pages, no scheduler. The first
+/// are `forced`.
 std::vector<int32_t> AloneTokens(const GenerationRequest& request, int choice, int stages,
-                                 int64_t context_tokens_max, HashShape shape = {});
+                                 int64_t context_tokens_max, HashShape shape = {},
+                                 const std::vector<int32_t>& forced = {});
 /// What the chain reports as logprob of prompt token i + 1, [prompt tokens - 1].
 std::vector<float> AlonePromptScores(const std::vector<int32_t>& prompt, int stages,
                                      HashShape shape = {});

@@ -32,10 +32,11 @@ struct Client {
   GenerationRequest asked;
   std::vector<std::vector<int32_t>> tokens;  // [choices]
   std::vector<std::vector<float>> scores;    // [choices]
+  std::vector<std::vector<int32_t>> forced;  // [choices]
   std::vector<bool> finished;
   std::vector<bool> finished_by_text;
   bool ended = false;
-  bool cancelled = false;
+  bool cancelled = false;  // or failed
   GenerationUsage usage;
 };
 
@@ -163,7 +164,7 @@ class Simulation {
       case 0:
         return Arrive();
       case 1:
-        return Disturb();
+        return dice_.One(300) ? Restart() : Disturb();
       case 2:
       case 3:
         return Issue();
@@ -192,8 +193,36 @@ class Simulation {
       REQUIRE(refusal.kind == Refusal::Kind::kRateLimited);
       return true;
     }
+    client.forced.resize(choices);
+    if (dice_.One(6)) {
+      for (size_t c = 0; c < choices; ++c) {
+        client.forced[c] = Ids(dice_.Below(20));
+        scheduler_.Force(*id, static_cast<int>(c), client.forced[c]);
+      }
+    }
     clients_.emplace(*id, std::move(client));
     return true;
+  }
+
+  /// A new chain of the same kind, whose pages and slots hold nothing.
+  bool Restart() {
+    for (const SchedulerEvent& event :
+         scheduler_.Reset(options_, absl::UnavailableError("worker_lost: w"), now_)) {
+      TakeError(event);
+    }
+    for (const PoolStats& pool :
+         {scheduler_.stats().pages, scheduler_.stats().window_pages, scheduler_.stats().slots}) {
+      REQUIRE(pool.free == pool.total);
+    }
+    chain_ = HashChain(options_.stages, options_.limits);
+    return true;
+  }
+
+  void TakeError(const SchedulerEvent& event) {
+    Client& client = clients_.at(event.request);
+    REQUIRE(!event.error.ok());
+    REQUIRE(!client.ended);
+    client.ended = client.cancelled = true;
   }
 
   bool Disturb() {
@@ -246,6 +275,17 @@ class Simulation {
   bool Receive() {
     HashChain::Result result;
     if (!chain_.Receive(result)) return false;
+    if (dice_.One(400)) {
+      const auto failed =
+          scheduler_.FailStep(result.step, absl::InternalError("a stage failed"), now_);
+      REQUIRE(failed.status().ToString() == "OK");
+      for (const SchedulerEvent& event : *failed) TakeError(event);
+      return true;
+    }
+    if (!result.sampled.empty() && dice_.One(400)) {
+      result.sampled[static_cast<size_t>(dice_.Below(static_cast<int>(result.sampled.size())))]
+          .failed = true;
+    }
     const auto events = scheduler_.Commit(result.step, result.sampled, now_);
     REQUIRE(events.status().ToString() == "OK");
     for (const SchedulerEvent& event : *events) Take(event);
@@ -253,8 +293,8 @@ class Simulation {
   }
 
   void Take(const SchedulerEvent& event) {
+    if (!event.error.ok()) return TakeError(event);
     Client& client = clients_.at(event.request);
-    REQUIRE(event.error.ToString() == "OK");
     REQUIRE(!client.cancelled);
     const auto choice = static_cast<size_t>(event.choice);
     REQUIRE(!client.finished[choice]);
@@ -282,7 +322,7 @@ class Simulation {
     const auto c = static_cast<size_t>(choice);
     const std::vector<int32_t> alone =
         AloneTokens(client.asked, choice, options_.stages, scheduler_.context_tokens_max(),
-                    ShapeOf(options_.limits));
+                    ShapeOf(options_.limits), client.forced[c]);
     const std::vector<int32_t>& got = client.tokens[c];
     REQUIRE(got.size() <= alone.size());
     CHECK(std::equal(got.begin(), got.end(), alone.begin()));
