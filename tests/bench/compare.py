@@ -65,7 +65,8 @@ def write_gguf(path):
 
 def ours(arguments, options):
     out = subprocess.run([str(ROOT / "build/bin/neurogrid-coordinator"), "bench", "--json", "--rounds", "1", "--batches", "1",
-                          "--prompt", "512", "--decode", str(options.decode), "--threads", str(options.threads), *arguments],
+                          "--prompt", "512", "--decode", str(options.decode), "--threads", str(options.threads),
+                          "--quantization", options.quantization, *arguments],
                          capture_output=True, text=True, check=True).stdout
     cases = {line["case"]: line for line in map(json.loads, out.splitlines())}
     return cases["prefill"]["tokens_per_s"], cases["decode"]["tokens_per_s"], cases["decode"]["share_of_raw_read"]
@@ -82,6 +83,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--llama-bench", required=True)
     parser.add_argument("--gguf", type=Path)
+    parser.add_argument("--quantization", default="auto", help="how NeuroGrid holds the weights")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
