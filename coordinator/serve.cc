@@ -173,13 +173,16 @@ void PrintModel(const Model& model, const Config& config) {
   }
 }
 
-void PrintReady(const Config& config, int http_port, const std::string& name) {
+void PrintReady(const Config& config, int http_port, const std::string& name, bool chats) {
+  const std::string url = absl::StrCat("http://", config.http_host, ":", http_port, "/v1");
   std::printf(
-      "ready    http://%s:%d/v1   try:\n\n"
-      "  curl http://%s:%d/v1/chat/completions -H 'Content-Type: application/json' \\\n"
-      "    -d '{\"model\": \"%s\", \"temperature\": 0.2, \"messages\": [{\"role\": \"user\", "
-      "\"content\": \"What is the capital of France?\"}]}'\n\n",
-      config.http_host.c_str(), http_port, config.http_host.c_str(), http_port, name.c_str());
+      "ready    %s   try:\n\n"
+      "  curl %s/%s -H 'Content-Type: application/json' \\\n"
+      "    -d '{\"model\": \"%s\", \"temperature\": 0.2, %s}'\n\n",
+      url.c_str(), url.c_str(), chats ? "chat/completions" : "completions", name.c_str(),
+      chats
+          ? "\"messages\": [{\"role\": \"user\", \"content\": \"What is the capital of France?\"}]"
+          : "\"prompt\": \"The capital of France is\"");
   std::fflush(stdout);
 }
 
@@ -259,7 +262,8 @@ absl::Status Serve(const Config& config) {
   options.on_progress = [&bar](const std::string& node, int64_t done, int64_t total) {
     bar.Show(node, done, total);
   };
-  options.on_ready = [&] { PrintReady(config, http_port, model.name); };
+  const bool chats = model.text.chat_template != nullptr;
+  options.on_ready = [&] { PrintReady(config, http_port, model.name, chats); };
   Supervisor supervisor(std::move(options), serving);
   serving.set_describe_cluster([&] { return supervisor.Describe(); });
 
