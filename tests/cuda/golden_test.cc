@@ -22,15 +22,7 @@ TEST_CASE("float32 logits and hidden states are the reference's", "[cuda][golden
     const std::vector<float>& expected = reference[p + "logits"];
     const double tolerance = ToleranceOf(expected);
     CHECK(ErrorOf(LogitsOf(chain, reference.Ids(p + "ids")), expected).max <= tolerance);
-    const std::vector<float>& hidden = reference[p + "hidden"];  // [layers + 1, tokens, hidden]
-    const size_t size = hidden.size() / (layers + 1);
-    for (size_t layer = 0; layer < layers; ++layer) {
-      CAPTURE(layer);
-      const std::vector<float> expected_hidden(
-          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 1) * size),
-          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 2) * size));
-      CHECK(ErrorOf(chain.hidden(layer), expected_hidden).max <= tolerance);
-    }
+    CheckHidden(chain, reference[p + "hidden"], layers, tolerance);
   }
 }
 

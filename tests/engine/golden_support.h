@@ -82,4 +82,18 @@ inline std::vector<int> EveryLayer(const Checkpoint& checkpoint) {
   return cuts;
 }
 
+/// After each layer of the last forward, a stage a layer: `hidden` is the reference's [layers + 1,
+/// tokens, hidden], its first entry the embedding.
+inline void CheckHidden(const Chain& chain, const std::vector<float>& hidden, size_t layers,
+                        double tolerance) {
+  const size_t size = hidden.size() / (layers + 1);
+  for (size_t layer = 0; layer < layers; ++layer) {
+    CAPTURE(layer);
+    const std::vector<float> expected(
+        hidden.begin() + static_cast<std::ptrdiff_t>((layer + 1) * size),
+        hidden.begin() + static_cast<std::ptrdiff_t>((layer + 2) * size));
+    CHECK(ErrorOf(chain.hidden(layer), expected).max <= tolerance);
+  }
+}
+
 }  // namespace neurogrid

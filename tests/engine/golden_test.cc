@@ -56,15 +56,7 @@ TEST_CASE("float32 logits and hidden states are the reference's", "[golden]") {
     const double tolerance = ToleranceOf(expected);
     const std::vector<float> logits = LogitsOf(chain, reference.Ids(p + "ids"));
     CHECK(ErrorOf(logits, expected).max <= tolerance);
-    const std::vector<float>& hidden = reference[p + "hidden"];  // [layers + 1, tokens, hidden]
-    const size_t size = hidden.size() / (layers + 1);
-    for (size_t layer = 0; layer < layers; ++layer) {
-      CAPTURE(layer);
-      const std::vector<float> expected_hidden(
-          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 1) * size),
-          hidden.begin() + static_cast<std::ptrdiff_t>((layer + 2) * size));
-      CHECK(ErrorOf(chain.hidden(layer), expected_hidden).max <= tolerance);
-    }
+    CheckHidden(chain, reference[p + "hidden"], layers, tolerance);
   }
 }
 
