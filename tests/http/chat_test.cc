@@ -253,15 +253,15 @@ TEST_CASE("messages reach the template in one form", "[http]") {
     {"role":"tool","tool_call_id":"1","content":"2"}],
     "chat_template_kwargs":{"enable_thinking":false},"add_generation_prompt":false})";
   CHECK(server.Post(kChat, body).status == 200);
-  CHECK(ToString(server.chat_template.last.messages) ==
+  CHECK(ToString(server.chat_template.last().messages) ==
         R"([{"role":"system","content":"a\nb"},{"role":"assistant","content":null,)"
         R"("reasoning_content":"r","tool_calls":[{"id":"1","type":"function","function":)"
         R"({"name":"f","arguments":{"x":1}}}]},{"role":"tool","tool_call_id":"1","content":"2"}])");
-  CHECK(ToString(server.chat_template.last.kwargs) == R"({"enable_thinking":false})");
-  CHECK_FALSE(server.chat_template.last.add_generation_prompt);
+  CHECK(ToString(server.chat_template.last().kwargs) == R"({"enable_thinking":false})");
+  CHECK_FALSE(server.chat_template.last().add_generation_prompt);
   server.chat_template.lists = true;
   CHECK(server.Post(kChat, body).status == 200);
-  CHECK(server.chat_template.last.messages.as_array()[0].Find("content")->is_array());
+  CHECK(server.chat_template.last().messages.as_array()[0].Find("content")->is_array());
 }
 
 TEST_CASE("the last assistant message can be continued", "[http]") {
@@ -270,8 +270,8 @@ TEST_CASE("the last assistant message can be continued", "[http]") {
             .Post(kChat, R"({"messages":[{"role":"user","content":"a"},{"role":"assistant",
                              "content":"b"}],"continue_final_message":true})")
             .status == 200);
-  CHECK(server.chat_template.last.continue_final_message);
-  CHECK_FALSE(server.chat_template.last.add_generation_prompt);
+  CHECK(server.chat_template.last().continue_final_message);
+  CHECK_FALSE(server.chat_template.last().add_generation_prompt);
   CHECK(server.generator.last().prompts[0].back() == 'b');
 }
 
@@ -462,13 +462,13 @@ TEST_CASE("a prompt beyond the context is refused with both counts", "[http]") {
         R"(has 31.","type":"invalid_request_error","param":"messages",)"
         R"("code":"context_length_exceeded","prompt_tokens":31,"max_context":30}})");
   // Far too long: refused by its bytes, and not rendered at all.
-  server.chat_template.last = {};
+  server.chat_template.Forget();
   const RawResponse huge =
       server.Post(kChat, absl::StrCat(R"({"messages":[{"role":"user","content":")",
                                       std::string(5000, 'a'), R"("}]})"));
   CHECK(huge.status == 400);
   CHECK(huge.json().Find("error")->Find("code")->as_string() == "context_length_exceeded");
-  CHECK(server.chat_template.last.messages.is_null());
+  CHECK(server.chat_template.last().messages.is_null());
 }
 
 TEST_CASE("an answer needs room for one token, or for min_tokens", "[http]") {

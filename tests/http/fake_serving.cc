@@ -74,7 +74,10 @@ int32_t FakeTokenizer::Find(absl::string_view token) const {
 }
 
 absl::StatusOr<PromptText> FakeTemplate::Render(const Input& input) const {
-  last = input;
+  {
+    const std::lock_guard lock(mutex_);
+    last_ = input;
+  }
   PromptText text;
   if (!input.tools.is_null()) text.push_back({ToString(input.tools), Origin::kInput});
   for (const Json& message : input.messages.as_array()) {
@@ -94,6 +97,16 @@ absl::StatusOr<PromptText> FakeTemplate::Render(const Input& input) const {
     text.back().text += "<|im_start|>assistant\n";
   }
   return text;
+}
+
+ChatTemplate::Input FakeTemplate::last() const {
+  const std::lock_guard lock(mutex_);
+  return last_;
+}
+
+void FakeTemplate::Forget() {
+  const std::lock_guard lock(mutex_);
+  last_ = {};
 }
 
 FakeGenerator::FakeGenerator() {

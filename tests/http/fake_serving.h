@@ -53,9 +53,13 @@ class FakeTemplate final : public ChatTemplate {
   const std::vector<ChatTemplateSources::Named>& sources() const override { return sources_; }
   bool takes_content_lists() const override { return lists; }
   bool reads_clock() const override { return false; }
-  mutable Input last;
+  /// What was rendered last, or nothing since Forget().
+  Input last() const;
+  void Forget();
 
  private:
+  mutable std::mutex mutex_;
+  mutable Input last_;
   std::vector<ChatTemplateSources::Named> sources_ = {{"default", "{{ messages }}"}};
 };
 

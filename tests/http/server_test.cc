@@ -54,7 +54,7 @@ TEST_CASE("a connection is used again after a stream, as its headers promise", "
   const std::string body = R"({"messages":[{"role":"user","content":"Hi"}],"stream":true})";
   connection.Send(absl::StrCat("POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Length: ",
                                body.size(), "\r\n\r\n", body));
-  const std::string stream = connection.ReadUntil("0\r\n\r\n");
+  const std::string stream = connection.ReadUntil("\r\n0\r\n\r\n");
   CHECK(absl::StrContains(stream, "data: [DONE]"));
   CHECK_FALSE(absl::StrContains(stream, "Connection: close"));
   connection.Send(kHealth);
@@ -116,7 +116,7 @@ TEST_CASE("a body in chunks is read like one with a length", "[http]") {
   CHECK(response.json().Find("count")->as_integer() == 2);
 }
 
-TEST_CASE("slow senders are cut while a good client is served", "[http][P3][R42]") {
+TEST_CASE("slow senders are cut while a good client is served", "[http][threads][P3][R42]") {
   const TestServer server({}, Quick());
   const std::string big = "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n";
   const char* starts[] = {"", "GET /health HTT", "GET /health HTTP/1.1\r\nHost: a\r\n",
@@ -174,7 +174,7 @@ TEST_CASE("connections above the limits hear so in JSON", "[http][P22][R42]") {
   CHECK(server.Get("/health").status == 200);
 }
 
-TEST_CASE("all bodies together have a limit, and it is freed with the answers", "[http]") {
+TEST_CASE("all bodies together have a limit, and it is freed with the answers", "[http][threads]") {
   HttpLimits limits;
   limits.bodies_bytes_max = 1500;
   const TestServer server({}, limits);
@@ -280,7 +280,7 @@ TEST_CASE("a port in use is an error with a way out", "[http]") {
   CHECK_FALSE(HttpServer::Start("no.such.host.invalid", 0, {}, *server.api).ok());
 }
 
-TEST_CASE("stopping the server cuts streams and frees their generations", "[http]") {
+TEST_CASE("stopping the server cuts streams and frees their generations", "[http][threads]") {
   auto server = std::make_unique<TestServer>();
   server->generator.script = [](const GenerationRequest&) { return FakeScript{.forever = true}; };
   RawConnection connection(server->port());
@@ -292,7 +292,7 @@ TEST_CASE("stopping the server cuts streams and frees their generations", "[http
   CHECK(server->generator.running == 0);
 }
 
-TEST_CASE("many connections at once are all answered", "[http]") {
+TEST_CASE("many connections at once are all answered", "[http][threads]") {
   HttpLimits limits;
   limits.connections_per_address_max = 200;
   const TestServer server({}, limits);
