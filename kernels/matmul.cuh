@@ -94,6 +94,7 @@ struct Output {
   const float* scales;
   const float* bias;
   int columns;
+  int64_t stride;  // from one row of y to the next
   bool is_f32;
   Epilogue epilogue;
 
@@ -102,6 +103,7 @@ struct Output {
         scales(w.scales),
         bias(w.bias),
         columns(w.outputs),
+        stride(operands.y_stride > 0 ? operands.y_stride : w.outputs),
         is_f32(operands.y_is_f32),
         epilogue(operands.epilogue) {}
 };
@@ -115,7 +117,7 @@ __device__ __forceinline__ float GeluTanh(float x) {
 
 __device__ __forceinline__ void StoreOne(const Output& out, int64_t row, int column, float value) {
   if (column >= out.columns) return;
-  const int64_t at = row * out.columns + column;
+  const int64_t at = row * out.stride + column;
   if (out.is_f32) {
     float* y = static_cast<float*>(out.y) + at;
     *y = out.epilogue == Epilogue::kAdd ? *y + value : value;

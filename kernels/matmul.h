@@ -30,6 +30,7 @@ struct MatMulOperands {
   const void* x;
   int rows;
   Epilogue epilogue;
+  int y_stride = 0;  // elements from one row of y to the next; 0: w.outputs
 };
 
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);

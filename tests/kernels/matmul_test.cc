@@ -1,6 +1,7 @@
 // Matrix products against f64, and the same bits from every kernel and for every number of rows.
 #include "kernels/matmul.h"
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <optional>
@@ -65,6 +66,16 @@ class Product {
     REQUIRE((kernel ? MatMulBy(*kernel, operands, weights_.view(), nullptr)
                     : MatMul(operands, weights_.view(), nullptr)) == cudaSuccess);
     return y_f32 ? y_f32->Read() : Widen(y_bf16->Read());
+  }
+
+  /// y [rows, width] of sevens, and the product in it from column `first` on.
+  std::vector<float> RunInto(int width, int first) const {
+    const Device<float> y(std::vector<float>(Size(case_.rows, width), 7.0f));
+    const void* x = x_f32_ ? static_cast<const void*>(x_f32_->data())
+                           : static_cast<const void*>(x_bf16_->data());
+    const MatMulOperands operands{y.data() + first, true, x, case_.rows, case_.epilogue, width};
+    REQUIRE(MatMul(operands, weights_.view(), nullptr) == cudaSuccess);
+    return y.Read();
   }
 
   struct Sum {
@@ -200,6 +211,28 @@ TEST_CASE("a row of a product does not depend on the rows beside it", "[kernels]
     CAPTURE(first, rows);
     const auto begin = all.begin() + first * 40;
     CHECK(SameBits(std::vector<float>(begin, begin + rows * 40), product.Run(first, rows)));
+  }
+}
+
+TEST_CASE("a product may fill some columns of a wider y and leave the others", "[kernels]") {
+  const Seeded seeded;
+  const WeightFormat format =
+      GENERATE(WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kInt8);
+  const int rows = GENERATE(3, 40);
+  constexpr int kOutputs = 24;
+  constexpr int kWidth = 37;
+  constexpr int kFirst = 9;
+  const Case c{format, kOutputs, 64, rows, Epilogue::kStore, true};
+  const Product product(c, true);
+  const std::vector<float> alone = product.Run(0, rows);
+  const std::vector<float> wide = product.RunInto(kWidth, kFirst);
+  for (int r = 0; r < rows; ++r) {
+    const auto row = wide.begin() + r * kWidth;
+    CHECK(SameBits(
+        std::vector<float>(row + kFirst, row + kFirst + kOutputs),
+        std::vector<float>(alone.begin() + r * kOutputs, alone.begin() + (r + 1) * kOutputs)));
+    CHECK(std::count(row, row + kFirst, 7.0f) == kFirst);
+    CHECK(std::count(row + kFirst + kOutputs, row + kWidth, 7.0f) == kWidth - kFirst - kOutputs);
   }
 }
 
