@@ -27,20 +27,13 @@ absl::StatusOr<AttentionBlock> AttentionBlock::Load(WeightLoader& loader, const 
                  .scale = config.attention_scale,
                  .softcap = config.attention_softcap,
                  .window = config.layers[static_cast<size_t>(layer)].window};
-  block.epsilon_ = config.norm_epsilon;
-  block.norm_rounds_before_weight_ = config.norm_rounds_before_weight;
+  block.norms_ = {.query = NormOf(config, block.q_norm_), .key = NormOf(config, block.k_norm_)};
   return block;
 }
 
 ConstTensor AttentionBlock::Forward(Ops& ops, const Batch& batch, const Activations& a) const {
   ops.MatMul(a.qkv, a.normed, *qkv_);
-  const auto norm_heads = [&](const DeviceVector& weight, int first_head, int heads) {
-    if (!weight) return;
-    ops.RmsNormHeads(a.qkv, first_head, heads, weight.view, epsilon_, norm_rounds_before_weight_);
-  };
-  norm_heads(q_norm_, 0, spec_.query_heads);
-  norm_heads(k_norm_, spec_.query_heads, kv_.kv_heads);
-  ops.RopeAndWriteKv(a.qkv, spec_.query_heads, *rotation_, kv_, batch);
+  ops.RopeAndWriteKv(a.qkv, spec_.query_heads, norms_, *rotation_, kv_, batch);
   ops.Attention(a.attended, a.qkv, kv_, batch, spec_);
   return a.attended;
 }

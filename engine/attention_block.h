@@ -32,8 +32,7 @@ class AttentionBlock {
   const Rotation* rotation_ = nullptr;
   KvLayerView kv_;
   AttentionSpec spec_;
-  float epsilon_ = 0;
-  bool norm_rounds_before_weight_ = true;
+  HeadNorms norms_;
 };
 
 }  // namespace neurogrid

@@ -32,6 +32,10 @@ void CheckKv(ConstTensor qkv, int query_heads, const KvLayerView& kv, const Batc
   NG_CHECK(kv.table(batch).size() == static_cast<size_t>(batch.page_offsets.back()));
 }
 
+void CheckNorm(const Norm& norm, int64_t columns) {
+  NG_CHECK(norm.weight.dtype == DType::kF32 && norm.weight.shape == Shape({columns}));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Matrix>> Ops::Pack(const MatrixSpec& spec, RowSource rows) {
@@ -110,21 +114,31 @@ void Ops::Embed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
   DoEmbed(y, table, tokens, scale);
 }
 
-void Ops::RmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
-                  bool rounds_before_weight) {
+void Ops::RmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
   NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
-  NG_CHECK(w.dtype == DType::kF32 && w.shape == Shape({x.shape[1]}));
+  CheckNorm(norm, x.shape[1]);
   if (x.shape.elements() == 0) return;
-  DoRmsNorm(y, x, w, epsilon, rounds_before_weight);
+  DoRmsNorm(y, x, norm);
 }
 
-void Ops::RmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                       bool rounds_before_weight) {
-  NG_CHECK(IsActivation(qkv) && w.dtype == DType::kF32 && w.shape.rank() == 1);
-  NG_CHECK(first_head >= 0 && heads >= 0);
-  NG_CHECK((first_head + heads) * w.shape[0] <= qkv.shape[1]);
-  if (qkv.shape.elements() == 0 || heads == 0) return;
-  DoRmsNormHeads(qkv, first_head, heads, w, epsilon, rounds_before_weight);
+void Ops::RmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows, const Norm& norm) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype);
+  NG_CHECK(y.shape == Shape({static_cast<int64_t>(rows.size()), x.shape[1]}));
+  CheckNorm(norm, x.shape[1]);
+  for (const int32_t row : rows) NG_CHECK(row >= 0 && row < x.shape[0]);
+  if (rows.empty()) return;
+  DoRmsNormRows(y, x, rows, norm);
+}
+
+void Ops::RmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) {
+  NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
+  CheckNorm(norm, x.shape[1]);
+  if (next) {
+    NG_CHECK(z.dtype == y.dtype && z.shape == y.shape);
+    CheckNorm(next, x.shape[1]);
+  }
+  if (x.shape.elements() == 0) return;
+  DoRmsNormAdd(y, x, norm, z, next);
 }
 
 void Ops::MatMul(Tensor y, ConstTensor x, const Matrix& w) {
@@ -148,18 +162,14 @@ void Ops::MatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation
   DoMatMulGated(y, x, gate_up, activation);
 }
 
-void Ops::Add(Tensor y, ConstTensor x) {
-  NG_CHECK(IsActivation(x) && y.dtype == x.dtype && y.shape == x.shape);
-  if (x.shape.elements() == 0) return;
-  DoAdd(y, x);
-}
-
-void Ops::RopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
-                         const KvLayerView& kv, const Batch& batch) {
+void Ops::RopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
+                         const Rotation& rotation, const KvLayerView& kv, const Batch& batch) {
   CheckKv(qkv, query_heads, kv, batch);
+  if (norms.query) CheckNorm(norms.query, kv.head_dim);
+  if (norms.key) CheckNorm(norms.key, kv.head_dim);
   NG_CHECK(rotation.head_dim() == kv.head_dim);
   if (batch.rows() == 0) return;
-  DoRopeAndWriteKv(qkv, query_heads, rotation, kv, batch);
+  DoRopeAndWriteKv(qkv, query_heads, norms, rotation, kv, batch);
 }
 
 void Ops::Attention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
@@ -195,14 +205,6 @@ void Ops::Softcap(Tensor y, float cap) {
   NG_CHECK(y.dtype == DType::kF32 && y.shape.rank() == 2 && cap > 0);
   if (y.shape.elements() == 0) return;
   DoSoftcap(y, cap);
-}
-
-void Ops::GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {
-  NG_CHECK(IsActivation(x) && y.dtype == x.dtype);
-  NG_CHECK(y.shape == Shape({static_cast<int64_t>(rows.size()), x.shape[1]}));
-  for (const int32_t row : rows) NG_CHECK(row >= 0 && row < x.shape[0]);
-  if (rows.empty()) return;
-  DoGatherRows(y, x, rows);
 }
 
 std::vector<SampledToken> Ops::Sample(Tensor logits, absl::Span<const SamplingRow> sampling,

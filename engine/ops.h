@@ -109,6 +109,22 @@ struct AttentionSpec {
   int window = 0;     // keys visible to a query, itself included; 0: all before it
 };
 
+/// norm(x)[r, c] = weight[c] * x[r, c] / sqrt(mean over c of x[r, c]^2 + epsilon)
+/// Zhang and Sennrich 2019, Root Mean Square Layer Normalization, eq. 4.
+struct Norm {
+  ConstTensor weight;  // [columns] f32, an offset of (1 + w) norms already added; no data: no norm
+  float epsilon = 0;
+  bool rounds_before_weight = false;  // the quotient is rounded to the dtype first (models.md 1.4)
+
+  explicit operator bool() const { return weight.data != nullptr; }
+};
+
+/// Norms over head_dim columns of each head.
+struct HeadNorms {
+  Norm query;
+  Norm key;
+};
+
 /// The largest operands that a stage will ever pass: what a backend's own scratch is sized for.
 struct OpsLimits {
   int rows_max = 0;
@@ -186,18 +202,18 @@ class Ops {
   ///   tokens  [rows]                   ids below the outputs of table
   void Embed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens, float scale);
 
-  /// y[r, c] = w[c] * x[r, c] / sqrt(mean over c of x[r, c]^2 + epsilon)
+  /// y = norm(x)
   ///   y, x  [rows, columns]  the same dtype; y may be x
-  ///   w     [columns]        f32, an offset of (1 + w) norms already added
-  /// `rounds_before_weight`: the quotient is rounded to the dtype before the weight
-  /// (models.md 1.4). Zhang and Sennrich 2019, Root Mean Square Layer Normalization, eq. 4.
-  void RmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon, bool rounds_before_weight);
+  void RmsNorm(Tensor y, ConstTensor x, const Norm& norm);
 
-  /// RmsNorm in place over head_dim columns of each head in [first_head, first_head + heads).
-  ///   qkv  [rows, all heads * head_dim]
-  ///   w    [head_dim]  f32
-  void RmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                    bool rounds_before_weight);
+  /// y[i] = norm(x[rows[i]])
+  ///   y  [count, columns], x  [any, columns]  the same dtype
+  void RmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows, const Norm& norm);
+
+  /// y += norm(x), the norm rounded to the dtype before the sum is; then z = next(y) if there is a
+  /// next norm. x is unspecified afterwards.
+  ///   y, x, z  [rows, columns]  the same dtype
+  void RmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next);
 
   /// y[r, n] = sum over k of x[r, k] * w[n, k] + bias[n]
   ///   y  [rows, outputs]  f32, or the dtype of x; rounded once
@@ -213,16 +229,14 @@ class Ops {
   ///   GELU-tanh(x)  x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
   void MatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation);
 
-  /// y += x, rounded once.   y, x  [rows, columns]  the same dtype
-  void Add(Tensor y, ConstTensor x);
-
-  /// Rotates the queries of each row in place, and writes its rotated keys and its values to the
-  /// page of its position. The keys inside qkv are unspecified afterwards.
+  /// Norms the queries and the keys of each row over their heads and rounds them to the dtype,
+  /// where there are such norms. Then rotates the queries in place, and writes the rotated keys and
+  /// the values to the page of its position. The keys inside qkv are unspecified afterwards.
   ///   qkv  [rows, (query_heads + 2 * kv_heads) * head_dim]  q, k, v in this order; the cache's
   ///   dtype
   /// Su et al. 2021, RoFormer; pairs are j and j + head_dim / 2.
-  void RopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation, const KvLayerView& kv,
-                      const Batch& batch);
+  void RopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms, const Rotation& rotation,
+                      const KvLayerView& kv, const Batch& batch);
 
   /// out[r, h] = sum over visible j of softmax_j(scale * <q[r, h], k[j]>) v[j]
   ///   out  [rows, query_heads * head_dim]
@@ -246,10 +260,6 @@ class Ops {
 
   /// y = cap * tanh(y / cap), for a cap above 0.   y  [rows, columns]  f32
   void Softcap(Tensor y, float cap);
-
-  /// y[i] = x[rows[i]]
-  ///   y  [count, columns], x  [any, columns]  the same dtype
-  void GatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows);
 
   /// Draws one token from each row: the contract of Sampler (engine/sampler.h).
   ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are
@@ -276,23 +286,22 @@ class Ops {
   virtual void DoCopyFromHost(Tensor y, ConstTensor x) = 0;
   virtual void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                        float scale) = 0;
-  virtual void DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
-                         bool rounds_before_weight) = 0;
-  virtual void DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                              bool rounds_before_weight) = 0;
+  virtual void DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) = 0;
+  virtual void DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows,
+                             const Norm& norm) = 0;
+  virtual void DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) = 0;
   virtual void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) = 0;
   virtual void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) = 0;
   virtual void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
                              Activation activation) = 0;
-  virtual void DoAdd(Tensor y, ConstTensor x) = 0;
-  virtual void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
-                                const KvLayerView& kv, const Batch& batch) = 0;
+  virtual void DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
+                                const Rotation& rotation, const KvLayerView& kv,
+                                const Batch& batch) = 0;
   virtual void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                            const AttentionSpec& spec) = 0;
   virtual void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                                   const StateLayerView& state, const Batch& batch) = 0;
   virtual void DoSoftcap(Tensor y, float cap) = 0;
-  virtual void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) = 0;
   virtual std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                              int vocab_size) = 0;
 };

@@ -149,17 +149,17 @@ absl::StatusOr<Layer> Transformer::LoadLayer(WeightLoader& loader, const TensorN
   return layer;
 }
 
-void Transformer::Norm(Tensor y, ConstTensor x, const DeviceVector& weight) {
-  ops_.RmsNorm(y, x, weight.view, config_.norm_epsilon, config_.norm_rounds_before_weight);
-}
-
-/// hidden += x W^T, behind a norm of its own where the family has one.
+/// hidden += x W^T, behind a norm of its own where the family has one; then normed = next(hidden),
+/// unless there is nothing next.
 void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matrix& weight,
-                                const DeviceVector& post_norm) {
-  if (!post_norm) return ops_.MatMulAdd(a.hidden, x, weight);
-  ops_.MatMul(a.branch, x, weight);
-  Norm(a.branch, a.branch, post_norm);
-  ops_.Add(a.hidden, a.branch);
+                                const Norm& post_norm, const Norm& next) {
+  if (post_norm) {
+    ops_.MatMul(a.branch, x, weight);
+    ops_.RmsNormAdd(a.hidden, a.branch, post_norm, a.normed, next);
+  } else {
+    ops_.MatMulAdd(a.hidden, x, weight);
+    if (next) ops_.RmsNorm(a.normed, a.hidden, next);
+  }
 }
 
 ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
@@ -170,17 +170,19 @@ ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
   } else {
     ops_.CopyFromHost(a.hidden, activations);
   }
-  for (const Layer& layer : layers_) {
-    Norm(a.normed, a.hidden, layer.block_norm);
+  ops_.RmsNorm(a.normed, a.hidden, NormOf(config_, layers_.front().block_norm));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const Layer& layer = layers_[i];
     std::visit(
         [&](const auto& block) {
           const ConstTensor mixed = block.Forward(ops_, batch, a);
-          AddProjection(a, mixed, block.output(), layer.post_block_norm);
+          AddProjection(a, mixed, block.output(), NormOf(config_, layer.post_block_norm),
+                        NormOf(config_, layer.ffn_norm));
         },
         layer.block);
-    Norm(a.normed, a.hidden, layer.ffn_norm);
     ops_.MatMulGated(a.gated, a.normed, *layer.gate_up, config_.activation);
-    AddProjection(a, a.gated, *layer.down, layer.post_ffn_norm);
+    const Norm next = i + 1 < layers_.size() ? NormOf(config_, layers_[i + 1].block_norm) : Norm();
+    AddProjection(a, a.gated, *layer.down, NormOf(config_, layer.post_ffn_norm), next);
   }
   return a.hidden;
 }
@@ -188,8 +190,7 @@ ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
 Tensor Transformer::Logits(absl::Span<const int32_t> rows) {
   NG_CHECK(last_stage());
   const Outputs out = workspace_.OutputsFor(static_cast<int>(rows.size()));
-  ops_.GatherRows(out.rows, activations_.hidden, rows);
-  Norm(out.rows, out.rows, final_norm_);
+  ops_.RmsNormRows(out.rows, activations_.hidden, rows, NormOf(config_, final_norm_));
   ops_.MatMul(out.logits, out.rows, *head_);
   if (config_.final_softcap > 0) ops_.Softcap(out.logits, config_.final_softcap);
   return out.logits;

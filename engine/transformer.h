@@ -66,9 +66,8 @@ class Transformer {
   absl::StatusOr<Layer::Block> LoadBlock(WeightLoader& loader, const TensorNames& names,
                                          int number) const;
   absl::StatusOr<Layer> LoadLayer(WeightLoader& loader, const TensorNames& names, int number) const;
-  void Norm(Tensor y, ConstTensor x, const DeviceVector& weight);
   void AddProjection(const Activations& a, ConstTensor x, const Matrix& weight,
-                     const DeviceVector& post_norm);
+                     const Norm& post_norm, const Norm& next);
 
   ModelConfig config_;
   StageOptions options_;

@@ -25,6 +25,13 @@ struct DeviceVector {
   explicit operator bool() const { return memory != nullptr; }
 };
 
+/// The norm of that weight as the model does its norms; of no weight none.
+inline Norm NormOf(const ModelConfig& config, const DeviceVector& weight) {
+  return {.weight = weight.view,
+          .epsilon = config.norm_epsilon,
+          .rounds_before_weight = config.norm_rounds_before_weight};
+}
+
 /// "model.layers.3.self_attn.q_proj" of LayerPart(3, "self_attn.q_proj"); "" of a family without
 /// it.
 std::string LayerPart(int layer, absl::string_view part);

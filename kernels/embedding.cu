@@ -25,13 +25,12 @@ __device__ float WeightAt(const Weights& table, int64_t row, int column) {
 
 template <typename T>
 __global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float scale) {
-  WaitForPredecessor();
   ReleaseSuccessor();
   const int64_t row = blockIdx.x;
-  const int32_t token = tokens[row];
-  for (int c = static_cast<int>(threadIdx.x); c < table.inputs; c += kThreads) {
-    y[row * table.inputs + c] = FromFloat<T>(WeightAt(table, token, c) * scale);
-  }
+  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  WaitForPredecessor();
+  if (column >= table.inputs) return;
+  y[row * table.inputs + column] = FromFloat<T>(WeightAt(table, tokens[row], column) * scale);
 }
 
 }  // namespace
@@ -39,7 +38,9 @@ __global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float sc
 template <typename T>
 cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, int rows, float scale,
                   cudaStream_t stream) {
-  const LaunchShape shape{"Embed", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream};
+  const auto column_blocks = static_cast<unsigned>((table.inputs + kThreads - 1) / kThreads);
+  const LaunchShape shape{"Embed", dim3(static_cast<unsigned>(rows), column_blocks), dim3(kThreads),
+                          0, stream};
   return Launch(shape, EmbedKernel<T>, y, table, tokens, scale);
 }
 

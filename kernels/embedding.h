@@ -1,4 +1,4 @@
-// y[r, c] = scale * table[tokens[r], c]. One block a row; bound by memory.
+// y[r, c] = scale * table[tokens[r], c]. A thread an element; bound by latency and memory.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -28,20 +28,31 @@ struct KvPages {
   }
 };
 
-/// Rotates the queries of each row in place and writes its rotated keys and its values to its slot:
+/// Norms of the heads of queries and of keys, over head_dim; a null weight: none.
+struct HeadNorms {
+  const float* query_weight;  // [head_dim]
+  const float* key_weight;    // [head_dim]
+  float epsilon;
+  bool rounds_before_weight;
+};
+
+/// Norms queries and keys (rms_norm.h), rounds them to T, rotates the queries of each row in place
+/// and writes its rotated keys and its values to its slot:
 ///
 ///   x'[j]         = x[j] cos - x[j + half] sin
 ///   x'[j + half]  = x[j + half] cos + x[j] sin        half = head_dim / 2
 ///
-///   qkv        [rows, (query_heads + 2 kv_heads) * head_dim]  q, k, v; the keys stay unrotated
+///   qkv        [rows, (query_heads + 2 kv_heads) * head_dim]  q, k, v; the keys stay as they were
 ///   rotation   [positions, 2, half]  cosines, then sines
-///   positions  [rows]
-///   slots      [rows]                page * 16 + position % 16
+///   positions  [rows]                an input of the step
+///   slots      [rows]                page * 16 + position % 16; an input of the step
 ///
-/// One block a row: one thread for each pair of a head. Bound by memory. T: float or bf16.
+/// A warp for each head of a row, its pairs in registers; what it needs besides is there before the
+/// predecessor has ended. Bound by latency for few rows, by memory for many. T: float or bf16.
+/// InvalidValue for heads of more than 256.
 template <typename T>
-cudaError_t RopeAndWriteKv(T* qkv, int rows, int query_heads, const float* rotation,
-                           const int32_t* positions, const int64_t* slots, const KvPages<T>& kv,
-                           cudaStream_t stream);
+cudaError_t RopeAndWriteKv(T* qkv, int rows, int query_heads, const HeadNorms& norms,
+                           const float* rotation, const int32_t* positions, const int64_t* slots,
+                           const KvPages<T>& kv, cudaStream_t stream);
 
 }  // namespace neurogrid::kernels

@@ -1,94 +1,214 @@
 #include "kernels/launch.h"
+#include "kernels/norm.cuh"
 #include "kernels/rms_norm.h"
 #include "kernels/simt.cuh"
-#include "kernels/vec.cuh"
 
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kHeadsPerBlock = 4;
+constexpr int kThreadsMax = 1024;
 
 struct NormShared {
   BlockScratch<float> scratch;
 };
 
+/// A row in pieces of 16 bytes, the last perhaps of fewer columns.
 template <typename T>
-__device__ __forceinline__ T Normed(T x, float factor, float weight, bool rounds_before_weight) {
-  float value = __fmul_rn(ToFloat(x), factor);
-  if (rounds_before_weight) value = Rounded<T>(value);
-  return FromFloat<T>(__fmul_rn(value, weight));
+struct RowPieces {
+  static constexpr int kWidth = Vec<T>::kCount;
+  int columns;
+
+  /// Whole vectors may be moved: all pieces are whole.
+  __device__ __forceinline__ bool whole() const { return columns % kWidth == 0; }
+  __device__ __forceinline__ Vec<T> Load(const T* row, int first) const {
+    if (whole()) return LoadVec(row + first);
+    Vec<T> piece;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      piece.at[i] = first + i < columns ? row[first + i] : FromFloat<T>(0);
+    }
+    return piece;
+  }
+  __device__ __forceinline__ void Store(T* row, int first, const Vec<T>& piece) const {
+    if (whole()) return StoreVec(row + first, piece);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      if (first + i < columns) row[first + i] = piece.at[i];
+    }
+  }
+};
+
+/// The weights of a thread's pieces; those of its first piece in registers from the start.
+template <typename T>
+class Weight {
+ public:
+  static constexpr int kWidth = Vec<T>::kCount;
+  struct Piece {
+    float at[kWidth];
+  };
+
+  __device__ __forceinline__ Weight(const float* weight, int first, int columns)
+      : weight_(weight), first_(first), columns_(columns) {
+    if (weight != nullptr && first < columns) held_ = Load(first);
+  }
+  __device__ __forceinline__ Piece At(int column) const {
+    return column == first_ ? held_ : Load(column);
+  }
+
+ private:
+  __device__ __forceinline__ Piece Load(int column) const {
+    Piece piece;
+    if (columns_ % kWidth == 0) {
+#pragma unroll
+      for (int i = 0; i < kWidth; i += Vec<float>::kCount) {
+        const Vec<float> some = LoadVec(weight_ + column + i);
+#pragma unroll
+        for (int j = 0; j < Vec<float>::kCount; ++j) piece.at[i + j] = some.at[j];
+      }
+      return piece;
+    }
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      piece.at[i] = column + i < columns_ ? weight_[column + i] : 0.0f;
+    }
+    return piece;
+  }
+
+  const float* weight_;
+  int first_;
+  int columns_;
+  Piece held_;
+};
+
+template <typename T>
+__device__ __forceinline__ float AddSquares(float sum, const Vec<T>& piece) {
+#pragma unroll
+  for (int i = 0; i < Vec<T>::kCount; ++i) {
+    const float value = ToFloat(piece.at[i]);
+    sum = fmaf(value, value, sum);
+  }
+  return sum;
 }
 
 template <typename T>
+__device__ __forceinline__ Vec<T> NormedPiece(Vec<T> piece, float factor,
+                                              const typename Weight<T>::Piece& weight,
+                                              const NormParameters& norm) {
+#pragma unroll
+  for (int i = 0; i < Vec<T>::kCount; ++i) {
+    piece.at[i] = Normed(piece.at[i], factor, weight.at[i], norm.rounds_before_weight);
+  }
+  return piece;
+}
+
+template <typename T, int kThreads>
 __global__ void __launch_bounds__(kThreads)
-    RmsNormKernel(T* y, const T* x, int columns, NormParameters norm) {
-  WaitForPredecessor();
+    RmsNormKernel(T* y, const T* x, const int32_t* sources, int columns, NormParameters norm) {
   ReleaseSuccessor();
+  constexpr int kStep = kThreads * Vec<T>::kCount;
   BlockScratch<float>& scratch = SharedObject<NormShared>().scratch;
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * columns;
-  const int thread = static_cast<int>(threadIdx.x);
+  const RowPieces<T> pieces{columns};
+  const int first = static_cast<int>(threadIdx.x) * Vec<T>::kCount;
+  const Weight<T> weight(norm.weight, first, columns);
+  const int64_t row = blockIdx.x;
+  const T* from = x + (sources == nullptr ? row : sources[row]) * columns;
+  T* to = y + row * columns;
+  WaitForPredecessor();
   float squares = 0;
-  for (int c = thread; c < columns; c += kThreads) {
-    const float value = ToFloat(x[first + c]);
-    squares = fmaf(value, value, squares);
+  for (int at = first; at < columns; at += kStep) {
+    squares = AddSquares(squares, pieces.Load(from, at));
   }
-  const float mean = BlockSum<kThreads>(squares, scratch) / static_cast<float>(columns);
-  const float factor = 1.0f / sqrtf(mean + norm.epsilon);
-  for (int c = thread; c < columns; c += kThreads) {
-    y[first + c] = Normed(x[first + c], factor, norm.weight[c], norm.rounds_before_weight);
+  const float factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, norm.epsilon);
+  for (int at = first; at < columns; at += kStep) {
+    pieces.Store(to, at, NormedPiece(pieces.Load(from, at), factor, weight.At(at), norm));
   }
 }
 
-/// A warp for each of `count` heads; all lanes of a warp leave together.
+/// y + normed, of values as they are in memory.
 template <typename T>
-__global__ void __launch_bounds__(kHeadsPerBlock* kWarpThreads)
-    RmsNormHeadsKernel(T* x, int64_t count, int columns, int first_column, int heads, int head_dim,
-                       NormParameters norm) {
-  WaitForPredecessor();
+__device__ __forceinline__ Vec<T> SumOf(const Vec<T>& y, const Vec<T>& normed) {
+  Vec<T> sum;
+#pragma unroll
+  for (int i = 0; i < Vec<T>::kCount; ++i) {
+    sum.at[i] = FromFloat<T>(ToFloat(y.at[i]) + ToFloat(normed.at[i]));
+  }
+  return sum;
+}
+
+template <typename T, int kThreads>
+__global__ void __launch_bounds__(kThreads)
+    RmsNormAddKernel(T* y, const T* x, NormParameters norm, T* z, NormParameters next,
+                     int columns) {
   ReleaseSuccessor();
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarpThreads;
-  const int64_t head = static_cast<int64_t>(blockIdx.x) * kHeadsPerBlock + thread / kWarpThreads;
-  if (head >= count) return;
-  T* values = x + head / heads * columns + first_column + head % heads * head_dim;
+  constexpr int kStep = kThreads * Vec<T>::kCount;
+  BlockScratch<float>& scratch = SharedObject<NormShared>().scratch;
+  const RowPieces<T> pieces{columns};
+  const int first = static_cast<int>(threadIdx.x) * Vec<T>::kCount;
+  const Weight<T> weight(norm.weight, first, columns);
+  const Weight<T> next_weight(z == nullptr ? nullptr : next.weight, first, columns);
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * columns;
+  WaitForPredecessor();
   float squares = 0;
-  for (int c = lane; c < head_dim; c += kWarpThreads) {
-    const float value = ToFloat(values[c]);
-    squares = fmaf(value, value, squares);
+  for (int at = first; at < columns; at += kStep) {
+    squares = AddSquares(squares, pieces.Load(x + row, at));
   }
-  const float mean = WarpSum(squares) / static_cast<float>(head_dim);
-  const float factor = 1.0f / sqrtf(mean + norm.epsilon);
-  for (int c = lane; c < head_dim; c += kWarpThreads) {
-    values[c] = Normed(values[c], factor, norm.weight[c], norm.rounds_before_weight);
+  const float factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, norm.epsilon);
+  squares = 0;
+  for (int at = first; at < columns; at += kStep) {
+    const Vec<T> normed = NormedPiece(pieces.Load(x + row, at), factor, weight.At(at), norm);
+    const Vec<T> sum = SumOf(pieces.Load(y + row, at), normed);
+    pieces.Store(y + row, at, sum);
+    squares = AddSquares(squares, sum);
   }
+  if (z == nullptr) return;
+  const float next_factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, next.epsilon);
+  for (int at = first; at < columns; at += kStep) {
+    const Vec<T> sum = pieces.Load(y + row, at);
+    pieces.Store(z + row, at, NormedPiece(sum, next_factor, next_weight.At(at), next));
+  }
+}
+
+/// Calls run with the number of threads for rows of so many columns, as a type.
+template <typename T, typename Run>
+cudaError_t ForThreads(int columns, Run run) {
+  const int pieces = (columns + Vec<T>::kCount - 1) / Vec<T>::kCount;
+  if (pieces <= 128) return run(std::integral_constant<int, 128>());
+  if (pieces <= 256) return run(std::integral_constant<int, 256>());
+  if (pieces <= 512) return run(std::integral_constant<int, 512>());
+  return run(std::integral_constant<int, kThreadsMax>());
 }
 
 }  // namespace
 
 template <typename T>
-cudaError_t RmsNorm(T* y, const T* x, int rows, int columns, const NormParameters& norm,
-                    cudaStream_t stream) {
-  const LaunchShape shape{"RmsNorm", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream};
-  return Launch(shape, RmsNormKernel<T>, y, x, columns, norm);
+cudaError_t RmsNorm(T* y, const T* x, const int32_t* sources, int rows, int columns,
+                    const NormParameters& norm, cudaStream_t stream) {
+  return ForThreads<T>(columns, [&](auto threads) {
+    constexpr int kThreads = decltype(threads)::value;
+    const LaunchShape shape{"RmsNorm", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
+                            stream};
+    return Launch(shape, RmsNormKernel<T, kThreads>, y, x, sources, columns, norm);
+  });
 }
 
 template <typename T>
-cudaError_t RmsNormHeads(T* x, int rows, int columns, int first_column, int heads, int head_dim,
-                         const NormParameters& norm, cudaStream_t stream) {
-  const int64_t count = static_cast<int64_t>(rows) * heads;
-  const auto blocks = static_cast<unsigned>((count + kHeadsPerBlock - 1) / kHeadsPerBlock);
-  const LaunchShape shape{"RmsNormHeads", dim3(blocks), dim3(kHeadsPerBlock * kWarpThreads), 0,
-                          stream};
-  return Launch(shape, RmsNormHeadsKernel<T>, x, count, columns, first_column, heads, head_dim,
-                norm);
+cudaError_t RmsNormAdd(T* y, const T* x, const NormParameters& norm, T* z,
+                       const NormParameters& next, int rows, int columns, cudaStream_t stream) {
+  return ForThreads<T>(columns, [&](auto threads) {
+    constexpr int kThreads = decltype(threads)::value;
+    const LaunchShape shape{"RmsNormAdd", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
+                            stream};
+    return Launch(shape, RmsNormAddKernel<T, kThreads>, y, x, norm, z, next, columns);
+  });
 }
 
-template cudaError_t RmsNorm(float*, const float*, int, int, const NormParameters&, cudaStream_t);
-template cudaError_t RmsNorm(bf16*, const bf16*, int, int, const NormParameters&, cudaStream_t);
-template cudaError_t RmsNormHeads(float*, int, int, int, int, int, const NormParameters&,
-                                  cudaStream_t);
-template cudaError_t RmsNormHeads(bf16*, int, int, int, int, int, const NormParameters&,
-                                  cudaStream_t);
+template cudaError_t RmsNorm(float*, const float*, const int32_t*, int, int, const NormParameters&,
+                             cudaStream_t);
+template cudaError_t RmsNorm(bf16*, const bf16*, const int32_t*, int, int, const NormParameters&,
+                             cudaStream_t);
+template cudaError_t RmsNormAdd(float*, const float*, const NormParameters&, float*,
+                                const NormParameters&, int, int, cudaStream_t);
+template cudaError_t RmsNormAdd(bf16*, const bf16*, const NormParameters&, bf16*,
+                                const NormParameters&, int, int, cudaStream_t);
 
 }  // namespace neurogrid::kernels

@@ -8,6 +8,8 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kChunkRows = 16;
+constexpr int kTapsFew = 3;  // of every published LFM2
+constexpr int kTapsMax = 16;
 
 /// The product of row `row` of the chunk's sequence; before row 0 from its source.
 template <typename T>
@@ -34,34 +36,58 @@ __device__ __forceinline__ void WriteState(const ConvolutionOperands<T>& o,
   }
 }
 
-template <typename T>
+/// For at most kTaps taps, which stay in registers with the products that they meet.
+template <typename T, int kTaps>
 __global__ void __launch_bounds__(kThreads)
     ConvolveKernel(ConvolutionOperands<T> o, const ConvolutionChunk* chunks) {
-  WaitForPredecessor();
   ReleaseSuccessor();
   const ConvolutionChunk chunk = chunks[blockIdx.x];
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
-  if (column >= o.columns) return;
+  if (column >= o.columns) return WaitForPredecessor();
+  const int unused = kTaps - o.taps_count;  // of the places in front
+  float taps[kTaps] = {};
+#pragma unroll
+  for (int j = 0; j < kTaps; ++j) {
+    if (j >= unused) taps[j] = o.taps[(j - unused) * o.columns + column];
+  }
+  const float bias = o.bias == nullptr ? 0.0f : o.bias[column];
+
+  WaitForPredecessor();
+  T products[kTaps] = {};  // of the kTaps rows that end with the current one
+#pragma unroll
+  for (int j = 0; j < kTaps - 1; ++j) {
+    const int row = chunk.first - (kTaps - 1) + j;
+    if (j >= unused) products[j] = ProductOf(o, chunk, row, column);
+  }
   for (int row = chunk.first; row < chunk.first + chunk.rows; ++row) {
-    float z = o.bias == nullptr ? 0.0f : o.bias[column];
-    for (int j = 0; j < o.taps_count; ++j) {
-      const T g = ProductOf(o, chunk, row - (o.taps_count - 1) + j, column);
-      z = fmaf(o.taps[j * o.columns + column], ToFloat(g), z);
-    }
     const int64_t at = static_cast<int64_t>(chunk.first_row) + row;
     const T c = o.bcu[at * 3 * o.columns + o.columns + column];
+    products[kTaps - 1] = ProductOf(o, chunk, row, column);
+    float z = bias;
+#pragma unroll
+    for (int j = 0; j < kTaps; ++j) {
+      if (j >= unused) z = fmaf(taps[j], ToFloat(products[j]), z);
+    }
     o.out[at * o.columns + column] = FromFloat<T>(__fmul_rn(ToFloat(c), Rounded<T>(z)));
+#pragma unroll
+    for (int j = 0; j < kTaps - 1; ++j) products[j] = products[j + 1];
   }
-  if (chunk.slot >= 0) WriteState(o, chunk, column);
+  if (chunk.slot < 0) return;
+  T* slot = o.state + chunk.slot * o.slot_stride + column;
+#pragma unroll
+  for (int j = 0; j < kTaps - 1; ++j) {
+    if (j >= unused) slot[(j - unused) * o.columns] = products[j];
+  }
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     WriteStatesKernel(ConvolutionOperands<T> o, const ConvolutionChunk* states) {
-  WaitForPredecessor();
   ReleaseSuccessor();
+  const ConvolutionChunk chunk = states[blockIdx.x];
   const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
-  if (column < o.columns) WriteState(o, states[blockIdx.x], column);
+  WaitForPredecessor();
+  if (column < o.columns) WriteState(o, chunk, column);
 }
 
 }  // namespace
@@ -82,10 +108,13 @@ cudaError_t ShortConvolution(const ConvolutionOperands<T>& o, const ConvolutionC
                              int chunks_count, const ConvolutionChunk* states, int states_count,
                              cudaStream_t stream) {
   const auto column_blocks = static_cast<unsigned>((o.columns + kThreads - 1) / kThreads);
-  cudaError_t error =
-      Launch({"ShortConvolution", dim3(static_cast<unsigned>(chunks_count), column_blocks),
-              dim3(kThreads), 0, stream},
-             ConvolveKernel<T>, o, chunks);
+  const LaunchShape shape{"ShortConvolution",
+                          dim3(static_cast<unsigned>(chunks_count), column_blocks), dim3(kThreads),
+                          0, stream};
+  if (o.taps_count > kTapsMax) return cudaErrorInvalidValue;
+  cudaError_t error = o.taps_count <= kTapsFew
+                          ? Launch(shape, ConvolveKernel<T, kTapsFew>, o, chunks)
+                          : Launch(shape, ConvolveKernel<T, kTapsMax>, o, chunks);
   if (error == cudaSuccess && states_count > 0) {
     error = Launch(
         {"ShortConvolution, states", dim3(static_cast<unsigned>(states_count), column_blocks),

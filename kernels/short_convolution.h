@@ -5,7 +5,8 @@
 //   out[t, c] = C[t, c] * z[t, c]
 //
 // g, z and out are rounded to T, sums are f32 multiply-adds. A thread takes one channel of up to 16
-// rows of a sequence and computes each g anew, so chunks are independent; bound by memory.
+// rows of a sequence and the products before them, so chunks are independent; taps are there before
+// the predecessor has ended. A single row is bound by latency, many by memory.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -50,7 +51,8 @@ struct ConvolutionOperands {
   int taps_count;
 };
 
-/// chunks, states: on the device. T: float or __nv_bfloat16.
+/// chunks, states: inputs of the step. At most 16 taps, else InvalidValue. T: float or
+/// __nv_bfloat16.
 template <typename T>
 cudaError_t ShortConvolution(const ConvolutionOperands<T>& operands, const ConvolutionChunk* chunks,
                              int chunks_count, const ConvolutionChunk* states, int states_count,

@@ -32,14 +32,15 @@ __device__ __forceinline__ T& SharedObject() {
 #endif
 }
 
-/// Until it returns, the kernels before this one may still be writing. First in every kernel, so
-/// that none can end before its predecessor has.
+/// Until it returns, the kernels before this one may still be writing: weights may be read before,
+/// and the inputs of a step, which copies bring and no kernel writes. Every thread of every kernel
+/// calls it, so that none can end before its predecessor has.
 __device__ __forceinline__ void WaitForPredecessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
 #endif
 }
-/// Lets the next kernel start up to its own WaitForPredecessor.
+/// Lets the next kernel start up to its own WaitForPredecessor: first in a kernel.
 __device__ __forceinline__ void ReleaseSuccessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();

@@ -10,8 +10,8 @@
 #include "engine/cpu/elementwise.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kv_pages.h"
-#include "engine/rope.h"
 #include "engine/cpu/short_convolution.h"
+#include "engine/rope.h"
 
 namespace neurogrid {
 namespace {
@@ -44,6 +44,25 @@ KvLayer LayerOf(const KvLayerView& kv) {
           .data = static_cast<uint8_t*>(kv.data),
           .page_stride_bytes = kv.page_bytes,
           .windowed = kv.windowed};
+}
+
+/// As many values as the norm has weights, from `from` on, to `to` on.
+void NormValues(const CpuContext& cpu, Tensor y, int64_t to, ConstTensor x, int64_t from,
+                const Norm& norm) {
+  RmsNormValues(cpu, y, to, x, from, norm.weight.as<float>(), norm.weight.shape[0], norm.epsilon,
+                norm.rounds_before_weight);
+}
+
+void AddRow(Tensor y, ConstTensor x, int64_t row) {
+  const int64_t columns = y.shape[1];
+  for (int64_t i = row * columns; i < (row + 1) * columns; ++i) {
+    if (y.dtype == DType::kBF16) {
+      bf16& sum = y.as<bf16>()[i];
+      sum = ToBf16(ToFloat(sum) + ToFloat(x.as<bf16>()[i]));
+    } else {
+      y.as<float>()[i] += x.as<float>()[i];
+    }
+  }
 }
 
 /// Calls each(row, worker) for every row, some rows to a chunk.
@@ -139,26 +158,25 @@ void CpuOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> to
   });
 }
 
-void CpuOps::DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
-                       bool rounds_before_weight) {
-  neurogrid::RmsNorm(cpu_, y, x, w.as<float>(), epsilon, rounds_before_weight);
+void CpuOps::DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
+  neurogrid::RmsNorm(cpu_, y, x, norm.weight.as<float>(), norm.epsilon, norm.rounds_before_weight);
 }
 
-void CpuOps::DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                            bool rounds_before_weight) {
-  const Kernels& kernels = KernelsFor(cpu_.instructions);
-  const int64_t d = w.shape[0];
-  ForRows(cpu_, qkv.shape[0], [&](int64_t row, int) {
-    for (int head = first_head; head < first_head + heads; ++head) {
-      const int64_t offset = row * qkv.shape[1] + head * d;
-      if (qkv.dtype == DType::kBF16) {
-        uint16_t* x = qkv.as<uint16_t>() + offset;
-        kernels.rms_norm_bf16(x, x, w.as<float>(), d, epsilon, rounds_before_weight);
-      } else {
-        float* x = qkv.as<float>() + offset;
-        kernels.rms_norm_f32(x, x, w.as<float>(), d, epsilon);
-      }
-    }
+void CpuOps::DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows,
+                           const Norm& norm) {
+  const int64_t columns = x.shape[1];
+  ForRows(cpu_, y.shape[0], [&](int64_t row, int) {
+    NormValues(cpu_, y, row * columns, x, rows[static_cast<size_t>(row)] * columns, norm);
+  });
+}
+
+void CpuOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) {
+  const int64_t columns = x.shape[1];
+  ForRows(cpu_, y.shape[0], [&](int64_t row, int) {
+    const int64_t first = row * columns;
+    NormValues(cpu_, x, first, x, first, norm);
+    AddRow(y, x, row);
+    if (next) NormValues(cpu_, z, first, y, first, next);
   });
 }
 
@@ -177,22 +195,17 @@ void CpuOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activ
   neurogrid::MatMulGated(cpu_, y, x, matrix.packed(), matrix.bias(), activation, matmul_scratch_);
 }
 
-void CpuOps::DoAdd(Tensor y, ConstTensor x) {
-  const int64_t columns = y.shape[1];
-  ForRows(cpu_, y.shape[0], [&](int64_t row, int) {
-    for (int64_t i = row * columns; i < (row + 1) * columns; ++i) {
-      if (y.dtype == DType::kBF16) {
-        bf16& sum = y.as<bf16>()[i];
-        sum = ToBf16(ToFloat(sum) + ToFloat(x.as<bf16>()[i]));
-      } else {
-        y.as<float>()[i] += x.as<float>()[i];
+void CpuOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
+                              const Rotation& rotation, const KvLayerView& kv, const Batch& batch) {
+  if (norms.query || norms.key) {
+    ForRows(cpu_, qkv.shape[0], [&](int64_t row, int) {
+      for (int head = 0; head < query_heads + kv.kv_heads; ++head) {
+        const Norm& norm = head < query_heads ? norms.query : norms.key;
+        const int64_t first = row * qkv.shape[1] + int64_t{head} * kv.head_dim;
+        if (norm) NormValues(cpu_, qkv, first, qkv, first, norm);
       }
-    }
-  });
-}
-
-void CpuOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
-                              const KvLayerView& kv, const Batch& batch) {
+    });
+  }
   neurogrid::RopeAndWriteKv(cpu_, qkv, query_heads,
                             static_cast<const CpuRotation&>(rotation).table(), LayerOf(kv), batch);
 }
@@ -216,14 +229,6 @@ void CpuOps::DoSoftcap(Tensor y, float cap) {
   ForRows(cpu_, y.shape[0], [&](int64_t row, int) {
     kernels.softcap(y.as<float>() + row * y.shape[1], y.shape[1], cap);
   });
-}
-
-void CpuOps::DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {
-  const int64_t row_bytes = BytesOf(x.dtype, x.shape[1]);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::memcpy(y.as<uint8_t>() + static_cast<int64_t>(i) * row_bytes,
-                x.as<uint8_t>() + rows[i] * row_bytes, static_cast<size_t>(row_bytes));
-  }
 }
 
 std::vector<SampledToken> CpuOps::DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,

@@ -42,23 +42,22 @@ class CpuOps : public Ops {
   void DoCopyFromHost(Tensor y, ConstTensor x) override;
   void DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                float scale) override;
-  void DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
-                 bool rounds_before_weight) override;
-  void DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                      bool rounds_before_weight) override;
+  void DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) override;
+  void DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows,
+                     const Norm& norm) override;
+  void DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) override;
   void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) override;
   void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) override;
   void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
                      Activation activation) override;
-  void DoAdd(Tensor y, ConstTensor x) override;
-  void DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
-                        const KvLayerView& kv, const Batch& batch) override;
+  void DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
+                        const Rotation& rotation, const KvLayerView& kv,
+                        const Batch& batch) override;
   void DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                    const AttentionSpec& spec) override;
   void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                           const StateLayerView& state, const Batch& batch) override;
   void DoSoftcap(Tensor y, float cap) override;
-  void DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) override;
   std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                      int vocab_size) override;
 

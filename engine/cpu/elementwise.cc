@@ -36,17 +36,22 @@ void RmsNorm(const CpuContext& cpu, Tensor y, ConstTensor x, const float* w, flo
              bool rounds_before_weight) {
   NG_CHECK(x.shape.rank() == 2 && y.shape == x.shape && y.dtype == x.dtype);
   NG_CHECK(x.dtype == DType::kBF16 || x.dtype == DType::kF32);
-  const Kernels& kernels = KernelsFor(cpu.instructions);
   const int64_t columns = x.shape[1];
   ForRows(cpu, x.shape[0], [&](int64_t row) {
-    const int64_t offset = row * columns;
-    if (x.dtype == DType::kBF16) {
-      kernels.rms_norm_bf16(y.as<uint16_t>() + offset, x.as<uint16_t>() + offset, w, columns,
-                            epsilon, rounds_before_weight);
-    } else {
-      kernels.rms_norm_f32(y.as<float>() + offset, x.as<float>() + offset, w, columns, epsilon);
-    }
+    RmsNormValues(cpu, y, row * columns, x, row * columns, w, columns, epsilon,
+                  rounds_before_weight);
   });
+}
+
+void RmsNormValues(const CpuContext& cpu, Tensor y, int64_t y_first, ConstTensor x, int64_t x_first,
+                   const float* w, int64_t columns, float epsilon, bool rounds_before_weight) {
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  if (x.dtype == DType::kBF16) {
+    kernels.rms_norm_bf16(y.as<uint16_t>() + y_first, x.as<uint16_t>() + x_first, w, columns,
+                          epsilon, rounds_before_weight);
+  } else {
+    kernels.rms_norm_f32(y.as<float>() + y_first, x.as<float>() + x_first, w, columns, epsilon);
+  }
 }
 
 void EmbedTokens(const CpuContext& cpu, Tensor y, ConstTensor table,

@@ -20,6 +20,10 @@ namespace neurogrid {
 void RmsNorm(const CpuContext& cpu, Tensor y, ConstTensor x, const float* w, float epsilon,
              bool rounds_before_weight);
 
+/// The same for `columns` values of x from `x_first` on, to y from `y_first` on.
+void RmsNormValues(const CpuContext& cpu, Tensor y, int64_t y_first, ConstTensor x, int64_t x_first,
+                   const float* w, int64_t columns, float epsilon, bool rounds_before_weight);
+
 /// y[r] = scale * table[tokens[r]]
 ///
 ///   y       [rows, hidden]   f32 or bf16

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
-#include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 
 namespace neurogrid {

@@ -7,11 +7,11 @@
 #include "engine/cuda/cuda_matrix.h"
 #include "engine/cuda/sampler_rows.h"
 #include "engine/rope.h"
-#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_pages.h"
 #include "kernels/matmul.h"
 #include "kernels/rms_norm.h"
+#include "kernels/softcap.h"
 
 namespace neurogrid {
 namespace {
@@ -40,6 +40,10 @@ template <typename T>
 kernels::KvPages<T> PagesOf(const KvLayerView& kv) {
   return {static_cast<T*>(kv.data), kv.page_bytes / static_cast<int64_t>(sizeof(T)), kv.kv_heads,
           kv.head_dim};
+}
+
+kernels::NormParameters ParametersOf(const Norm& norm) {
+  return {norm.weight.as<float>(), norm.epsilon, norm.rounds_before_weight};
 }
 
 int RowsOf(ConstTensor x) { return static_cast<int>(x.shape[0]); }
@@ -194,30 +198,41 @@ void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> t
        "Embed");
 }
 
-void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, ConstTensor w, float epsilon,
-                        bool rounds_before_weight) {
+void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
+  NormRows("RmsNorm", y, x, nullptr, norm);
+}
+
+void CudaOps::DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows,
+                            const Norm& norm) {
   if (!Healthy()) return;
-  const kernels::NormParameters norm{w.as<float>(), epsilon, rounds_before_weight};
+  const auto bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t));
+  const auto* sources =
+      static_cast<const int32_t*>(inputs_.PutBytes(rows.data(), bytes, stream_, health_));
+  NormRows("RmsNormRows", y, x, sources, norm);
+}
+
+void CudaOps::NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources,
+                       const Norm& norm) {
+  if (!Healthy()) return;
   Note(ForDType(x.dtype,
                 [&](auto t) {
                   using T = decltype(t);
-                  return kernels::RmsNorm(y.as<T>(), x.as<T>(), RowsOf(x), ColumnsOf(x), norm,
-                                          stream_);
+                  return kernels::RmsNorm(y.as<T>(), x.as<T>(), sources, RowsOf(y), ColumnsOf(y),
+                                          ParametersOf(norm), stream_);
                 }),
-       "RmsNorm");
+       op);
 }
 
-void CudaOps::DoRmsNormHeads(Tensor qkv, int first_head, int heads, ConstTensor w, float epsilon,
-                             bool rounds_before_weight) {
+void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) {
   if (!Healthy()) return;
-  const kernels::NormParameters norm{w.as<float>(), epsilon, rounds_before_weight};
-  const auto dim = static_cast<int>(w.shape[0]);
-  Note(ForDType(qkv.dtype,
+  Note(ForDType(x.dtype,
                 [&](auto t) {
-                  return kernels::RmsNormHeads(qkv.as<decltype(t)>(), RowsOf(qkv), ColumnsOf(qkv),
-                                               first_head * dim, heads, dim, norm, stream_);
+                  using T = decltype(t);
+                  return kernels::RmsNormAdd(y.as<T>(), x.as<T>(), ParametersOf(norm),
+                                             next ? z.as<T>() : nullptr, ParametersOf(next),
+                                             RowsOf(y), ColumnsOf(y), stream_);
                 }),
-       "RmsNormHeads");
+       "RmsNormAdd");
 }
 
 void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
@@ -245,26 +260,20 @@ void CudaOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Acti
   }
 }
 
-void CudaOps::DoAdd(Tensor y, ConstTensor x) {
-  if (!Healthy()) return;
-  Note(ForDType(x.dtype,
-                [&](auto t) {
-                  using T = decltype(t);
-                  return kernels::Add(y.as<T>(), x.as<T>(), x.shape.elements(), stream_);
-                }),
-       "Add");
-}
-
-void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const Rotation& rotation,
-                               const KvLayerView& kv, const Batch& batch) {
+void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
+                               const Rotation& rotation, const KvLayerView& kv,
+                               const Batch& batch) {
   if (!Healthy()) return;
   NG_CHECK(&batch == begun_);
   const float* table = static_cast<const CudaRotation&>(rotation).table();
+  const Norm& either = norms.query ? norms.query : norms.key;
+  const kernels::HeadNorms parameters{norms.query.weight.as<float>(), norms.key.weight.as<float>(),
+                                      either.epsilon, either.rounds_before_weight};
   Note(ForDType(qkv.dtype,
                 [&](auto t) {
                   using T = decltype(t);
                   return kernels::RopeAndWriteKv(
-                      qkv.as<T>(), RowsOf(qkv), query_heads, table, batch_.positions(),
+                      qkv.as<T>(), RowsOf(qkv), query_heads, parameters, table, batch_.positions(),
                       batch_.table(kv.windowed).slots, PagesOf<T>(kv), stream_);
                 }),
        "RopeAndWriteKv");
@@ -320,17 +329,6 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
                                                    work.states, work.states_count, stream_);
                 }),
        "ShortConvolution");
-}
-
-void CudaOps::DoGatherRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows) {
-  if (!Healthy()) return;
-  const auto bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t));
-  const auto* ids =
-      static_cast<const int32_t*>(inputs_.PutBytes(rows.data(), bytes, stream_, health_));
-  if (!Healthy()) return;
-  Note(kernels::GatherRows(y.data, x.data, ids, static_cast<int>(rows.size()),
-                           BytesOf(x.dtype, x.shape[1]), stream_),
-       "GatherRows");
 }
 
 void CudaOps::DoSoftcap(Tensor y, float cap) {

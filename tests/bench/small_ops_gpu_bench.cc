@@ -5,7 +5,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_pages.h"
 #include "kernels/rms_norm.h"
@@ -42,10 +41,12 @@ void TimeSmallOps(cudaStream_t stream, int rows) {
   const Memory out(int64_t{2} * rows * kHidden);
   const NormParameters norm{Upload(Ones(kHidden)), 1e-5f, true};
   TimeOp(stream, "RmsNorm", rows, [&] {
-    return RmsNorm(hidden.as<Bf16>(), hidden.as<Bf16>(), rows, kHidden, norm, stream);
+    return RmsNorm(hidden.as<Bf16>(), hidden.as<Bf16>(), nullptr, rows, kHidden, norm, stream);
   });
-  TimeOp(stream, "Add", rows,
-         [&] { return Add(out.as<Bf16>(), hidden.as<Bf16>(), int64_t{rows} * kHidden, stream); });
+  TimeOp(stream, "RmsNormAdd and the next norm", rows, [&] {
+    return RmsNormAdd(hidden.as<Bf16>(), out.as<Bf16>(), norm, out.as<Bf16>(), norm, rows, kHidden,
+                      stream);
+  });
   std::vector<int32_t> numbers;
   std::vector<int64_t> slots;
   std::vector<ConvolutionChunk> chunks, states;
@@ -59,13 +60,11 @@ void TimeSmallOps(cudaStream_t stream, int rows) {
   const Memory pages(2 * page * rows);
   const KvPages<Bf16> kv{pages.as<Bf16>(), page, kKvHeads, kDim};
   const float* rotation = Upload(Ones(static_cast<size_t>(rows) * kDim));
-  TimeOp(stream, "RmsNormHeads", rows, [&] {
-    return RmsNormHeads(qkv.as<Bf16>(), rows, kWidth, 0, kQueryHeads, kDim, norm, stream);
-  });
   const int64_t* slots_on_device = Upload(slots);
-  TimeOp(stream, "RopeAndWriteKv", rows, [&] {
-    return RopeAndWriteKv(qkv.as<Bf16>(), rows, kQueryHeads, rotation, positions, slots_on_device,
-                          kv, stream);
+  const HeadNorms head_norms{norm.weight, norm.weight, 1e-5f, true};
+  TimeOp(stream, "head norms, rope, KV write", rows, [&] {
+    return RopeAndWriteKv(qkv.as<Bf16>(), rows, kQueryHeads, head_norms, rotation, positions,
+                          slots_on_device, kv, stream);
   });
   const Memory state(int64_t{4} * kHidden * rows);
   const ConvolutionOperands<Bf16> operands{out.as<Bf16>(),
@@ -79,8 +78,8 @@ void TimeSmallOps(cudaStream_t stream, int rows) {
   const ConvolutionChunk* work = Upload(chunks);
   TimeOp(stream, "ShortConvolution", rows,
          [&] { return ShortConvolution(operands, work, rows, nullptr, 0, stream); });
-  TimeOp(stream, "GatherRows", rows, [&] {
-    return GatherRows(out.as<void>(), hidden.as<void>(), positions, rows, 2 * kHidden, stream);
+  TimeOp(stream, "RmsNorm of rows asked for", rows, [&] {
+    return RmsNorm(out.as<Bf16>(), hidden.as<Bf16>(), positions, rows, kHidden, norm, stream);
   });
   const Memory table(int64_t{2} * kHidden * rows);
   Weights w;

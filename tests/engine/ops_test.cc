@@ -55,39 +55,87 @@ double UnitOf(DType dtype) { return dtype == DType::kF32 ? 0x1p-24 : 0x1p-8; }
 
 }  // namespace
 
-TEST_CASE("Add sums in f32 and rounds once", "[ops]") {
+TEST_CASE("RmsNormAdd is a norm, a sum rounded once and the next norm", "[ops]") {
   const DType dtype = GENERATE(DType::kF32, DType::kBF16);
+  const bool rounds = GENERATE(false, true);
   const std::unique_ptr<Device> device = Cpu();
-  Values y(dtype, 37, 19, 1);
-  Values x(dtype, 37, 19, 2);
+  constexpr int64_t kColumns = 19;
+  Values y(dtype, 37, kColumns, 1);
+  Values x(dtype, 37, kColumns, 2);
+  Values z(dtype, 37, kColumns, 3);
+  Values w(DType::kF32, 2, kColumns, 4);
+  const Shape shape({kColumns});
+  const Norm norm{{w.f32.data(), DType::kF32, shape}, 1e-3f, rounds};
+  const Norm next{{w.f32.data() + kColumns, DType::kF32, shape}, 1e-5f, !rounds};
   const Values before = y;
-  device->ops().Add(y.view(), x.view());
+  Values normed(dtype, 37, kColumns, 5);
+  device->ops().RmsNorm(normed.view(), x.view(), norm);
+  Values untouched = z;
+  SECTION("with a next norm") {
+    device->ops().RmsNormAdd(y.view(), x.view(), norm, z.view(), next);
+    device->ops().RmsNorm(untouched.view(), y.view(), next);
+  }
+  SECTION("without one") { device->ops().RmsNormAdd(y.view(), x.view(), norm, z.view(), Norm()); }
   for (size_t i = 0; i < y.Count(); ++i) {
-    const double expected = before.at(i) + x.at(i);
+    const double expected = before.at(i) + normed.at(i);
     REQUIRE(std::abs(y.at(i) - expected) <= UnitOf(dtype) * std::abs(expected));
+    REQUIRE(z.at(i) == untouched.at(i));
   }
 }
 
-TEST_CASE("RmsNormHeads norms each head of its range and no other", "[ops]") {
+TEST_CASE("RmsNormRows norms the rows it is told", "[ops]") {
   const DType dtype = GENERATE(DType::kF32, DType::kBF16);
   const std::unique_ptr<Device> device = Cpu();
+  Values x(dtype, 9, 7, 7);
+  Values y(dtype, 3, 7, 8);
+  Values all(dtype, 9, 7, 9);
+  Values w(DType::kF32, 1, 7, 10);
+  const Norm norm{{w.f32.data(), DType::kF32, Shape({7})}, 1e-3f, false};
+  device->ops().RmsNormRows(y.view(), x.view(), {{8, 0, 4}}, norm);
+  device->ops().RmsNorm(all.view(), x.view(), norm);
+  const size_t rows[] = {8, 0, 4};
+  for (size_t i = 0; i < y.Count(); ++i) REQUIRE(y.at(i) == all.at(rows[i / 7] * 7 + i % 7));
+}
+
+TEST_CASE("RopeAndWriteKv norms each head of queries and keys", "[ops]") {
+  const DType dtype = GENERATE(DType::kF32, DType::kBF16);
+  const bool queries = GENERATE(false, true);
+  const std::unique_ptr<Device> device = Cpu();
   constexpr int64_t kDim = 24;
-  Values qkv(dtype, 33, 5 * kDim, 3);
+  constexpr int kHeads = 3;
+  Values qkv(dtype, 1, (kHeads + 2) * kDim, 3);
   const Values before = qkv;
   Values w(DType::kF32, 1, kDim, 4);
-  const ConstTensor weight(w.f32.data(), DType::kF32, Shape({kDim}));
-  device->ops().RmsNormHeads(qkv.view(), 1, 3, weight, 1e-3f, false);
+  const Norm norm{{w.f32.data(), DType::kF32, Shape({kDim})}, 1e-3f, false};
+  const HeadNorms norms = queries ? HeadNorms{norm, {}} : HeadNorms{{}, norm};
+  // Position 0 rotates by nothing, so what is left is the norm.
+  Batch batch;
+  batch.tokens = {0};
+  batch.positions = {0};
+  batch.sequence_offsets = {0, 1};
+  batch.page_offsets = {0, 1};
+  batch.pages = {0};
+  const auto rotation = device->ops().MakeRotation(RopeParameters(), kDim, 1);
+  REQUIRE(rotation.ok());
+  Values page(dtype, 2 * kPageTokens, kDim, 6);
+  const KvLayerView kv{
+      .kv_heads = 1,
+      .head_dim = kDim,
+      .dtype = dtype,
+      .pages = 1,
+      .page_bytes = static_cast<int64_t>(page.Count()) * (dtype == DType::kF32 ? 4 : 2),
+      .data = page.view().data};
+  device->ops().RopeAndWriteKv(qkv.view(), kHeads, norms, **rotation, kv, batch);
   double worst = 0;
   for (size_t i = 0; i < qkv.Count(); ++i) {
-    const size_t head = i / kDim % 5;
-    if (head < 1 || head >= 4) {
+    const size_t head = i / kDim;
+    if (head > kHeads) continue;  // values
+    if (queries == (head == kHeads)) {
       REQUIRE(qkv.at(i) == before.at(i));
       continue;
     }
     double squares = 0;
-    for (size_t j = i / kDim * kDim; j < (i / kDim + 1) * kDim; ++j) {
-      squares += before.at(j) * before.at(j);
-    }
+    for (size_t j = head * kDim; j < (head + 1) * kDim; ++j) squares += before.at(j) * before.at(j);
     const double expected = w.f32[i % kDim] * before.at(i) / std::sqrt(squares / kDim + 1e-3f);
     worst = std::max(worst, std::abs(qkv.at(i) - expected) / (std::abs(expected) + 1e-30));
   }
@@ -134,16 +182,6 @@ TEST_CASE("Softcap bends values towards its bound", "[ops]") {
   CHECK(worst <= 3e-7 * cap);  // tanh within 2e-7, a product within 2^-24
   CHECK(y.f32[0] == cap);
   CHECK(y.f32[1] == -cap);
-}
-
-TEST_CASE("GatherRows copies the rows it is told", "[ops]") {
-  const DType dtype = GENERATE(DType::kF32, DType::kBF16);
-  const std::unique_ptr<Device> device = Cpu();
-  Values x(dtype, 9, 7, 7);
-  Values y(dtype, 3, 7, 8);
-  device->ops().GatherRows(y.view(), x.view(), {{8, 0, 4}});
-  const size_t rows[] = {8, 0, 4};
-  for (size_t i = 0; i < y.Count(); ++i) REQUIRE(y.at(i) == x.at(rows[i / 7] * 7 + i % 7));
 }
 
 TEST_CASE("an error of a row source stops the packing and comes back", "[ops]") {

@@ -12,7 +12,6 @@ namespace neurogrid::kernels {
 namespace {
 
 constexpr int kColumns = 136;
-constexpr int kTaps = 3;
 constexpr int kSlots = 4;
 constexpr size_t kWidth = 3 * kColumns;
 
@@ -31,12 +30,13 @@ float WideOf(Bf16 x) { return __bfloat162float(x); }
 template <typename T>
 class Layer {
  public:
-  explicit Layer(bool with_bias)
-      : taps_(RandomFloats(1, kTaps * kColumns)),
+  Layer(bool with_bias, int taps)
+      : count_(taps),
+        taps_(RandomFloats(1, static_cast<size_t>(taps * kColumns))),
         bias_(with_bias ? RandomFloats(2, kColumns) : std::vector<float>()),
         device_taps_(taps_),
         device_bias_(with_bias ? bias_ : std::vector<float>(1)),
-        state_(RandomOf<T>(3, kSlots * (kTaps - 1) * kColumns)) {
+        state_(RandomOf<T>(3, static_cast<size_t>(kSlots * kept() * kColumns) + 1)) {
     for (size_t s = 0; s < 3; ++s) bcu_.push_back(RandomOf<T>(4 + s, 100 * kWidth));
   }
 
@@ -70,9 +70,9 @@ class Layer {
                                           device_taps_.data(),
                                           bias_.empty() ? nullptr : device_bias_.data(),
                                           state_.data(),
-                                          (kTaps - 1) * kColumns,
+                                          kept() * kColumns,
                                           kColumns,
-                                          kTaps};
+                                          count_};
     REQUIRE(ShortConvolution(operands, device_chunks.data(), static_cast<int>(chunks.size()),
                              device_states.data(), states_count, nullptr) == cudaSuccess);
     return out.Read();
@@ -80,8 +80,8 @@ class Layer {
 
   std::vector<T> Slot(int slot) const {
     const std::vector<T> all = state_.Read();
-    const auto begin = all.begin() + slot * (kTaps - 1) * kColumns;
-    return {begin, begin + (kTaps - 1) * kColumns};
+    const auto begin = all.begin() + slot * kept() * kColumns;
+    return {begin, begin + kept() * kColumns};
   }
 
   /// g of a sequence that started from zeros.
@@ -95,21 +95,25 @@ class Layer {
   std::pair<double, double> Bounds(size_t sequence, int row, size_t column) const {
     double z = bias_.empty() ? 0 : double{bias_[column]};
     double size = std::abs(z);
-    for (int j = 0; j < kTaps; ++j) {
+    for (int j = 0; j < count_; ++j) {
       const double term = double{taps_[static_cast<size_t>(j) * kColumns + column]} *
-                          double{WideOf(Product(sequence, row - (kTaps - 1) + j, column))};
+                          double{WideOf(Product(sequence, row - kept() + j, column))};
       z += term;
       size += std::abs(term);
     }
     const double c =
         double{WideOf(bcu_[sequence][static_cast<size_t>(row) * kWidth + kColumns + column])};
-    // Three multiply-adds in f32, then z and the product are rounded to the dtype.
-    const double z_error = 3 * 0x1p-24 * size + HalfUlp<T>(std::abs(z) + 3 * 0x1p-24 * size);
+    // A multiply-add in f32 for each tap, then z and the product are rounded to the dtype.
+    const double f32 = count_ * 0x1p-24 * size;
+    const double z_error = f32 + HalfUlp<T>(std::abs(z) + f32);
     const double error = std::abs(c) * z_error + HalfUlp<T>((std::abs(z) + z_error) * c);
     return {z * c - error, z * c + error};
   }
 
  private:
+  int kept() const { return count_ - 1; }
+
+  int count_;
   std::vector<float> taps_;
   std::vector<float> bias_;
   Device<float> device_taps_;
@@ -120,11 +124,13 @@ class Layer {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a short convolution is three taps over products, gated", "[kernels]", float,
+TEMPLATE_TEST_CASE("a short convolution is its taps over products, gated", "[kernels]", float,
                    Bf16) {
   const Seeded seeded;
   const bool with_bias = GENERATE(false, true);
-  Layer<TestType> layer(with_bias);
+  const int taps = GENERATE(1, 2, 3, 4, 16);
+  CAPTURE(with_bias, taps);
+  Layer<TestType> layer(with_bias, taps);
   const std::vector<TestType> out =
       layer.Run({{0, 0, 1, -1, 0}, {1, 0, 40, -1, 1}, {2, 0, 16, -1, -1}});
   size_t wrong = 0;
@@ -136,18 +142,22 @@ TEMPLATE_TEST_CASE("a short convolution is three taps over products, gated", "[k
     if (!(double{WideOf(out[i])} >= low && double{WideOf(out[i])} <= high)) ++wrong;
   }
   CHECK(wrong == 0);
-  for (size_t c = 0; c < kColumns; ++c) {  // one row: a zero, then its product
-    CHECK(WideOf(layer.Slot(0)[c]) == 0);
-    CHECK(WideOf(layer.Slot(0)[kColumns + c]) == WideOf(layer.Product(0, 0, c)));
-    CHECK(WideOf(layer.Slot(1)[c]) == WideOf(layer.Product(1, 38, c)));
-    CHECK(WideOf(layer.Slot(1)[kColumns + c]) == WideOf(layer.Product(1, 39, c)));
+  const std::vector<TestType> first = layer.Slot(0);
+  const std::vector<TestType> second = layer.Slot(1);
+  for (int i = 0; i < taps - 1; ++i) {
+    for (size_t c = 0; c < kColumns; ++c) {  // one row: zeros, then its product
+      const size_t at = static_cast<size_t>(i) * kColumns + c;
+      wrong += WideOf(first[at]) != WideOf(layer.Product(0, i - (taps - 2), c));
+      wrong += WideOf(second[at]) != WideOf(layer.Product(1, 40 - (taps - 1) + i, c));
+    }
   }
+  CHECK(wrong == 0);
 }
 
 TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the same bits",
                    "[kernels]", float, Bf16) {
   const Seeded seeded;
-  Layer<TestType> layer(true);
+  Layer<TestType> layer(true, GENERATE(3, 5));
   const std::vector<TestType> whole = layer.Run({{0, 0, 60, -1, 0}});
   const std::vector<TestType> end = layer.Slot(0);
   std::vector<TestType> parts;
@@ -165,6 +175,13 @@ TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the 
   REQUIRE(first == 60);
   CHECK(SameBits(parts, whole));
   CHECK(SameBits(layer.Slot(slot), end));
+}
+
+TEST_CASE("a short convolution refuses more taps than its threads hold", "[kernels]") {
+  ConvolutionOperands<Bf16> operands{};
+  operands.columns = 8;
+  operands.taps_count = 17;
+  CHECK(ShortConvolution(operands, nullptr, 1, nullptr, 0, nullptr) == cudaErrorInvalidValue);
 }
 
 }  // namespace neurogrid::kernels
