@@ -35,6 +35,14 @@ __device__ __forceinline__ uint32_t WidenEvenBytes(uint32_t r) {
   return result;
 }
 
+/// Operand A of one step from a lane's bytes of rows g (low) and g + 8 (high).
+__device__ __forceinline__ void WidenStep(uint32_t (&a)[4], uint32_t low, uint32_t high) {
+  a[0] = WidenEvenBytes(low);
+  a[1] = WidenEvenBytes(high);
+  a[2] = WidenEvenBytes(low >> 8);
+  a[3] = WidenEvenBytes(high >> 8);
+}
+
 /// sums += one chunk of 16 kM rows of weights, at w in swizzled rows, times 8 kN rows of
 /// activations. x.Piece(row, column) points to eight activations in shared memory. Each step takes
 /// the same 16 inputs in every kernel.
@@ -44,45 +52,27 @@ __device__ __forceinline__ void MultiplyChunk(float (&sums)[kM][kN][4], const ui
   constexpr int kPairs = kFormat == WeightFormat::kInt8 ? 4 : 2;  // of steps: 32 inputs
 #pragma unroll
   for (int pair = 0; pair < kPairs; ++pair) {
-    if constexpr (kFormat == WeightFormat::kInt8) {
-      uint32_t r[kM][4];
+    uint32_t b[kN][4];
 #pragma unroll
-      for (int m = 0; m < kM; ++m) {
-        LdMatrix(r[m], w + Swizzled(16 * m + lane % 16, 2 * pair + lane / 16));
-      }
+    for (int n = 0; n < kN; ++n) {
+      LdMatrix(b[n], x.Piece(8 * n + lane % 8, 32 * pair + lane / 8 * 8));
+    }
 #pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        uint2 b[kN];
-#pragma unroll
-        for (int n = 0; n < kN; ++n) {
-          const int column = 32 * pair + 16 * step + 4 * (lane % 4);
-          b[n] = *reinterpret_cast<const uint2*>(x.Piece(8 * n + lane / 4, column & ~7) +
-                                                 (column & 4));
-        }
-#pragma unroll
-        for (int m = 0; m < kM; ++m) {
-          const uint32_t a[4] = {WidenEvenBytes(r[m][2 * step]), WidenEvenBytes(r[m][2 * step + 1]),
-                                 WidenEvenBytes(r[m][2 * step] >> 8),
-                                 WidenEvenBytes(r[m][2 * step + 1] >> 8)};
-#pragma unroll
-          for (int n = 0; n < kN; ++n) Mma(sums[m][n], a, b[n].x, b[n].y);
-        }
-      }
-    } else {
-      uint32_t b[kN][4];
-#pragma unroll
-      for (int n = 0; n < kN; ++n) {
-        LdMatrix(b[n], x.Piece(8 * n + lane % 8, 32 * pair + lane / 8 * 8));
+    for (int m = 0; m < kM; ++m) {
+      uint32_t a[2][4];
+      if constexpr (kFormat == WeightFormat::kInt8) {
+        uint32_t r[4];
+        LdMatrix(r, w + Swizzled(16 * m + lane % 16, 2 * pair + lane / 16));
+        WidenStep(a[0], r[0], r[1]);
+        WidenStep(a[1], r[2], r[3]);
+      } else {
+        LdMatrix(a[0], w + Swizzled(16 * m + lane % 16, 4 * pair + lane / 16));
+        LdMatrix(a[1], w + Swizzled(16 * m + lane % 16, 4 * pair + 2 + lane / 16));
       }
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
 #pragma unroll
-        for (int m = 0; m < kM; ++m) {
-          uint32_t a[4];
-          LdMatrix(a, w + Swizzled(16 * m + lane % 16, 4 * pair + 2 * step + lane / 16));
-#pragma unroll
-          for (int n = 0; n < kN; ++n) Mma(sums[m][n], a, b[n][2 * step], b[n][2 * step + 1]);
-        }
+        for (int n = 0; n < kN; ++n) Mma(sums[m][n], a[step], b[n][2 * step], b[n][2 * step + 1]);
       }
     }
   }
@@ -115,38 +105,75 @@ __device__ __forceinline__ float GeluTanh(float x) {
   return __fmul_rn(__fmul_rn(0.5f, x), 1.0f + tanhf(__fmul_rn(kRootOf2OverPi, x + cube)));
 }
 
-__device__ __forceinline__ void StoreOne(const Output& out, int64_t row, int column, float value) {
+/// What rows 16 tile + g and 16 tile + g + 8 of the weights bring to every row of y: loaded early.
+struct Channels {
+  float low_scale = 1;
+  float high_scale = 1;
+  float low_bias = 0;
+  float high_bias = 0;
+};
+__device__ __forceinline__ Channels LoadChannels(const Output& out, int tile, int g) {
+  const int low = kTileOutputs * tile + g;
+  const int high = low + kTileOutputs / 2;
+  Channels channels;
+  if (out.scales != nullptr) {
+    channels.low_scale = out.scales[low];
+    channels.high_scale = out.scales[high];
+  }
+  if (out.bias != nullptr) {
+    channels.low_bias = out.bias[low];
+    channels.high_bias = out.bias[high];
+  }
+  return channels;
+}
+
+/// The value of y that is added to; zero where none is.
+__device__ __forceinline__ float LoadOld(const Output& out, int64_t row, int column) {
+  if (out.epilogue != Epilogue::kAdd || column >= out.columns) return 0;
+  const int64_t at = row * out.stride + column;
+  return out.is_f32 ? static_cast<const float*>(out.y)[at]
+                    : ToFloat(static_cast<const bf16*>(out.y)[at]);
+}
+
+__device__ __forceinline__ void StoreOne(const Output& out, int64_t row, int column, float value,
+                                         float old) {
   if (column >= out.columns) return;
   const int64_t at = row * out.stride + column;
+  if (out.epilogue == Epilogue::kAdd) value = old + value;
   if (out.is_f32) {
-    float* y = static_cast<float*>(out.y) + at;
-    *y = out.epilogue == Epilogue::kAdd ? *y + value : value;
+    static_cast<float*>(out.y)[at] = value;
   } else {
-    bf16* y = static_cast<bf16*>(out.y) + at;
-    *y = FromFloat<bf16>(out.epilogue == Epilogue::kAdd ? ToFloat(*y) + value : value);
+    static_cast<bf16*>(out.y)[at] = FromFloat<bf16>(value);
   }
 }
 
 /// The sums of packed rows 16 tile + g (low) and 16 tile + g + 8 (high), g < 8, of one row of y.
 __device__ __forceinline__ void StorePair(const Output& out, int64_t row, int tile, int g,
-                                          float low, float high) {
+                                          float low, float high, const Channels& channels,
+                                          float old_low, float old_high) {
   const int first = kTileOutputs * tile + g;
   const int second = first + kTileOutputs / 2;
   if (out.scales != nullptr) {
-    low = __fmul_rn(low, out.scales[first]);
-    high = __fmul_rn(high, out.scales[second]);
+    low = __fmul_rn(low, channels.low_scale);
+    high = __fmul_rn(high, channels.high_scale);
   }
   if (out.bias != nullptr) {
-    low += out.bias[first];
-    high += out.bias[second];
+    low += channels.low_bias;
+    high += channels.high_bias;
   }
   if (out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated) {
     const float gate = out.epilogue == Epilogue::kSiluGated ? Silu(low) : GeluTanh(low);
-    StoreOne(out, row, kTileOutputs / 2 * tile + g, __fmul_rn(gate, high));
+    StoreOne(out, row, kTileOutputs / 2 * tile + g, __fmul_rn(gate, high), 0);
   } else {
-    StoreOne(out, row, first, low);
-    StoreOne(out, row, second, high);
+    StoreOne(out, row, first, low, old_low);
+    StoreOne(out, row, second, high, old_high);
   }
+}
+__device__ __forceinline__ void StorePair(const Output& out, int64_t row, int tile, int g,
+                                          float low, float high) {
+  const int first = kTileOutputs * tile + g;
+  StorePair(out, row, tile, g, low, high, LoadChannels(out, tile, g), LoadOld(out, row, first),
+            LoadOld(out, row, first + kTileOutputs / 2));
 }
 
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);

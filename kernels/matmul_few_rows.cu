@@ -15,15 +15,11 @@ constexpr int kPartStride = 20;  // floats between the sums of two rows: no bank
 constexpr int kBlocksPerMultiprocessor = 2;
 
 /// Bytes between two rows of x in shared memory; the padding keeps loads free of bank conflicts.
-template <WeightFormat kFormat>
-__host__ __device__ constexpr int XStride(int padded_inputs) {
-  return 2 * padded_inputs + (kFormat == WeightFormat::kInt8 ? 32 : 16);
-}
+__host__ __device__ constexpr int XStride(int padded_inputs) { return 2 * padded_inputs + 16; }
 
-template <WeightFormat kFormat>
 int SharedBytes(const Weights& w, int rows) {
   const int parts = SlicesOf(w.packed_outputs()) == 1 ? 0 : 2 * kWarps * rows * kPartStride * 4;
-  return kRingBytes + rows * XStride<kFormat>(w.stride()) + kChunkBytes + parts;
+  return kRingBytes + rows * XStride(w.stride()) + kChunkBytes + parts;
 }
 
 /// Activations in whole rows, from `column` on; rows that are not there are zeros.
@@ -155,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < kStages - 1; ++i) issue();
 
   uint8_t* x_rows = shared + kRingBytes;
-  const int stride = XStride<kFormat>(padded);
+  const int stride = XStride(padded);
   uint8_t* zeros = x_rows + rows * stride;
   float* parts = reinterpret_cast<float*>(zeros + kChunkBytes);
   if (threadIdx.x < kChunkBytes / 4) reinterpret_cast<uint32_t*>(zeros)[threadIdx.x] = 0;
@@ -217,7 +213,7 @@ cudaError_t LaunchFewRows(const MatMulOperands& operands, const Weights& w, cuda
   const int blocks_max = kBlocksPerMultiprocessor * Multiprocessors();
   const LaunchShape shape{
       "MatMul, few rows", dim3(static_cast<unsigned>(blocks < blocks_max ? blocks : blocks_max)),
-      dim3(kThreads), static_cast<size_t>(SharedBytes<kFormat>(w, operands.rows)), stream};
+      dim3(kThreads), static_cast<size_t>(SharedBytes(w, operands.rows)), stream};
   return Launch(shape, FewRowsKernel<kFormat, kN, kSlices>, Output(operands, w),
                 static_cast<const uint8_t*>(w.data), w.stride(), tiles,
                 static_cast<const bf16*>(operands.x), operands.rows, w.inputs);
@@ -238,9 +234,7 @@ cudaError_t LaunchFormat(const MatMulOperands& operands, const Weights& w, cudaS
 
 bool FewRowsFit(const Weights& w, int rows) {
   if (rows > kRowsMax) return false;
-  const int bytes = w.format == WeightFormat::kInt8 ? SharedBytes<WeightFormat::kInt8>(w, rows)
-                                                    : SharedBytes<WeightFormat::kBf16>(w, rows);
-  return bytes <= SharedMax();
+  return SharedBytes(w, rows) <= SharedMax();
 }
 
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {

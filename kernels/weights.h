@@ -14,8 +14,9 @@ inline constexpr int kTileOutputs = 16;  // rows of the tensor core's tile
 /// Row-major [padded outputs][stride]: outputs padded to tiles of 16, inputs to 128 bytes, with
 /// zeros.
 ///
-/// int8: the four bytes of each four inputs lie in the order 0 2 1 3, so that two byte permutes
-/// make them two pairs. gated: a tile is 8 gate outputs, then the 8 up outputs of the same numbers.
+/// int8: a row's 16 bytes of one step hold, four by four, inputs 2q, 2q + 8, 2q + 1, 2q + 9 for q =
+/// 0 .. 3: what lane q of the tensor core wants, its even bytes being one pair. gated: a tile is 8
+/// gate outputs, then the 8 up outputs of the same numbers.
 struct Weights {
   WeightFormat format = WeightFormat::kBf16;
   const void* data = nullptr;
@@ -47,7 +48,7 @@ struct Weights {
   }
   /// Where input k of an int8 row lies.
   __host__ __device__ static constexpr int Int8Place(int k) {
-    return k - k % 4 + (k % 4 == 1 ? 2 : k % 4 == 2 ? 1 : k % 4);
+    return k - k % 16 + k % 8 / 2 * 4 + k % 2 * 2 + k % 16 / 8;
   }
 };
 
