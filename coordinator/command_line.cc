@@ -71,22 +71,33 @@ struct Verbs {
     token->add_option("--hours", line.token_hours, "how long the token is good")
         ->check(CLI::Range(1, 24 * 30))
         ->capture_default_str();
-    BenchOptions& b = line.bench;
-    bench->add_option("--synthetic", b.synthetic,
-                      "shape instead of a model: llama-1b, smollm2-135m or a config.json");
-    bench->add_option("--prompt", b.prompt_tokens, "tokens of the prompt")
-        ->check(CLI::Range(1, 8192))
-        ->capture_default_str();
-    bench->add_option("--decode", b.decode_tokens, "tokens to decode")
-        ->check(CLI::Range(1, 8192))
-        ->capture_default_str();
-    bench->add_option("--batches", b.batches, "concurrent sequences, a list")
-        ->capture_default_str();
-    bench->add_option("--rounds", b.rounds, "repetitions; the median counts")
-        ->check(CLI::Range(1, 100))
-        ->capture_default_str();
-    bench->add_flag("--json", b.json, "one JSON object a line instead of the table");
+    AddBenchOptions(line.bench);
     AddDownloadOptions(line.download);
+  }
+
+  void AddBenchOptions(BenchOptions& b) {
+    bench->add_option(
+        "--synthetic", b.synthetic,
+        "shape instead of a model: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, "
+        "smollm2-135m or a config.json; --quantization auto then means bf16 and int8");
+    bench->add_option("--prompt", b.prompts,
+                      "tokens of a prompt, a list (512; on a GPU 512,2048,8192)");
+    bench->add_option("--depths", b.depths,
+                      "tokens before those that one sequence decodes, a list (0; on a GPU "
+                      "0,4096,32768)");
+    bench->add_option("--batches", b.batches,
+                      "concurrent sequences, a list (1,8,32; on a GPU 1,8,64,256)");
+    bench
+        ->add_option("--batch-depth", b.batch_depth,
+                     "tokens before those that batches decode (0; on a GPU 1024)")
+        ->check(CLI::Range(0, 1 << 20));
+    const auto add = [this](const char* flag, int& value, int most, const char* help) {
+      bench->add_option(flag, value, help)->check(CLI::Range(1, most))->capture_default_str();
+    };
+    add("--decode", b.decode_tokens, 8192, "tokens that a sequence decodes in a round");
+    add("--chunk", b.chunk_tokens, 1 << 16, "tokens of a prompt in one step, at most");
+    add("--rounds", b.rounds, 100, "repetitions of all cases in turn; the median counts");
+    bench->add_flag("--json", b.json, "one JSON object a line instead of the table");
   }
 
   void AddDownloadOptions(DownloadOptions& d) {

@@ -5,17 +5,9 @@
 
 #include "common/config.h"
 #include "common/status.h"
+#include "engine/bench/bench_options.h"
 
 namespace neurogrid {
-
-struct BenchOptions {
-  std::string synthetic;  // built-in name or config.json; empty: the model of the configuration
-  int prompt_tokens = 512;
-  int decode_tokens = 64;
-  std::string batches = "1,8,32";
-  int rounds = 3;
-  bool json = false;
-};
 
 struct DownloadOptions {
   std::string name;  // ORG/NAME[@REVISION][:FILE]

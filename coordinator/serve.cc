@@ -325,8 +325,7 @@ absl::Status Bench(const Config& config, const BenchOptions& options) {
   } else {
     NG_ASSIGN_OR_RETURN(checkpoint, MakeSyntheticCheckpoint(options.synthetic));
   }
-  NG_ASSIGN_OR_RETURN(const BenchTarget target, MakeBenchTarget(checkpoint, name, config, options));
-  return RunBench(target, options).status();
+  return BenchOwnDevice(*checkpoint, name, config, options);
 }
 
 }  // namespace neurogrid

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/types/span.h"
 #include "common/status.h"
 
 namespace neurogrid {
@@ -28,12 +29,33 @@ struct DeviceSpeed {
   double matmul_rate = 0;     // operations per second, bf16
 };
 
+/// One weight matrix of a step, and the rows that it is multiplied with.
+struct MatMulShape {
+  int64_t outputs = 0;
+  int64_t inputs = 0;
+  int64_t rows = 0;
+};
+
+/// What steps are judged by, measured by other means than theirs.
+struct DeviceCeilings {
+  double read_bandwidth = 0;  // bytes per second
+  double copy_bandwidth = 0;  // bytes read and written per second; 0: not known
+  double matmul_rate = 0;     // operations per second, bf16
+};
+
 class Device {
  public:
   virtual ~Device() = default;
   virtual Ops& ops() = 0;
   /// Measures now, about 250 ms; zeros when there is no memory to measure with.
   virtual DeviceSpeed MeasureSpeed() = 0;
+  /// Measures now, some 100 ms.
+  virtual absl::StatusOr<DeviceCeilings> MeasureCeilings();
+  /// Seconds that the vendor's library takes for these products in bf16, one after the other, on
+  /// random numbers. Unimplemented, saying why, where there is none.
+  virtual absl::StatusOr<double> LibrarySeconds(absl::Span<const MatMulShape> shapes);
+  /// Versions, clocks and temperature as they are now, for whoever reads the figures; or "".
+  virtual std::string Condition() { return ""; }
   /// Measures speed on first call.
   virtual DeviceReport Report() = 0;
 };

@@ -137,6 +137,12 @@ struct OpsLimits {
   bool operator==(const OpsLimits&) const = default;
 };
 
+/// What the host has done for a device since it was opened; bench takes differences.
+struct HostWork {
+  int64_t launches = 0;  // kernels queued
+  double waited_s = 0;   // with nothing to do but wait for the device
+};
+
 /// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and
 /// row r of every result depends on row r of its operands alone (attention: and on the keys and
 /// values of its sequence), in the same bits for any number of rows.
@@ -189,6 +195,9 @@ class Ops {
 
   /// OK, or the first error of the device since it was opened: nothing it holds is to be trusted.
   virtual absl::Status Health() const { return absl::OkStatus(); }
+
+  /// Zeros on a device that the calling thread works for itself.
+  virtual HostWork Work() const { return {}; }
 
   /// x in memory of the host, valid until the next call.   x  [rows, columns]
   ConstTensor CopyToHost(ConstTensor x);

@@ -3,7 +3,9 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace neurogrid::kernels {
 
@@ -14,6 +16,12 @@ struct LaunchShape {
   size_t shared_bytes;  // dynamic
   cudaStream_t stream;
 };
+
+/// Kernels that this process has queued, for whoever measures.
+inline std::atomic<int64_t>& LaunchesQueued() {
+  static std::atomic<int64_t> count{0};
+  return count;
+}
 
 #if !defined(NG_SIMT)
 /// Whether the current device starts a kernel before its predecessor has ended: sm_90 and later.
@@ -35,6 +43,7 @@ inline bool OverlapsLaunches() {
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(const LaunchShape& shape, void (*kernel)(Parameters...),
                    const Arguments&... arguments) {
+  LaunchesQueued().fetch_add(1, std::memory_order_relaxed);
 #if defined(NG_SIMT)
   return simt::EnqueueKernel({shape.name, shape.grid, shape.block, shape.shared_bytes},
                              shape.stream, [=] { kernel(static_cast<Parameters>(arguments)...); });

@@ -20,10 +20,11 @@ MAY_INCLUDE = {
     "engine/text": ["common/", "engine/model/", "engine/text/"],
     "engine": ["common/", "engine/"],
     "engine/cpu": ["common/", "engine/"],
+    "engine/bench": ["common/", "engine/"],
     "engine/cuda": ["common/", "engine/", "kernels/"],
     "proto": ["common/", "proto/", "engine/batch", "engine/model/precision.h", "engine/model/layer_range.h"],
     "worker": ["common/", "engine/", "worker/", "proto/"],
-    "coordinator": ["common/", "engine/model/", "engine/text/", "engine/batch", "engine/workspace_bytes.h", "coordinator/", "proto/"],
+    "coordinator": ["common/", "engine/model/", "engine/text/", "engine/batch", "engine/workspace_bytes.h", "engine/bench/bench_options.h", "coordinator/", "proto/"],
     "tests": [""],
 }
 # The files that hold a stage inside the coordinator's process: to serve with, and to measure.

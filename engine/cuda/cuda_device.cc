@@ -1,29 +1,16 @@
 #include "engine/cuda/cuda_device.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "engine/cuda/cuda_ceilings.h"
 #include "kernels/matmul.h"
 
 namespace neurogrid {
 namespace {
 
 using DeviceBf16 = __nv_bfloat16;
-
-/// Seconds of one of several runs queued together, the first of them uncounted.
-template <typename Run>
-absl::StatusOr<double> SecondsOf(cudaStream_t stream, Run run) {
-  constexpr int kRuns = 8;
-  NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
-  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
-  const auto start = std::chrono::steady_clock::now();
-  for (int i = 0; i < kRuns; ++i) NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
-  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  return elapsed.count() / kRuns;
-}
 
 /// One row times a matrix of 2 MiB for each multiprocessor, and 32 rows for each times a smaller
 /// one: what decoding and prefill are bound by, with our own kernels.
@@ -82,6 +69,25 @@ DeviceSpeed CudaDevice::MeasureSpeed() {
   if (speed.ok()) return *speed;
   LogWarning("the speed of cuda:", ordinal_, " is unknown: ", speed.status().message());
   return {};
+}
+
+absl::StatusOr<DeviceCeilings> CudaDevice::MeasureCeilings() {
+  const int multiprocessors = MultiprocessorsOf(ordinal_);
+  NG_ASSIGN_OR_RETURN(DeviceCeilings ceilings, MeasureMemory(*ops_, multiprocessors));
+  NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, Measure(*ops_, multiprocessors));
+  ceilings.matmul_rate = speed.matmul_rate;
+  return ceilings;
+}
+
+std::string CudaDevice::Condition() {
+  int driver = 0;
+  int runtime = 0;
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const auto text = [](int version) {
+    return absl::StrCat(version / 1000, ".", version % 1000 / 10);
+  };
+  return absl::StrCat("driver for CUDA ", text(driver), ", runtime ", text(runtime));
 }
 
 DeviceReport CudaDevice::Report() {

@@ -15,6 +15,8 @@ class CudaDevice : public Device {
 
   Ops& ops() override { return *ops_; }
   DeviceSpeed MeasureSpeed() override;
+  absl::StatusOr<DeviceCeilings> MeasureCeilings() override;
+  std::string Condition() override;
   DeviceReport Report() override;
 
  private:

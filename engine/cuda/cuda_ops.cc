@@ -1,6 +1,7 @@
 #include "engine/cuda/cuda_ops.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,7 @@
 #include "engine/rope.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_pages.h"
+#include "kernels/launch.h"
 #include "kernels/matmul.h"
 #include "kernels/rms_norm.h"
 #include "kernels/softcap.h"
@@ -77,7 +79,15 @@ void CudaOps::Note(cudaError_t error, absl::string_view op) {
   if (error != cudaSuccess) health_.Update(CudaStatus(error, op));
 }
 
-void CudaOps::Wait(absl::string_view op) { Note(cudaStreamSynchronize(stream_), op); }
+void CudaOps::Wait(absl::string_view op) {
+  const auto start = std::chrono::steady_clock::now();
+  Note(cudaStreamSynchronize(stream_), op);
+  waited_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+HostWork CudaOps::Work() const {
+  return {.launches = kernels::LaunchesQueued().load(), .waited_s = waited_s_};
+}
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Allocate(int64_t bytes) {
   NG_RETURN_IF_ERROR(Select());

@@ -24,6 +24,7 @@ class CudaOps : public Ops {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) override;
   absl::Status Reserve(const OpsLimits& limits) override;
   absl::Status Health() const override { return health_; }
+  HostWork Work() const override;
 
   cudaStream_t stream() const { return stream_; }
 
@@ -75,6 +76,7 @@ class CudaOps : public Ops {
   std::string kernel_set_;
   cudaStream_t stream_ = nullptr;
   absl::Status health_;
+  double waited_s_ = 0;
   OpsLimits reserved_;
   StepInputs inputs_;
   BatchInputs batch_;

@@ -192,6 +192,11 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *free = simt::kMemoryBytes - simt::allocated_bytes;
   return Status();
 }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 12000;  // the oldest that we build with
+  return Status();
+}
+cudaError_t cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 cudaError_t cudaDeviceSynchronize() {
   const std::lock_guard lock(mutex);
   simt::Drain(simt::DefaultStream());

@@ -1,0 +1,98 @@
+// neurogrid-gpu-bench: the coordinator's verb bench on a machine that has nothing but a GPU.
+#include <cstdio>
+#include <functional>
+#include <map>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "engine/bench/bench.h"
+#include "engine/model/synthetic.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr char kUsage[] =
+    "usage: neurogrid-gpu-bench --synthetic SHAPE | --model PATH [--device cuda:0]\n"
+    "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--depths 0,4096,32768]\n"
+    "  [--batches 1,8,64,256] [--batch-depth 1024] [--decode 64] [--chunk 8192] [--rounds 5]\n"
+    "  [--json]\n"
+    "SHAPE: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, smollm2-135m or a config.json\n";
+
+struct Flags {
+  std::string model;
+  std::string device = "cuda:0";
+  std::string quantization = "auto";
+  BenchOptions bench;
+};
+
+absl::Status SetNumber(absl::string_view text, int low, int* value) {
+  constexpr int kMax = 1 << 20;
+  if (absl::SimpleAtoi(text, value) && *value >= low && *value <= kMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" must be a whole number from ", low, " to ", kMax));
+}
+
+absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
+  Flags flags;
+  BenchOptions& b = flags.bench;
+  const std::map<absl::string_view, std::string*> texts = {{"--model", &flags.model},
+                                                           {"--device", &flags.device},
+                                                           {"--quantization", &flags.quantization},
+                                                           {"--synthetic", &b.synthetic},
+                                                           {"--prompt", &b.prompts},
+                                                           {"--depths", &b.depths},
+                                                           {"--batches", &b.batches}};
+  const std::map<absl::string_view, int*> numbers = {{"--batch-depth", &b.batch_depth},
+                                                     {"--decode", &b.decode_tokens},
+                                                     {"--chunk", &b.chunk_tokens},
+                                                     {"--rounds", &b.rounds}};
+  for (int i = 1; i < argc; ++i) {
+    const absl::string_view flag = argv[i];
+    if (flag == "--json") {
+      b.json = true;
+      continue;
+    }
+    const auto text = texts.find(flag);
+    const auto number = numbers.find(flag);
+    if (text == texts.end() && number == numbers.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", flag, "\" is no flag\n", kUsage));
+    }
+    if (++i == argc) return absl::InvalidArgumentError(absl::StrCat(flag, " needs a value"));
+    if (text != texts.end()) {
+      *text->second = argv[i];
+      continue;
+    }
+    const absl::Status set = SetNumber(argv[i], flag == "--batch-depth" ? 0 : 1, number->second);
+    if (!set.ok()) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", set.message()));
+  }
+  if (flags.model.empty() == b.synthetic.empty()) return absl::InvalidArgumentError(kUsage);
+  return flags;
+}
+
+absl::Status Main(int argc, const char* const* argv) {
+  NG_ASSIGN_OR_RETURN(const Flags flags, Parse(argc, argv));
+  const bool synthetic = !flags.bench.synthetic.empty();
+  NG_ASSIGN_OR_RETURN(const std::vector<Precision> precisions,
+                      BenchPrecisions(flags.quantization, synthetic));
+  NG_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Checkpoint> checkpoint,
+      synthetic ? MakeSyntheticCheckpoint(flags.bench.synthetic) : Checkpoint::Open(flags.model));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice(flags.device, 0));
+  for (const Precision precision : precisions) {
+    NG_RETURN_IF_ERROR(RunBench(*checkpoint, synthetic ? flags.bench.synthetic : flags.model,
+                                precision, *device, flags.bench)
+                           .status());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace neurogrid
+
+int main(int argc, char** argv) {
+  const absl::Status status = neurogrid::Main(argc, argv);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "neurogrid-gpu-bench: %s\n", std::string(status.message()).c_str());
+  return 1;
+}

@@ -1,0 +1,134 @@
+// What a bench counts, against numbers counted by hand.
+#include "engine/bench/bench.h"
+
+#include <catch2/catch_test_macros.hpp>
+
+#include "absl/strings/match.h"
+#include "engine/batch_check.h"
+#include "engine/bench/bench_batches.h"
+#include "engine/bench/bench_work.h"
+#include "engine/model/synthetic.h"
+#include "tests/support/golden.h"
+
+namespace neurogrid {
+namespace {
+
+BenchOptions Options(const std::string& prompts, const std::string& depths,
+                     const std::string& batches) {
+  BenchOptions options;
+  options.prompts = prompts;
+  options.depths = depths;
+  options.batches = batches;
+  options.decode_tokens = 2;
+  return options;
+}
+
+TEST_CASE("the built-in shapes have the weights of their models", "[bench]") {
+  // performance.md 1.3: body and head in 10^9 weights, each rounded to three digits, and bytes of
+  // keys and values of a token; norms, in f32, are beside them.
+  const auto check = [](const char* name, double weights, int64_t cache_bytes) {
+    CAPTURE(name);
+    const auto checkpoint = MakeSyntheticCheckpoint(name).value();
+    const BenchModel model(*checkpoint, Precision::kBf16);
+    CHECK(std::abs(static_cast<double>(model.weight_bytes_per_step()) / 2e9 - weights) < 2e-3);
+    CHECK(model.cache_bytes_per_token() == cache_bytes);
+  };
+  check("lfm2.5-1.2b", 1.036 + 0.134, 12 << 10);
+  check("llama-3.2-1b", 0.973 + 0.263, 32 << 10);
+  check("llama-3.1-8b", 6.979 + 0.525, 128 << 10);
+  check("smollm2-135m", 0.1062 + 0.0283, 45 << 9);
+}
+
+TEST_CASE("a floor adds keys and values to weights", "[bench]") {
+  const BenchWork work{
+      .weight_bytes = 100, .cache_bytes = 30, .matmul_operations = 400, .attention_operations = 10};
+  CHECK(work.FloorSeconds({.read_bandwidth = 10, .matmul_rate = 100}) == 10 + 3);
+  CHECK(work.FloorSeconds({.read_bandwidth = 50, .matmul_rate = 10}) == 40 + 1);
+}
+
+TEST_CASE("work is what the steps of a case read and compute", "[bench]") {
+  // Hidden 96, 4 heads of 24, 2 kv heads, 4 layers, ffn 160, vocabulary 263, untied or not.
+  const auto checkpoint = MakeSyntheticCheckpoint(Golden("tiny/qwen2/config.json")).value();
+  const ModelConfig& config = checkpoint->config();
+  const BenchModel model(*checkpoint, Precision::kBf16);
+  const BenchCase decode{.kind = BenchCase::Kind::kBatch,
+                         .sequences = 3,
+                         .depth = 10,
+                         .steps = 2,
+                         .rows = 1,
+                         .tokens = 2};
+  const BenchWork work = model.WorkOf(decode);
+  CHECK(work.weight_bytes == 2 * static_cast<double>(model.weight_bytes_per_step()));
+  CHECK(work.cache_bytes == 3 * (11 + 12) * static_cast<double>(model.cache_bytes_per_token()));
+  const double layer = 96.0 * (96 + 2 * 2 * config.head_dim) + 96 * 96 + 3 * 96 * 160;
+  CHECK(work.matmul_operations == 2 * 3 * 2 * (4 * layer + 96 * 263));
+  CHECK(work.attention_operations == 4 * 3 * 4.0 * 4 * config.head_dim * (11 + 12));
+
+  double weights = 0;
+  for (const MatMulShape& shape : model.ShapesOf(1, 1)) {
+    weights += static_cast<double>(shape.outputs * shape.inputs);
+  }
+  CHECK(weights == 4 * layer + 96 * 263);
+}
+
+TEST_CASE("a prompt longer than a chunk takes several steps", "[bench]") {
+  const auto checkpoint = MakeSyntheticCheckpoint(Golden("tiny/qwen2/config.json")).value();
+  BenchOptions options = Options("40", "", "");
+  options.chunk_tokens = 16;
+  const auto cases = BenchCases(options, false, checkpoint->config()).value();
+  REQUIRE(cases[0].steps == 3);
+  CHECK(cases[0].RowsOf(1) == 16);
+  CHECK(cases[0].RowsOf(2) == 8);
+  // Rows 1..40 see 1..40 keys.
+  const BenchModel model(*checkpoint, Precision::kBf16);
+  CHECK(model.WorkOf(cases[0]).attention_operations ==
+        4.0 * 4 * 4 * checkpoint->config().head_dim * (40 * 41 / 2));
+}
+
+TEST_CASE("every batch of a bench is one that a stage takes", "[bench]") {
+  for (const char* name : {"tiny/lfm2", "tiny/gemma3", "tiny/mistral-window", "tiny/qwen3"}) {
+    CAPTURE(name);
+    const auto checkpoint =
+        MakeSyntheticCheckpoint(Golden(std::string(name) + "/config.json")).value();
+    const auto cases =
+        BenchCases(Options("40,17", "0,33", "1,4"), false, checkpoint->config()).value();
+    const BatchLimits limits = LimitsFor(cases, checkpoint->config());
+    for (const BenchCase& c : cases) {
+      CAPTURE(c.name(), c.sequences, c.depth);
+      for (int step = 0; step < c.steps; ++step) {
+        const Batch batch = BenchBatch(limits, c.sequences, c.pages_each(),
+                                       c.first_position() + step * c.rows, c.RowsOf(step));
+        const absl::Status status = CheckBatch(batch, limits);
+        INFO(status.ToString());
+        CHECK(status.ok());
+      }
+    }
+    CHECK(CheckBatch(FillingBatch(limits, 1, 2), limits).ok());
+  }
+}
+
+TEST_CASE("a bench refuses lists that no model can run", "[bench]") {
+  const auto checkpoint = MakeSyntheticCheckpoint(Golden("tiny/qwen2/config.json")).value();
+  const auto message = [&](const BenchOptions& options) {
+    return std::string(BenchCases(options, false, checkpoint->config()).status().message());
+  };
+  CHECK(message(Options("0", "", "")) == "--prompt: \"0\" must be a whole number from 1 to 256");
+  CHECK(message(Options("8", "255", "")) ==
+        "--depths: \"255\" must be a whole number from 0 to 254");
+  CHECK(message(Options("8", "", "1,x")) ==
+        "--batches: \"x\" must be a whole number from 1 to 1024");
+  BenchOptions deep = Options("8", "", "");
+  deep.batch_depth = 255;
+  CHECK(absl::StrContains(message(deep), "--batch-depth: 255 is more than the 254 tokens"));
+}
+
+TEST_CASE("auto of a synthetic model means bf16 and int8", "[bench]") {
+  const std::vector<Precision> both = {Precision::kBf16, Precision::kInt8};
+  CHECK(BenchPrecisions("auto", true).value() == both);
+  CHECK(BenchPrecisions("bf16,int8", false).value() == both);
+  CHECK(BenchPrecisions("auto", false).value() == std::vector<Precision>{Precision::kAuto});
+  CHECK(!BenchPrecisions("bf16,fp4", true).ok());
+}
+
+}  // namespace
+}  // namespace neurogrid
