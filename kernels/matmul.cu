@@ -23,6 +23,7 @@ bool Valid(const MatMulOperands& operands, const Weights& w) {
 cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,
                      cudaStream_t stream) {
   if (!Valid(operands, w) || w.format == WeightFormat::kF32) return cudaErrorInvalidValue;
+  if (w.format == WeightFormat::kBlocks) return MatMulBlocksBy(kernel, operands, w, stream);
   switch (kernel) {
     case MatMulKernel::kFewRows:
       if (!FewRowsFit(w, operands.rows)) return cudaErrorInvalidValue;
@@ -38,6 +39,7 @@ cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const 
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
   if (w.format == WeightFormat::kF32) return MatMulF32(operands, w, stream);
+  if (w.format == WeightFormat::kBlocks) return MatMulBlocks(operands, w, stream);
   if (FewRowsFit(w, operands.rows)) return MatMulFewRows(operands, w, stream);
   const int tiles = Ceil(w.packed_outputs(), kWideOutputs) * Ceil(operands.rows, kTileRows);
   return MatMulTiles(/*wide=*/tiles >= kWideTilesMin, operands, w, stream);

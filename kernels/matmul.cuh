@@ -180,6 +180,9 @@ cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, cuda
 bool FewRowsFit(const Weights& w, int rows);
 cudaError_t MatMulTiles(bool wide, const MatMulOperands& operands, const Weights& w,
                         cudaStream_t stream);
+cudaError_t MatMulBlocks(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
+cudaError_t MatMulBlocksBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,
+                           cudaStream_t stream);
 cudaError_t MatMulF32(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
 
 }  // namespace neurogrid::kernels

@@ -6,7 +6,9 @@
 //   few rows   one warp streams a slice of 16 outputs through a ring of its own; bound by the
 //              weights' bytes. The ring fills before the predecessor has ended.
 //   more rows  tiles of 128 or 32 outputs by 64 rows through shared memory, slice after slice.
-// f32 weights: one chain of multiply-adds over k for each sum; the reference, not fast.
+// Blocks (block_format.h) do the same with slices whatever the outputs, and their scales between
+// the tensor core and the sums. f32 weights: one chain of multiply-adds over k for each sum; the
+// reference, not fast.
 #pragma once
 
 #include <cuda_bf16.h>

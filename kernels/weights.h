@@ -5,9 +5,11 @@
 
 #include <cstdint>
 
+#include "kernels/block_format.h"
+
 namespace neurogrid::kernels {
 
-enum class WeightFormat { kF32, kBf16, kInt8 };
+enum class WeightFormat { kF32, kBf16, kInt8, kBlocks };
 
 inline constexpr int kTileOutputs = 16;  // rows of the tensor core's tile
 
@@ -15,8 +17,9 @@ inline constexpr int kTileOutputs = 16;  // rows of the tensor core's tile
 /// zeros.
 ///
 /// int8: a row's 16 bytes of one step hold, four by four, inputs 2q, 2q + 8, 2q + 1, 2q + 9 for q =
-/// 0 .. 3: what lane q of the tensor core wants, its even bytes being one pair. gated: a tile is 8
-/// gate outputs, then the 8 up outputs of the same numbers.
+/// 0 .. 3: what lane q of the tensor core wants, its even bytes being one pair. Blocks are no rows
+/// but tiles of 16 of them: block_format.h. gated: a tile is 8 gate outputs, then the 8 up outputs
+/// of the same numbers.
 struct Weights {
   WeightFormat format = WeightFormat::kBf16;
   const void* data = nullptr;
@@ -25,6 +28,7 @@ struct Weights {
   int outputs = 0;                // gated: of the gate, as of the result
   int inputs = 0;
   bool gated = false;
+  BlockType block_type = BlockType::kWide;  // blocks alone
 
   __host__ __device__ int packed_outputs() const {
     const int tile = gated ? kTileOutputs / 2 : kTileOutputs;
@@ -32,6 +36,19 @@ struct Weights {
   }
   /// Elements from one row to the next.
   __host__ __device__ int stride() const { return PaddedInputs(format, inputs); }
+
+  /// From one tile of 16 rows to the next.
+  __host__ __device__ int64_t tile_bytes() const {
+    if (format != WeightFormat::kBlocks) {
+      return int64_t{kTileOutputs} * stride() * ElementBytes(format);
+    }
+    const BlockFormat blocks = FormatOf(block_type);
+    const int units = (inputs + blocks.unit_inputs() - 1) / blocks.unit_inputs();
+    return int64_t{units} * blocks.unit_bytes();
+  }
+  __host__ __device__ int64_t bytes() const {
+    return packed_outputs() / kTileOutputs * tile_bytes();
+  }
 
   __host__ __device__ static constexpr int ElementBytes(WeightFormat format) {
     return format == WeightFormat::kF32 ? 4 : format == WeightFormat::kBf16 ? 2 : 1;

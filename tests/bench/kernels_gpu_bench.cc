@@ -1,6 +1,8 @@
 // Times the kernels of one step of LFM2.5-1.2B's shape on a GPU, each chain as a graph: matmuls by
-// rows and format, decode attention by context. Run by hand; needs nothing but the CUDA runtime.
+// rows and format (or of the one format named), decode attention by context. Run by hand; needs
+// nothing but the CUDA runtime.
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "kernels/attention.h"
@@ -30,18 +32,38 @@ std::vector<Layer> Chain() {
   return chain;
 }
 
-void TimeMatMuls(cudaStream_t stream, WeightFormat format) {
+struct Format {
+  const char* name;
+  WeightFormat format;
+  BlockType block_type = BlockType::kWide;
+};
+
+constexpr Format kFormats[] = {
+    {"bf16", WeightFormat::kBf16},
+    {"int8", WeightFormat::kInt8},
+    {"Q4_0", WeightFormat::kBlocks, BlockType::kQ4_0},
+    {"Q4_1", WeightFormat::kBlocks, BlockType::kQ4_1},
+    {"Q5_1", WeightFormat::kBlocks, BlockType::kQ5_1},
+    {"Q8_0", WeightFormat::kBlocks, BlockType::kQ8_0},
+    {"Q2_K", WeightFormat::kBlocks, BlockType::kQ2_K},
+    {"Q4_K", WeightFormat::kBlocks, BlockType::kQ4_K},
+    {"Q6_K", WeightFormat::kBlocks, BlockType::kQ6_K},
+    {"IQ4_NL", WeightFormat::kBlocks, BlockType::kIQ4_NL},
+};
+
+void TimeMatMuls(cudaStream_t stream, const Format& format) {
   std::vector<Weights> weights;
   int64_t bytes = 0;
   int64_t products = 0;
   for (const Layer& layer : Chain()) {
     Weights w;
-    w.format = format;
+    w.format = format.format;
+    w.block_type = format.block_type;
     w.outputs = layer.outputs;
     w.inputs = layer.inputs;
     w.gated = layer.gated;
     weights.push_back(w);
-    bytes += int64_t{w.packed_outputs()} * w.stride() * Weights::ElementBytes(format);
+    bytes += w.bytes();
     products += int64_t{w.packed_outputs()} * w.inputs;
   }
   const Memory memory(bytes);
@@ -49,8 +71,8 @@ void TimeMatMuls(cudaStream_t stream, WeightFormat format) {
   int64_t at = 0;
   for (Weights& w : weights) {
     w.data = memory.as<uint8_t>() + at;
-    if (format == WeightFormat::kInt8) w.scales = scales.as<float>();
-    at += int64_t{w.packed_outputs()} * w.stride() * Weights::ElementBytes(format);
+    if (w.format == WeightFormat::kInt8) w.scales = scales.as<float>();
+    at += w.bytes();
   }
   const Memory x(int64_t{2048} * 8192 * 2);
   const Memory y(int64_t{2048} * 65536 * 2);
@@ -62,9 +84,8 @@ void TimeMatMuls(cudaStream_t stream, WeightFormat format) {
         Require(MatMul(operands, w, stream), "MatMul");
       }
     });
-    std::printf("matmuls %s rows %5d  %9.1f us  %7.0f GB/s  %6.1f TFLOP/s\n",
-                format == WeightFormat::kInt8 ? "int8" : "bf16", rows, us,
-                static_cast<double>(bytes) / us * 1e-3,
+    std::printf("matmuls %-6s rows %5d  %9.1f us  %7.0f GB/s  %6.1f TFLOP/s\n", format.name, rows,
+                us, static_cast<double>(bytes) / us * 1e-3,
                 2.0 * static_cast<double>(products) * rows / us * 1e-6);
   }
 }
@@ -119,12 +140,15 @@ void TimeAttention(cudaStream_t stream, int sequences, int context, int rows) {
 }  // namespace
 }  // namespace neurogrid::kernels
 
-int main() {
+int main(int argc, char** argv) {
   using namespace neurogrid::kernels;
+  const std::string only = argc > 1 ? argv[1] : "";  // a format
   cudaStream_t stream;
   Require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-  TimeMatMuls(stream, WeightFormat::kBf16);
-  TimeMatMuls(stream, WeightFormat::kInt8);
+  for (const Format& format : kFormats) {
+    if (only.empty() || only == format.name) TimeMatMuls(stream, format);
+  }
+  if (!only.empty()) return 0;
   for (const int context : {512, 4096, 32768}) TimeAttention(stream, 1, context, 1);
   for (const int sequences : {64, 256}) TimeAttention(stream, sequences, 1024, 1);
   for (const int context : {512, 2048, 8192}) TimeAttention(stream, 1, context, context);

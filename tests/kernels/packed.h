@@ -70,6 +70,8 @@ class PackedWeights {
           exact_.push_back(q * double{*scale});
           break;
         }
+        case WeightFormat::kBlocks:
+          FAIL("packed_blocks.h has them");
       }
     }
   }
