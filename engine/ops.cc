@@ -1,16 +1,8 @@
 // The contracts of ops.h, checked once for every backend.
 #include "engine/ops.h"
 
-#include "absl/strings/str_cat.h"
-
 namespace neurogrid {
 namespace {
-
-absl::Status NoBlocks(absl::string_view kernel_set) {
-  return absl::UnimplementedError(
-      absl::StrCat("a device with the kernels ", kernel_set,
-                   " cannot hold quantised GGUF blocks: use --quantization bf16"));
-}
 
 bool IsActivation(ConstTensor x) {
   return x.shape.rank() == 2 && (x.dtype == DType::kF32 || x.dtype == DType::kBF16);
@@ -72,17 +64,6 @@ absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGatedStored(const MatrixSpec& s
   NG_CHECK(gate.tensor.shape == Shape({spec.outputs, spec.inputs}));
   NG_CHECK(up.tensor.shape == gate.tensor.shape);
   return DoPackGatedStored(spec, gate, up);
-}
-
-absl::StatusOr<std::unique_ptr<Matrix>> Ops::DoPackStored(const MatrixSpec&,
-                                                          absl::Span<const WeightStore::Entry>) {
-  return NoBlocks(kernel_set());
-}
-
-absl::StatusOr<std::unique_ptr<Matrix>> Ops::DoPackGatedStored(const MatrixSpec&,
-                                                               const WeightStore::Entry&,
-                                                               const WeightStore::Entry&) {
-  return NoBlocks(kernel_set());
 }
 
 absl::StatusOr<std::unique_ptr<Rotation>> Ops::MakeRotation(const RopeParameters& parameters,

@@ -173,7 +173,6 @@ class Ops {
   absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const MatrixSpec& spec, RowSource gate,
                                                     RowSource up);
   /// The rows of `parts` one below the other, for the format kStored. Each is [outputs, inputs].
-  /// Unimplemented, naming the precision to use, on a device that cannot.
   absl::StatusOr<std::unique_ptr<Matrix>> PackStored(const MatrixSpec& spec,
                                                      absl::Span<const WeightStore::Entry> parts);
   /// PackGated for the format kStored. Where one of the two is of a block type and the other is
@@ -281,12 +280,10 @@ class Ops {
                                                          RowSource rows) = 0;
   virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec,
                                                               RowSource gate, RowSource up) = 0;
-  // Unimplemented on a device that has no kernels for blocks.
   virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackStored(
-      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts);
-  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGatedStored(const MatrixSpec& spec,
-                                                                    const WeightStore::Entry& gate,
-                                                                    const WeightStore::Entry& up);
+      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) = 0;
+  virtual absl::StatusOr<std::unique_ptr<Matrix>> DoPackGatedStored(
+      const MatrixSpec& spec, const WeightStore::Entry& gate, const WeightStore::Entry& up) = 0;
   virtual absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                                    int head_dim,
                                                                    int positions_max) = 0;

@@ -1,7 +1,11 @@
 // A weight matrix on the device, in the layout of kernels/weights.h.
 #pragma once
 
+#include <vector>
+
+#include "absl/types/span.h"
 #include "engine/cuda/cuda_memory.h"
+#include "engine/model/weight_store.h"
 #include "engine/ops.h"
 #include "kernels/weights.h"
 
@@ -9,26 +13,38 @@ namespace neurogrid {
 
 class CudaMatrix : public Matrix {
  public:
+  /// Consecutive outputs of one format. Stored rows of several types are several of them.
+  struct Section {
+    kernels::Weights weights;
+    int64_t first_output = 0;
+    CudaBuffer data;
+    CudaBuffer scales;
+    CudaBuffer bias;
+  };
+
   /// ResourceExhausted without memory, InvalidArgument for inputs that no kernel takes, or the
   /// first error of `rows`. `up` is null for a plain matrix.
   static absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, Ops::RowSource rows,
                                                       const Ops::RowSource* up,
                                                       cudaStream_t stream);
-  static const kernels::Weights& WeightsOf(const Matrix& matrix) {
-    return static_cast<const CudaMatrix&>(matrix).weights_;
+  /// The rows of all parts, one below the other: block types without loss, others in bf16.
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackStored(
+      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts, cudaStream_t stream);
+  /// Two block types share tiles in BlockType::kWide, a block type and a plain one in bf16.
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(const MatrixSpec& spec,
+                                                                 const WeightStore::Entry& gate,
+                                                                 const WeightStore::Entry& up,
+                                                                 cudaStream_t stream);
+
+  static const std::vector<Section>& SectionsOf(const Matrix& matrix) {
+    return static_cast<const CudaMatrix&>(matrix).sections_;
   }
-  int64_t bytes() const override { return data_.bytes() + scales_.bytes() + bias_.bytes(); }
+  int64_t bytes() const override;
 
  private:
   CudaMatrix(const MatrixSpec& spec, bool gated) : Matrix(spec, gated) {}
-  absl::Status Fill(Ops::RowSource rows, bool up, cudaStream_t stream);
-  absl::Status UploadVectors(const MatrixSpec& spec, cudaStream_t stream);
 
-  CudaBuffer data_;
-  CudaBuffer scales_;
-  CudaBuffer bias_;
-  std::vector<float> host_scales_;  // while packing
-  kernels::Weights weights_;
+  std::vector<Section> sections_;
 };
 
 }  // namespace neurogrid

@@ -144,6 +144,19 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& s
   return CudaMatrix::Pack(spec, gate, &up, stream_);
 }
 
+absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackStored(
+    const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  NG_RETURN_IF_ERROR(Select());
+  return CudaMatrix::PackStored(spec, parts, stream_);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGatedStored(const MatrixSpec& spec,
+                                                                   const WeightStore::Entry& gate,
+                                                                   const WeightStore::Entry& up) {
+  NG_RETURN_IF_ERROR(Select());
+  return CudaMatrix::PackGatedStored(spec, gate, up, stream_);
+}
+
 absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopeParameters& parameters,
                                                                   int head_dim, int positions_max) {
   NG_RETURN_IF_ERROR(Select());
@@ -199,7 +212,9 @@ void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> t
   const auto* ids =
       static_cast<const int32_t*>(inputs_.PutBytes(tokens.data(), bytes, stream_, health_));
   if (!Healthy()) return;
-  const kernels::Weights& w = CudaMatrix::WeightsOf(table);
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(table);
+  NG_CHECK(sections.size() == 1);
+  const kernels::Weights& w = sections[0].weights;
   Note(ForDType(y.dtype,
                 [&](auto t) {
                   return kernels::Embed(y.as<decltype(t)>(), w, ids,
@@ -248,9 +263,16 @@ void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const
 void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                        kernels::Epilogue epilogue) {
   if (!Healthy()) return;
-  const kernels::MatMulOperands operands{y.data, y.dtype == DType::kF32, x.data, RowsOf(x),
-                                         epilogue};
-  Note(kernels::MatMul(operands, CudaMatrix::WeightsOf(w), stream_), op);
+  for (const CudaMatrix::Section& section : CudaMatrix::SectionsOf(w)) {
+    const kernels::MatMulOperands operands{
+        static_cast<uint8_t*>(y.data) + BytesOf(y.dtype, section.first_output),
+        y.dtype == DType::kF32,
+        x.data,
+        RowsOf(x),
+        epilogue,
+        ColumnsOf(y)};
+    Note(kernels::MatMul(operands, section.weights, stream_), op);
+  }
 }
 
 void CudaOps::DoMatMul(Tensor y, ConstTensor x, const Matrix& w) {

@@ -34,6 +34,11 @@ class CudaOps : public Ops {
   absl::StatusOr<std::unique_ptr<Matrix>> DoPack(const MatrixSpec& spec, RowSource rows) override;
   absl::StatusOr<std::unique_ptr<Matrix>> DoPackGated(const MatrixSpec& spec, RowSource gate,
                                                       RowSource up) override;
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPackStored(
+      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) override;
+  absl::StatusOr<std::unique_ptr<Matrix>> DoPackGatedStored(const MatrixSpec& spec,
+                                                            const WeightStore::Entry& gate,
+                                                            const WeightStore::Entry& up) override;
   absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                            int head_dim,
                                                            int positions_max) override;

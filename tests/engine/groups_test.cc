@@ -7,57 +7,17 @@
 #include "catch2/generators/catch_generators.hpp"
 #include "catch2/generators/catch_generators_range.hpp"
 #include "engine/cpu/matmul.h"
-#include "engine/model/gguf.h"
 #include "engine/model/read_rows.h"
-#include "engine/model/safetensors.h"
 #include "engine/model/stage_memory.h"
 #include "tests/engine/cpu_support.h"
-#include "tests/support/golden.h"
+#include "tests/engine/golden_blocks.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
-constexpr int64_t kOutputs = 64;
-constexpr int64_t kInputs = 512;
-
-/// The block tensors of the golden file by type, with the reference's values.
-struct Blocks {
-  std::unique_ptr<Gguf> gguf = Gguf::Open(Golden("gguf/blocks.gguf")).value();
-  SafetensorsFile reference = OpenSafetensors(Golden("gguf/blocks.safetensors")).value();
-
-  WeightStore::Entry Entry(DType dtype) const {
-    for (const Gguf::TensorInfo& info : gguf->tensors()) {
-      if (info.tensor.dtype == dtype) return {.tensor = info.tensor, .file = "blocks.gguf"};
-    }
-    FAIL("no blocks of " << InfoOf(dtype).name);
-    return {};
-  }
-  /// [64][512]
-  std::vector<float> Values(DType dtype) const {
-    for (const Gguf::TensorInfo& info : gguf->tensors()) {
-      if (info.tensor.dtype != dtype) continue;
-      for (const SafetensorsFile::NamedTensor& named : reference.tensors) {
-        if (named.name != info.name) continue;
-        std::vector<float> values(static_cast<size_t>(kOutputs * kInputs));
-        std::memcpy(values.data(), named.tensor.data, values.size() * sizeof(float));
-        return values;
-      }
-    }
-    FAIL("no values of " << InfoOf(dtype).name);
-    return {};
-  }
-};
-
-const Blocks& TheBlocks() {
-  static const Blocks blocks;
-  return blocks;
-}
-
-std::vector<DType> BlockTypes() {
-  return {DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0,  DType::kQ2_K,
-          DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL};
-}
+constexpr int64_t kOutputs = kGoldenBlockRows;
+constexpr int64_t kInputs = kGoldenBlockInputs;
 
 std::vector<float> RowsOf(const PackedMatrix& packed) {
   std::vector<float> rows(static_cast<size_t>(packed.outputs() * packed.inputs()));
@@ -65,12 +25,6 @@ std::vector<float> RowsOf(const PackedMatrix& packed) {
     packed.ReadRow(n, rows.data() + n * packed.inputs());
   }
   return rows;
-}
-
-/// Some rows of a tensor as a tensor of its own.
-WeightStore::Entry FirstRows(WeightStore::Entry entry, int64_t rows) {
-  entry.tensor.shape = Shape({rows, entry.tensor.shape[1]});
-  return entry;
 }
 
 /// y = x W^T in f64, and how far f32 may stray.
@@ -107,28 +61,6 @@ Expected Expect(const std::vector<float>& w, const std::vector<float>& magnitude
     }
   }
   return expected;
-}
-
-/// |scale * value| + |minimum| of all weights of a stored tensor.
-std::vector<float> MagnitudesOf(const WeightStore::Entry& entry) {
-  const DType dtype = entry.tensor.dtype;
-  const DTypeInfo& info = InfoOf(dtype);
-  const GroupFormat& format = GroupFormatOf(dtype);
-  std::vector<float> magnitudes;
-  const uint8_t* block = static_cast<const uint8_t*>(entry.tensor.data);
-  for (int64_t i = 0; i < entry.tensor.shape.elements(); i += info.block_elements) {
-    BlockNumbers numbers;
-    DecodeBlock(dtype, block, numbers);
-    block += info.block_bytes;
-    for (int k = 0; k < info.block_elements; ++k) {
-      const int group = k / format.group_inputs;
-      float magnitude = std::fabs(numbers.ScaleOf(format, group) *
-                                  static_cast<float>(format.ValueOf(numbers.codes[k])));
-      if (format.has_minimum) magnitude += std::fabs(numbers.MinimumOf(format, group));
-      magnitudes.push_back(magnitude);
-    }
-  }
-  return magnitudes;
 }
 
 double WorstShare(const std::vector<float>& y, const Expected& expected) {
@@ -286,7 +218,7 @@ TEST_CASE("rows may be any whole number of blocks long, and panels may end early
 
 TEST_CASE("parts of several types stand below each other, each in its own form", "[groups]") {
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
-  const Blocks& blocks = TheBlocks();
+  const GoldenBlocks& blocks = TheBlocks();
   ThreadPool pool(2);
   // q and k of one type share panels; v has another, and a plain part is bf16.
   const std::vector<WeightStore::Entry> parts = {
