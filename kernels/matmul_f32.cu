@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     __syncthreads();
 #pragma unroll 8
-    for (int k = 0; k < kInputs; ++k) {
+    for (int k = 0; k < (first_row + row < rows ? kInputs : 0); ++k) {
       low = fmaf(shared.x[row][k], shared.w[g][k], low);
       high = fmaf(shared.x[row][k], shared.w[g + kPairs][k], high);
     }
