@@ -68,8 +68,6 @@ TEST_CASE("a write before an allocation is found after the kernel", "[simt]") {
              ContainsSubstring("something wrote before an allocation"));
 }
 
-#endif
-
 TEST_CASE("a write behind shared memory fails the block", "[simt]") {
   Device<float> out(32);
   CHECK_THAT(RunBlock(32, 32 * sizeof(float), WriteSharedAt, out.data(), 32),
@@ -77,6 +75,8 @@ TEST_CASE("a write behind shared memory fails the block", "[simt]") {
   CHECK_THAT(RunBlock(32, 0, WriteStaticAt, out.data(), 32),
              ContainsSubstring("behind shared memory"));
 }
+
+#endif
 
 TEST_CASE("a copy outside of an allocation fails", "[simt]") {
   Device<float> out(4);

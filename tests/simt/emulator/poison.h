@@ -42,8 +42,9 @@ struct StackRange {
 
 /// The stack of this thread of the process.
 inline StackRange CurrentStack() {
-  StackRange range;
+  static thread_local StackRange range;  // to ask costs more than many a kernel
 #if defined(__SANITIZE_ADDRESS__)
+  if (range.bottom != nullptr) return range;
   pthread_attr_t attributes;
   void* bottom = nullptr;
   if (pthread_getattr_np(pthread_self(), &attributes) == 0) {
