@@ -1,129 +1,83 @@
-#include <math.h>
-
+// The kernels over slices of rows.
 #include "kernels/launch.h"
+#include "kernels/sampler.cuh"
 #include "kernels/sampler.h"
-#include "kernels/simt.cuh"
+#include "kernels/vec.cuh"
 
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kThreads = 1024;
-constexpr float kGreedyTemperature = 1e-5f;
-constexpr int kBins = 256;
-constexpr double kMassUnit = 1099511627776.0;  // 2^40: of e^0
-
-__device__ __forceinline__ float NegativeInfinity() { return __uint_as_float(0xff800000u); }
-
-/// Descending order of keys is (x descending, id ascending). -0 counts as +0. No NaN.
-__device__ __forceinline__ uint64_t KeyOf(float x, int id) {
-  const uint32_t bits = __float_as_uint(x + 0.0f);
-  const uint32_t order = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return static_cast<uint64_t>(order) << 32 | static_cast<uint32_t>(~id);
-}
-__device__ __forceinline__ float ValueOf(uint64_t key) {
-  const auto order = static_cast<uint32_t>(key >> 32);
-  return __uint_as_float((order & 0x80000000u) != 0 ? order & 0x7fffffffu : ~order);
-}
-__device__ __forceinline__ int IdOf(uint64_t key) {
-  return static_cast<int>(~static_cast<uint32_t>(key));
-}
-
-struct Words {
-  uint32_t at[4];
-};
-/// Philox4x32-10 (Salmon et al. 2011, Parallel Random Numbers: As Easy as 1, 2, 3).
-__device__ __forceinline__ Words Philox(uint64_t key, uint32_t c0, uint32_t c1) {
-  uint32_t c[4] = {c0, c1, 0, 0};
-  auto k0 = static_cast<uint32_t>(key);
-  auto k1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    const uint32_t high0 = __umulhi(0xD2511F53u, c[0]);
-    const uint32_t low0 = 0xD2511F53u * c[0];
-    const uint32_t high1 = __umulhi(0xCD9E8D57u, c[2]);
-    const uint32_t low1 = 0xCD9E8D57u * c[2];
-    c[0] = high1 ^ c[1] ^ k0;
-    c[1] = low1;
-    c[2] = high0 ^ c[3] ^ k1;
-    c[3] = low0;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-  return {{c[0], c[1], c[2], c[3]}};
-}
-
-struct SamplerShared {
+struct SliceShared {
   BlockScratch<uint64_t> keys;
   BlockScratch<double> sums;
-  BlockScratch<int> flags;
-  unsigned long long bins[kBins];
-  uint64_t prefix;  // of the threshold, found from the top
-  unsigned long long need;
-  double best_scores[kThreads / kWarpThreads];
-  int best_ids[kThreads / kWarpThreads];
-  float raw_of_token;
+  DrawScratch draws;
+  Cut cut;
+};
+struct HistogramShared {
+  BlockScratch<uint64_t> keys;
+  uint32_t counts[kBins];
+  uint32_t low_masses[kBins];  // of 20 bits
+  uint32_t high_masses[kBins];
 };
 
-/// What every part of the kernel needs to know.
-struct Row {
-  float* logits;
+/// A block's part of a row, eight ids a thread in two groups of four.
+struct Slice {
+  float* logits;  // of the row
   int vocab_size;
-  SamplerRow p;
-  const LogitEdit* edits;
-  float* raw;
-  SamplerShared* shared;
-  int thread;
+  int first_group;
 
-  /// Each thread's ids, ascending.
-  template <typename Each>
-  __device__ __forceinline__ void ForIds(Each each) const {
-    for (int id = thread; id < vocab_size; id += kThreads) each(id);
+  __device__ __forceinline__ Slice(const SamplerOperands& o)
+      : logits(o.logits + blockIdx.y * o.stride),
+        vocab_size(o.vocab_size),
+        first_group(static_cast<int>(blockIdx.x) * (kSliceIds / 4)) {}
+
+  __device__ __forceinline__ int Group(int g) const {
+    return first_group + g * kSliceThreads + static_cast<int>(threadIdx.x);
   }
-};
-
-struct Peak {
-  uint64_t key;  // of the largest value
-  bool failed;   // a NaN, +inf, or nothing above -inf
-};
-
-__device__ Peak PeakOf(const Row& row) {
-  uint64_t key = 0;
-  int bad = 0;
-  row.ForIds([&](int id) {
-    const float x = row.logits[id];
-    if (!(x < __uint_as_float(0x7f800000u))) bad = 1;  // NaN too
-    const uint64_t own = KeyOf(x, id);
-    key = own > key ? own : key;
-  });
-  bad = BlockMax<kThreads>(bad, row.shared->flags);
-  key = BlockMax<kThreads>(key, row.shared->keys);
-  return {key, bad != 0 || ValueOf(key) == NegativeInfinity()};
-}
-
-/// log of the sum of exponentials of the raw logits.
-__device__ double LogTotal(const Row& row, float maximum) {
-  double sum = 0;
-  row.ForIds([&](int id) { sum += static_cast<double>(expf(row.logits[id] - maximum)); });
-  return static_cast<double>(maximum) + log(BlockSum<kThreads>(sum, row.shared->sums));
-}
-
-/// The largest raw logits, one after the other.
-__device__ void WriteTop(const Row& row, double log_total, SamplerResult& result) {
-  const int wanted = row.p.top_logprobs < row.vocab_size ? row.p.top_logprobs : row.vocab_size;
-  uint64_t below = ~static_cast<uint64_t>(0);
-  for (int i = 0; i < wanted; ++i) {
-    uint64_t key = 0;
-    row.ForIds([&](int id) {
-      const uint64_t own = KeyOf(row.logits[id], id);
-      if (own < below && own > key) key = own;
-    });
-    below = BlockMax<kThreads>(key, row.shared->keys);
-    if (row.thread == 0) {
-      result.top_ids[i] = IdOf(below);
-      result.top_logprobs[i] = static_cast<float>(static_cast<double>(ValueOf(below)) - log_total);
+  struct Values {
+    float at[kGroupsPerThread][4];
+  };
+  /// The thread's logits; -inf behind the end of the row.
+  __device__ __forceinline__ Values Load() const {
+    const bool aligned = reinterpret_cast<uintptr_t>(logits) % sizeof(Vec<float>) == 0;
+    Values values;
+#pragma unroll
+    for (int g = 0; g < kGroupsPerThread; ++g) {
+      const int first = 4 * Group(g);
+      if (aligned && first + 4 <= vocab_size) {
+        const Vec<float> four = LoadVec(logits + first);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) values.at[g][i] = four.at[i];
+      } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          values.at[g][i] = first + i < vocab_size ? logits[first + i] : NegativeInfinity();
+        }
+      }
+    }
+    return values;
+  }
+  /// Calls each(value, id) for the ids that the row has.
+  template <typename Each>
+  __device__ __forceinline__ void ForIds(const Values& values, Each each) const {
+#pragma unroll
+    for (int g = 0; g < kGroupsPerThread; ++g) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int id = 4 * Group(g) + i;
+        if (id < vocab_size) each(values.at[g][i], id);
+      }
     }
   }
-  if (row.thread == 0) result.top_count = wanted > 0 ? wanted : 0;
-}
+  __device__ __forceinline__ uint64_t LargestKey(const Values& values, uint64_t below) const {
+    uint64_t key = 0;
+    ForIds(values, [&](float x, int id) {
+      const uint64_t own = KeyOf(x, id);
+      if (own < below && own > key) key = own;
+    });
+    return key;
+  }
+};
 
 __device__ __forceinline__ float Edited(const SamplerRow& p, const LogitEdit& edit, float x) {
   switch (edit.kind) {
@@ -142,225 +96,257 @@ __device__ __forceinline__ float Edited(const SamplerRow& p, const LogitEdit& ed
   return x;
 }
 
-__device__ void ApplyEdits(const Row& row) {
-  for (int e = row.thread; e < row.p.edits; e += kThreads) row.raw[e] = row.logits[row.edits[e].id];
-  __syncthreads();
-  for (const LogitEdit::Kind kind : {LogitEdit::kBan, LogitEdit::kCount, LogitEdit::kBias}) {
-    for (int e = row.thread; e < row.p.edits; e += kThreads) {
-      const LogitEdit edit = row.edits[e];
-      if (edit.kind == kind) row.logits[edit.id] = Edited(row.p, edit, row.logits[edit.id]);
+/// One thread for all edits of an id. False where the slice has none.
+__device__ bool ApplyEdits(const SamplerOperands& o, const SamplerRow& p, const Slice& slice) {
+  const LogitEdit* edits = o.edits + p.first_edit;
+  float* raw = o.raw + p.first_edit;
+  const int first = FirstEditFrom(edits, p.edits, 4 * slice.first_group);
+  const int last = FirstEditFrom(edits, p.edits, 4 * slice.first_group + kSliceIds);
+  for (int e = first + static_cast<int>(threadIdx.x); e < last; e += kSliceThreads) {
+    const int id = edits[e].id;
+    if (e > first && edits[e - 1].id == id) continue;
+    float x = slice.logits[id];
+    raw[e] = x;
+    for (int same = e; same < last && edits[same].id == id; ++same) x = Edited(p, edits[same], x);
+    slice.logits[id] = x;
+  }
+  return first < last;
+}
+
+/// What logprobs need of the slice before its edits.
+__device__ void ReportRaw(const Slice& slice, const Slice::Values& values, const SamplerRow& p,
+                          uint64_t raw_key, const RowScratch& scratch, SliceShared& shared) {
+  const float maximum = ValueOf(raw_key);
+  double sum = 0;
+  if (maximum > NegativeInfinity()) {
+    slice.ForIds(values, [&](float x, int) { sum += static_cast<double>(expf(x - maximum)); });
+  }
+  sum = BlockSum<kSliceThreads>(sum, shared.sums);
+  if (threadIdx.x == 0) scratch.peaks[blockIdx.x].raw_sum = sum;
+  uint64_t below = kAboveAll;
+  for (int i = 0; i < p.top_logprobs && i < kTopLogprobsMax; ++i) {
+    below = BlockMax<kSliceThreads>(slice.LargestKey(values, below), shared.keys);
+    if (threadIdx.x == 0) scratch.top_keys[blockIdx.x * kTopLogprobsMax + i] = below;
+  }
+}
+
+__global__ void __launch_bounds__(kSliceThreads) PeaksKernel(SamplerOperands o) {
+  ReleaseSuccessor();
+  const SamplerRow p = o.rows[blockIdx.y];
+  const Slice slice(o);
+  const RowScratch scratch(o.scratch, blockIdx.y, o.vocab_size);
+  SliceShared& shared = SharedObject<SliceShared>();
+  WaitForPredecessor();
+  Slice::Values values = slice.Load();
+  if (p.limited()) {  // for the kernels to come
+    const int step = static_cast<int>(gridDim.x) * kSliceThreads;
+    int bin = static_cast<int>(blockIdx.x * kSliceThreads + threadIdx.x);
+    if (bin == 0) *scratch.listed = 0;
+    for (; bin < kBins; bin += step) {
+      scratch.counts[bin] = 0;
+      scratch.masses[bin] = 0;
     }
+  }
+  const uint64_t raw_key =
+      BlockMax<kSliceThreads>(slice.LargestKey(values, kAboveAll), shared.keys);
+  if (p.top_logprobs >= 0 || p.target >= 0) ReportRaw(slice, values, p, raw_key, scratch, shared);
+  uint64_t key = raw_key;
+  if (p.target < 0 && p.edits > 0 && ApplyEdits(o, p, slice)) {
     __syncthreads();
+    values = slice.Load();
+    key = BlockMax<kSliceThreads>(slice.LargestKey(values, kAboveAll), shared.keys);
+  }
+  if (threadIdx.x == 0) {
+    scratch.peaks[blockIdx.x].key = key;
+    scratch.peaks[blockIdx.x].raw_key = raw_key;
   }
 }
 
-/// Step 4: what may be drawn is x >= floor with a key of at least `threshold`.
-struct Filter {
-  float maximum;
-  float temperature;
-  float floor;
-  uint64_t threshold;
-
-  __device__ __forceinline__ float Scaled(float logit) const {
-    return (logit - maximum) / temperature;
+__global__ void __launch_bounds__(kSliceThreads) HistogramKernel(SamplerOperands o) {
+  ReleaseSuccessor();
+  const SamplerRow p = o.rows[blockIdx.y];
+  const Slice slice(o);
+  const RowScratch scratch(o.scratch, blockIdx.y, o.vocab_size);
+  HistogramShared& shared = SharedObject<HistogramShared>();
+  const int thread = static_cast<int>(threadIdx.x);
+  for (int bin = thread; bin < kBins && p.limited(); bin += kSliceThreads) {
+    shared.counts[bin] = 0;
+    shared.low_masses[bin] = 0;
+    shared.high_masses[bin] = 0;
   }
-  __device__ __forceinline__ bool Keeps(float x, int id) const {
-    return x >= floor && x > NegativeInfinity() && KeyOf(x, id) >= threshold;
-  }
-};
-
-__device__ __forceinline__ unsigned long long MassOf(float x) {
-  return static_cast<unsigned long long>(static_cast<double>(expf(x)) * kMassUnit);
-}
-
-/// Sum of `weight(x)` over what the filter keeps. Integers: no order.
-template <typename Weight>
-__device__ unsigned long long TotalOf(const Row& row, const Filter& filter, Weight weight) {
-  unsigned long long total = 0;
-  row.ForIds([&](int id) {
-    const float x = filter.Scaled(row.logits[id]);
-    if (filter.Keeps(x, id)) total += weight(x);
+  WaitForPredecessor();
+  if (!p.limited()) return;
+  const Slice::Values values = slice.Load();
+  const uint64_t peak =
+      PeakOf<kSliceThreads>(scratch, static_cast<int>(gridDim.x), shared.keys);  // and a barrier
+  if (Fails(peak)) return;
+  const Scale scale(p, peak);
+  const bool weighs = p.top_p < 1;
+  slice.ForIds(values, [&](float logit, int) {
+    const float x = scale(logit);
+    if (!scale.Keeps(x)) return;
+    const int bin = BinOf(x);
+    atomicAdd(&shared.counts[bin], 1u);
+    if (!weighs) return;
+    // Up to 2^40 each, in halves whose sums over a slice fit 32 bits.
+    const uint64_t mass = MassOf(x);
+    atomicAdd(&shared.low_masses[bin], static_cast<uint32_t>(mass) & 0xfffffu);
+    atomicAdd(&shared.high_masses[bin], static_cast<uint32_t>(mass >> 20));
   });
-  return BlockSum<kThreads>(static_cast<uint64_t>(total), row.shared->keys);
-}
-
-/// Thread 0: the bin, from the top, in which the sum reaches what is needed.
-__device__ void ChooseBin(SamplerShared& shared, int shift) {
-  int bin = kBins - 1;
-  while (bin > 0 && shared.bins[bin] < shared.need) shared.need -= shared.bins[bin--];
-  shared.prefix |= static_cast<uint64_t>(bin) << shift;
-}
-
-/// The key at which the sum of weights, from the largest key down, first reaches `need` >= 1.
-template <typename Weight>
-__device__ uint64_t ThresholdOf(const Row& row, const Filter& filter, unsigned long long need,
-                                Weight weight) {
-  SamplerShared& shared = *row.shared;
-  if (row.thread == 0) {
-    shared.prefix = 0;
-    shared.need = need;
-  }
-  for (int shift = 56; shift >= 0; shift -= 8) {
-    for (int bin = row.thread; bin < kBins; bin += kThreads) shared.bins[bin] = 0;
-    __syncthreads();
-    const uint64_t prefix = shared.prefix;
-    row.ForIds([&](int id) {
-      const float x = filter.Scaled(row.logits[id]);
-      if (!filter.Keeps(x, id)) return;
-      const uint64_t key = KeyOf(x, id);
-      if (shift < 56 && (key ^ prefix) >> (shift + 8) != 0) return;
-      atomicAdd(&shared.bins[key >> shift & (kBins - 1)],
-                static_cast<unsigned long long>(weight(x)));
-    });
-    __syncthreads();
-    if (row.thread == 0) ChooseBin(shared, shift);
-    __syncthreads();
-  }
-  const uint64_t threshold = shared.prefix;
   __syncthreads();
-  return threshold;
+  for (int bin = thread; bin < kBins; bin += kSliceThreads) {
+    if (shared.counts[bin] == 0) continue;
+    atomicAdd(&scratch.counts[bin], shared.counts[bin]);
+    if (!weighs) continue;
+    const unsigned long long mass =
+        (static_cast<unsigned long long>(shared.high_masses[bin]) << 20) + shared.low_masses[bin];
+    atomicAdd(reinterpret_cast<unsigned long long*>(&scratch.masses[bin]), mass);
+  }
 }
 
-__device__ Filter FilterOf(const Row& row, float maximum) {
-  Filter filter{maximum, row.p.temperature,
-                row.p.min_p > 0 ? logf(row.p.min_p) : NegativeInfinity(), 0};
-  if (row.p.top_k > 0 && row.p.top_k < row.vocab_size) {
-    const auto one = [](float) { return 1ull; };
-    const auto k = static_cast<unsigned long long>(row.p.top_k);
-    if (TotalOf(row, filter, one) > k) filter.threshold = ThresholdOf(row, filter, k, one);
+/// The sum over the threads before this one.
+__device__ uint64_t SumBefore(uint64_t value, BlockScratch<uint64_t>& scratch) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % kWarpThreads;
+  uint64_t sum = value;
+#pragma unroll
+  for (int distance = 1; distance < kWarpThreads; distance *= 2) {
+    const uint64_t other = __shfl_up_sync(kFullMask, sum, distance);
+    if (lane >= distance) sum += other;
   }
-  if (row.p.top_p < 1) {
-    const auto mass = [](float x) { return MassOf(x); };
-    const unsigned long long total = TotalOf(row, filter, mass);
-    const double wanted = ceil(static_cast<double>(row.p.top_p) * static_cast<double>(total));
-    const auto need = static_cast<unsigned long long>(wanted);
-    filter.threshold = ThresholdOf(row, filter, need > 0 ? need : 1, mass);
-  }
-  return filter;
+  if (lane == kWarpThreads - 1) scratch.warps[thread / kWarpThreads] = sum;
+  __syncthreads();
+  for (int warp = 0; warp < thread / kWarpThreads; ++warp) sum += scratch.warps[warp];
+  __syncthreads();
+  return sum - value;
 }
 
-/// The best of x + Gumbel noise among ids offered in any order.
-struct Draw {
-  double best;
-  int token;
+/// A thread's bins, consecutive ones, and the sums before them.
+struct Bins {
+  static constexpr int kEach = kBins / kSliceThreads;
+  uint32_t counts[kEach];
+  uint64_t masses[kEach];
+  uint64_t count = 0;
+  uint64_t mass = 0;
+  uint64_t count_before;
+  uint64_t mass_before;
+  uint64_t counts_total;
+  uint64_t masses_total;
 
-  /// -log(u) >= 1 - u, so noise beats a lead d only if 1 - u <= exp(-d) <= 2^-floor(1.44 d): a test
-  /// of leading bits that spares two logarithms. One bit is kept as margin.
-  __device__ __forceinline__ bool CannotWin(float x, uint32_t bits) const {
-    const double lead = best - static_cast<double>(x);
-    if (!(lead > 1.4)) return false;
-    if (lead > 22.9) return true;  // noise lies below: u is at least 2^-33 away from 1
-    const int leading_ones = static_cast<int>(lead * 1.44) - 1;
-    return leading_ones > 0 && __clz(static_cast<int>(~bits)) < leading_ones;
-  }
-  __device__ __forceinline__ void Offer(float x, int id, uint32_t bits) {
-    if (CannotWin(x, bits)) return;
-    const double u = (static_cast<double>(bits) + 0.5) * 0x1p-32;
-    Take(static_cast<double>(x) - log(-log(u)), id);
-  }
-  __device__ __forceinline__ void Take(double score, int id) {
-    if (id >= 0 && (token < 0 || score > best || (score == best && id < token))) {
-      best = score;
-      token = id;
+  __device__ Bins(const RowScratch& scratch, bool weighs, SliceShared& shared) {
+    const int first = static_cast<int>(threadIdx.x) * kEach;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      counts[i] = scratch.counts[first + i];
+      masses[i] = weighs ? scratch.masses[first + i] : 0;
+      count += counts[i];
+      mass += masses[i];
     }
+    count_before = SumBefore(count, shared.keys);
+    mass_before = SumBefore(mass, shared.keys);
+    counts_total = BlockSum<kSliceThreads>(count, shared.keys);
+    masses_total = BlockSum<kSliceThreads>(mass, shared.keys);
   }
 };
 
-__device__ int DrawFrom(const Row& row, const Filter& filter) {
-  Draw draw{-1e300, -1};
-  const int blocks = (row.vocab_size + 3) / 4;
-  for (int block = row.thread; block < blocks; block += kThreads) {
+/// In the one thread that holds the bin in which the sum first reaches `need`: calls
+/// found(bin, count before it, mass before it, count in it).
+template <typename Found>
+__device__ __forceinline__ void FindBin(const Bins& bins, bool by_mass, uint64_t need,
+                                        Found found) {
+  uint64_t count = bins.count_before;
+  uint64_t mass = bins.mass_before;
+#pragma unroll
+  for (int i = 0; i < Bins::kEach; ++i) {
+    const uint64_t before = by_mass ? mass : count;
+    const uint64_t own = by_mass ? bins.masses[i] : bins.counts[i];
+    if (before < need && before + own >= need) {
+      found(static_cast<int>(threadIdx.x) * Bins::kEach + i, count, mass, bins.counts[i]);
+    }
+    count += bins.counts[i];
+    mass += bins.masses[i];
+  }
+}
+
+/// The same in every block of a row.
+__device__ Cut CutOf(const SamplerRow& p, const RowScratch& scratch, SliceShared& shared) {
+  constexpr uint64_t kAll = ~static_cast<uint64_t>(0);
+  if (threadIdx.x == 0) shared.cut = {kBins, kBins, 0, 0, kAll, 0};
+  const bool weighs = p.top_p < 1;
+  const Bins bins(scratch, weighs, shared);
+  const uint64_t k = p.top_k > 0 ? static_cast<uint64_t>(p.top_k) : kAll;
+  if (k < bins.counts_total) {
+    FindBin(bins, /*by_mass=*/false, k, [&](int bin, uint64_t count, uint64_t, uint64_t own) {
+      shared.cut = {bin, bin + 1, own > kListMax, 0, k - count, 0};
+      // How much top_p leaves shows when top_k has cut: list all.
+      if (weighs) shared.cut = {0, bin + 1, count + own > kListMax, 1, k, 0};
+    });
+  } else if (weighs) {
+    const uint64_t need = ShareOf(p.top_p, bins.masses_total);
+    FindBin(bins, /*by_mass=*/true, need, [&](int bin, uint64_t, uint64_t mass, uint64_t own) {
+      shared.cut = {bin, bin + 1, own > kListMax, 0, kAll, need - mass};
+    });
+  }
+  __syncthreads();
+  return shared.cut;
+}
+
+__global__ void __launch_bounds__(kSliceThreads) DrawKernel(SamplerOperands o) {
+  ReleaseSuccessor();
+  const SamplerRow p = o.rows[blockIdx.y];
+  const Slice slice(o);
+  const RowScratch scratch(o.scratch, blockIdx.y, o.vocab_size);
+  SliceShared& shared = SharedObject<SliceShared>();
+  WaitForPredecessor();
+  if (!p.draws()) return;
+  const Slice::Values values = slice.Load();
+  const uint64_t peak = PeakOf<kSliceThreads>(scratch, static_cast<int>(gridDim.x), shared.keys);
+  if (Fails(peak)) return;
+  const Scale scale(p, peak);
+  Cut cut{kBins, kBins, 0, 0, 0, 0};
+  if (p.limited()) cut = CutOf(p, scratch, shared);
+  if (blockIdx.x == 0 && threadIdx.x == 0) *scratch.cut = cut;
+  Draw draw;
+#pragma unroll
+  for (int g = 0; g < kGroupsPerThread && cut.whole == 0; ++g) {
     bool drawn = false;
     Words words{};
-    for (int i = 0; i < 4 && 4 * block + i < row.vocab_size; ++i) {
-      const int id = 4 * block + i;
-      const float x = filter.Scaled(row.logits[id]);
-      if (!filter.Keeps(x, id)) continue;
-      if (!drawn) {
-        words =
-            Philox(row.p.seed, static_cast<uint32_t>(row.p.position), static_cast<uint32_t>(block));
-        drawn = true;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int id = 4 * slice.Group(g) + i;
+      const float x = scale(values.at[g][i]);
+      if (!scale.Keeps(x)) continue;
+      const int bin = BinOf(x);
+      if (bin >= cut.edge) {
+        if (bin < cut.list_end) scratch.list[atomicAdd(scratch.listed, 1u)] = KeyOf(x, id);
+        continue;
       }
+      if (!drawn) words = BitsOf(p, slice.Group(g));
+      drawn = true;
       draw.Offer(x, id, words.at[i]);
     }
   }
-#pragma unroll
-  for (int bits = kWarpThreads / 2; bits > 0; bits /= 2) {
-    const double score = __shfl_xor_sync(kFullMask, draw.best, bits);
-    const int id = __shfl_xor_sync(kFullMask, draw.token, bits);
-    draw.Take(score, id);
-  }
-  SamplerShared& shared = *row.shared;
-  if (row.thread % kWarpThreads == 0) {
-    shared.best_scores[row.thread / kWarpThreads] = draw.best;
-    shared.best_ids[row.thread / kWarpThreads] = draw.token;
-  }
-  __syncthreads();
-  for (int warp = 0; warp < kThreads / kWarpThreads; ++warp) {
-    draw.Take(shared.best_scores[warp], shared.best_ids[warp]);
-  }
-  return draw.token;
-}
-
-/// Stores token and logprob; the logit before any edit counts.
-__device__ void Finish(const Row& row, int token, bool report, double log_total,
-                       SamplerResult& result) {
-  if (row.thread == 0) {
-    row.shared->raw_of_token = row.logits[token];
-    result.token = token;
-  }
-  __syncthreads();
-  // Several edits of one id all kept the same value.
-  for (int e = row.thread; e < row.p.edits && row.p.target < 0; e += kThreads) {
-    if (row.edits[e].id == token) row.shared->raw_of_token = row.raw[e];
-  }
-  __syncthreads();
-  if (row.thread == 0 && report) {
-    result.logprob = static_cast<float>(static_cast<double>(row.shared->raw_of_token) - log_total);
-  }
-}
-
-__global__ void __launch_bounds__(kThreads) SampleKernel(SamplerOperands o) {
-  WaitForPredecessor();
-  ReleaseSuccessor();
-  const SamplerRow p = o.rows[blockIdx.x];
-  const Row row{
-      o.logits + blockIdx.x * o.stride, o.vocab_size,         p,
-      o.edits + p.first_edit,           o.raw + p.first_edit, &SharedObject<SamplerShared>(),
-      static_cast<int>(threadIdx.x)};
-  SamplerResult& result = o.results[blockIdx.x];
-  if (row.thread == 0) {
-    result.token = 0;
-    result.logprob = 0;
-    result.failed = 0;
-    result.top_count = 0;
-  }
-  Peak peak = PeakOf(row);
-  const bool report = p.top_logprobs >= 0 || p.target >= 0;
-  double log_total = 0;
-  if (!peak.failed && report) {
-    log_total = LogTotal(row, ValueOf(peak.key));
-    WriteTop(row, log_total, result);
-  }
-  if (!peak.failed && p.target >= 0) return Finish(row, p.target, report, log_total, result);
-  if (!peak.failed && p.edits > 0) {
-    ApplyEdits(row);
-    peak = PeakOf(row);
-  }
-  if (peak.failed) {
-    if (row.thread == 0) result.failed = 1;
-    return;
-  }
-  int token = IdOf(peak.key);
-  if (p.temperature >= kGreedyTemperature) token = DrawFrom(row, FilterOf(row, ValueOf(peak.key)));
-  Finish(row, token, report, log_total, result);
+  draw = BlockBest<kSliceThreads>(draw, shared.draws);
+  if (threadIdx.x == 0) scratch.draws[blockIdx.x] = {draw.best, draw.token};
 }
 
 }  // namespace
 
-cudaError_t Sample(const SamplerOperands& operands, int rows, cudaStream_t stream) {
-  return Launch({"Sample", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream},
-                SampleKernel, operands);
+int64_t SamplerScratchBytes(int rows, int vocab_size) {
+  return rows * RowScratch::Bytes(vocab_size);
+}
+
+cudaError_t Sample(const SamplerOperands& operands, int rows, const SamplerNeeds& needs,
+                   cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(RowScratch::SlicesOf(operands.vocab_size)),
+                  static_cast<unsigned>(rows));
+  const auto launch = [&](const char* name, auto* kernel) {
+    return Launch({name, grid, dim3(kSliceThreads), 0, stream}, kernel, operands);
+  };
+  cudaError_t error = launch("Sample, peaks", PeaksKernel);
+  if (error == cudaSuccess && needs.limited) error = launch("Sample, histogram", HistogramKernel);
+  if (error == cudaSuccess && needs.draws) error = launch("Sample, draw", DrawKernel);
+  return error == cudaSuccess ? FinishSamples(operands, rows, stream) : error;
 }
 
 }  // namespace neurogrid::kernels

@@ -10,9 +10,17 @@
 //   5. argmax of x_i - log(-log(u_i)), u_i = (bits + 0.5) * 2^-32 with bits of Philox4x32-10, key =
 //      seed, counter = (position, id / 4), word id % 4.
 //
-// One block of 1024 threads a row; bound by its passes over the logits: one for greedy rows, two
-// without filters. Filters are found as a threshold on (x, id) packed into 64 bits, eight bits a
-// pass; masses are integers of 2^-40, so their sums have no order.
+// Slices of 2048 ids of all rows run side by side, in two to four kernels:
+//
+//   peaks       the largest of each slice, behind its edits; sums and largest for logprobs
+//   histogram   rows with top_k or top_p: how many and how much probability in each of 2048 bins of
+//               x. Masses are integers of 2^-40, so no sum has an order
+//   draw        rows that draw: ids in bins above the one in which the row is cut compete at once,
+//               those in it are listed
+//   finish      one block a row: cuts the list exactly, merges the slices
+//
+// Where a list would be too long, finish cuts the whole row by itself. Bound by latency for few
+// rows: some microseconds a kernel.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -23,8 +31,8 @@ namespace neurogrid::kernels {
 
 inline constexpr int kTopLogprobsMax = 20;
 
-/// What a row does to one id, once; bans come first, then counts, then biases. No id twice in one
-/// kind.
+/// What a row does to one id. Those of a row lie in ascending order of ids; several of one id
+/// apply in the order in which they lie.
 struct LogitEdit {
   enum Kind : int32_t { kBan, kCount, kBias };
   int32_t id;
@@ -46,8 +54,11 @@ struct SamplerRow {
   float frequency_penalty;
   int32_t top_logprobs;  // -1: no logprobs
   int32_t target;        // >= 0: draw nothing, report this id
-  int32_t first_edit;    // its edits, in order of kind
+  int32_t first_edit;
   int32_t edits;
+
+  __host__ __device__ bool draws() const { return target < 0 && !(temperature < 1e-5f); }
+  __host__ __device__ bool limited() const { return draws() && (top_k > 0 || top_p < 1); }
 };
 
 struct SamplerResult {
@@ -63,12 +74,22 @@ struct SamplerOperands {
   float* logits;  // [rows, stride]; edited
   int64_t stride;
   int vocab_size;
-  const SamplerRow* rows;  // [rows]
-  const LogitEdit* edits;  // of all rows
+  const SamplerRow* rows;  // [rows]  an input of the step
+  const LogitEdit* edits;  // of all rows; an input of the step
   float* raw;              // [edits]: scratch
+  void* scratch;           // SamplerScratchBytes
   SamplerResult* results;  // [rows]
 };
 
-cudaError_t Sample(const SamplerOperands& operands, int rows, cudaStream_t stream);
+/// What the host knows of the rows; kernels that no row needs are left out.
+struct SamplerNeeds {
+  bool draws;    // some row draws
+  bool limited;  // some row is limited
+};
+
+int64_t SamplerScratchBytes(int rows, int vocab_size);
+
+cudaError_t Sample(const SamplerOperands& operands, int rows, const SamplerNeeds& needs,
+                   cudaStream_t stream);
 
 }  // namespace neurogrid::kernels

@@ -367,11 +367,15 @@ void CudaOps::DoSoftcap(Tensor y, float cap) {
   if (Healthy()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
 }
 
-absl::Status CudaOps::GrowSampler(size_t rows, size_t edits) {
+absl::Status CudaOps::GrowSampler(size_t rows, size_t edits, int vocab_size) {
   const auto edit_bytes = static_cast<int64_t>(std::max<size_t>(edits, 1) * sizeof(float));
   const auto result_bytes = static_cast<int64_t>(rows * sizeof(kernels::SamplerResult));
   if (raw_logits_.bytes() < edit_bytes) {
     NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
+  }
+  const int64_t scratch = kernels::SamplerScratchBytes(static_cast<int>(rows), vocab_size);
+  if (sampler_scratch_.bytes() < scratch) {
+    NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
   }
   if (device_results_.bytes() < result_bytes) {
     NG_ASSIGN_OR_RETURN(device_results_, CudaBuffer::Allocate(result_bytes));
@@ -385,7 +389,7 @@ std::vector<SampledToken> CudaOps::DoSample(Tensor logits, absl::Span<const Samp
   const SamplerRows request = RowsForSampler(sampling);
   const size_t count = sampling.size();
   std::vector<SampledToken> tokens(count);
-  if (Healthy()) health_.Update(GrowSampler(count, request.edits.size()));
+  if (Healthy()) health_.Update(GrowSampler(count, request.edits.size(), vocab_size));
   if (!Healthy()) return tokens;
   const kernels::SamplerOperands operands{logits.as<float>(),
                                           logits.shape[1],
@@ -393,9 +397,10 @@ std::vector<SampledToken> CudaOps::DoSample(Tensor logits, absl::Span<const Samp
                                           inputs_.Put(request.rows, stream_, health_),
                                           inputs_.Put(request.edits, stream_, health_),
                                           raw_logits_.as<float>(),
+                                          sampler_scratch_.data(),
                                           device_results_.as<kernels::SamplerResult>()};
   if (!Healthy()) return tokens;
-  Note(kernels::Sample(operands, static_cast<int>(count), stream_), "Sample");
+  Note(kernels::Sample(operands, static_cast<int>(count), request.needs, stream_), "Sample");
   Note(cudaMemcpyAsync(host_results_.as<void>(), device_results_.data(),
                        count * sizeof(kernels::SamplerResult), cudaMemcpyDeviceToHost, stream_),
        "Sample");

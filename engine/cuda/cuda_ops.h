@@ -75,7 +75,7 @@ class CudaOps : public Ops {
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
   void Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                 kernels::Epilogue epilogue);
-  absl::Status GrowSampler(size_t rows, size_t edits);
+  absl::Status GrowSampler(size_t rows, size_t edits, int vocab_size);
 
   int ordinal_ = 0;
   std::string kernel_set_;
@@ -89,6 +89,7 @@ class CudaOps : public Ops {
   CudaBuffer attention_states_;
   PinnedBuffer host_activations_;  // of CopyToHost
   CudaBuffer raw_logits_;          // of the sampler's edits
+  CudaBuffer sampler_scratch_;
   CudaBuffer device_results_;
   PinnedBuffer host_results_;
 };

@@ -1,5 +1,7 @@
 #include "engine/cuda/sampler_rows.h"
 
+#include <algorithm>
+
 namespace neurogrid {
 namespace {
 
@@ -7,7 +9,9 @@ using kernels::LogitEdit;
 
 constexpr float kBan = -100.0f;  // engine/sampler.h: bias <= -100 bans
 
+/// Ascending by id; those of one id in the order of engine/sampler.h.
 void AddEdits(const SamplingRow& row, std::vector<LogitEdit>& edits) {
+  const auto first = static_cast<std::ptrdiff_t>(edits.size());
   for (const int32_t id : row.banned) edits.push_back({id, LogitEdit::kBan, 0, 0, 0});
   for (const auto& [id, bias] : row.bias) {
     if (bias <= kBan) edits.push_back({id, LogitEdit::kBan, 0, 0, 0});
@@ -18,6 +22,8 @@ void AddEdits(const SamplingRow& row, std::vector<LogitEdit>& edits) {
   for (const auto& [id, bias] : row.bias) {
     if (bias > kBan) edits.push_back({id, LogitEdit::kBias, 0, 0, bias});
   }
+  const auto ascends = [](const LogitEdit& a, const LogitEdit& b) { return a.id < b.id; };
+  std::stable_sort(edits.begin() + first, edits.end(), ascends);
 }
 
 }  // namespace
@@ -40,6 +46,8 @@ SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling) {
                            .target = row.target,
                            .first_edit = first,
                            .edits = static_cast<int32_t>(result.edits.size()) - first});
+    result.needs.draws |= result.rows.back().draws();
+    result.needs.limited |= result.rows.back().limited();
   }
   return result;
 }

@@ -12,6 +12,7 @@ namespace neurogrid {
 struct SamplerRows {
   std::vector<kernels::SamplerRow> rows;
   std::vector<kernels::LogitEdit> edits;
+  kernels::SamplerNeeds needs = {};
 };
 SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling);
 

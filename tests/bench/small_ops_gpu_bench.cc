@@ -125,11 +125,18 @@ void TimeSampler(cudaStream_t stream, const char* name, int rows, int vocab, flo
   const float* logits = Upload(Logits(rows, vocab, deviation));
   const Memory results(static_cast<int64_t>(sizeof(SamplerResult)) * rows);
   const Memory raw(4);
-  const SamplerOperands operands{
-      const_cast<float*>(logits), vocab, vocab, Upload(all), Upload(edits), raw.as<float>(),
-      results.as<SamplerResult>()};
+  const Memory scratch(SamplerScratchBytes(rows, vocab));
+  const SamplerOperands operands{const_cast<float*>(logits),
+                                 vocab,
+                                 vocab,
+                                 Upload(all),
+                                 Upload(edits),
+                                 raw.as<float>(),
+                                 scratch.as<void>(),
+                                 results.as<SamplerResult>()};
+  const SamplerNeeds needs{row.draws(), row.limited()};
   const std::string what = std::string("Sample ") + name + ", vocab " + std::to_string(vocab);
-  TimeOp(stream, what.c_str(), rows, [&] { return Sample(operands, rows, stream); });
+  TimeOp(stream, what.c_str(), rows, [&] { return Sample(operands, rows, needs, stream); });
 }
 
 void TimeSamplers(cudaStream_t stream, int rows, int vocab) {

@@ -76,8 +76,8 @@ SamplingRow RandomRow(uint64_t seed) {
   for (int32_t id = 0; id < random(13, 40); ++id) {
     row.counts.push_back({id, random(14, 3), random(15, 2) == 0});
   }
-  row.bias = {{3, 2.5f}, {8, -100.0f}, {41, -1.25f}};
-  if (random(16, 2) == 0) row.banned = {0, 9, 200};
+  row.bias = {{3, 2.5f}, {8, -100.0f}, {41, -1.25f}, {3, -0.7f}, {3, 1.1f}, {41, 0.3f}, {8, 5.0f}};
+  if (random(16, 2) == 0) row.banned = {0, 9, 200, 9};
   return row;
 }
 
@@ -104,9 +104,11 @@ TEST_CASE("stages on a CUDA device draw the tokens that one stage draws", "[cuda
 TEST_CASE("a CUDA device draws from logits what the CPU draws", "[cuda]") {
   const std::unique_ptr<Device> device = Cuda();
   constexpr size_t kRows = 40;
-  constexpr size_t kStride = 300;
-  constexpr int kIds = 290;
-  std::vector<float> logits(kRows * kStride);
+  const int ids = GENERATE(290, 5003);
+  CAPTURE(ids);
+  const auto count = static_cast<size_t>(ids);
+  const size_t stride = count + 9;
+  std::vector<float> logits(kRows * stride);
   for (size_t i = 0; i < logits.size(); ++i) {
     logits[i] = static_cast<float>(SplitMix64(i) % 4096) / 256 - 8;
   }
@@ -117,14 +119,14 @@ TEST_CASE("a CUDA device draws from logits what the CPU draws", "[cuda]") {
   const auto memory = device->ops().Upload(logits);
   REQUIRE(memory.ok());
   device->ops().BeginBatch(Batch());
-  const std::vector<SampledToken> found =
-      device->ops().Sample({(*memory)->data(), DType::kF32, Shape({kRows, kStride})}, rows, kIds);
+  const std::vector<SampledToken> found = device->ops().Sample(
+      {(*memory)->data(), DType::kF32, Shape({kRows, static_cast<int64_t>(stride)})}, rows, ids);
   REQUIRE(device->ops().Health().ok());
-  Sampler sampler(kIds);
+  Sampler sampler(ids);
   for (size_t i = 0; i < kRows; ++i) {
     CAPTURE(i);
     const SampledToken expected =
-        sampler.Sample(absl::MakeSpan(&logits[i * kStride], kIds), rows[i]);
+        sampler.Sample(absl::MakeSpan(&logits[i * stride], count), rows[i]);
     CHECK(found[i].failed == expected.failed);
     CHECK(found[i].token == expected.token);
     CHECK(std::abs(found[i].logprob - expected.logprob) < 1e-5f);

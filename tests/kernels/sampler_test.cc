@@ -41,13 +41,19 @@ std::vector<SamplerResult> SampleAll(const std::vector<std::vector<float>>& logi
   std::vector<float> all;
   std::vector<SamplerRow> rows;
   std::vector<LogitEdit> edits;
+  SamplerNeeds needs{};
   for (size_t i = 0; i < requests.size(); ++i) {
     all.insert(all.end(), logits[i].begin(), logits[i].end());
     all.insert(all.end(), 3, 1e30f);
     requests[i].row.first_edit = static_cast<int32_t>(edits.size());
     requests[i].row.edits = static_cast<int32_t>(requests[i].edits.size());
-    edits.insert(edits.end(), requests[i].edits.begin(), requests[i].edits.end());
+    std::vector<LogitEdit> own = requests[i].edits;
+    std::stable_sort(own.begin(), own.end(),
+                     [](const LogitEdit& a, const LogitEdit& b) { return a.id < b.id; });
+    edits.insert(edits.end(), own.begin(), own.end());
     rows.push_back(requests[i].row);
+    needs.draws |= requests[i].row.draws();
+    needs.limited |= requests[i].row.limited();
   }
   edits.resize(edits.size() + 1);
   Device<float> device_logits(all);
@@ -55,11 +61,13 @@ std::vector<SamplerResult> SampleAll(const std::vector<std::vector<float>>& logi
   const Device<LogitEdit> device_edits(edits);
   Device<float> raw(edits.size());
   Device<SamplerResult> results(rows.size());
+  const auto count = static_cast<int>(rows.size());
+  Device<uint8_t> scratch(static_cast<size_t>(SamplerScratchBytes(count, static_cast<int>(vocab))));
   const SamplerOperands operands{device_logits.data(),    static_cast<int64_t>(stride),
                                  static_cast<int>(vocab), device_rows.data(),
                                  device_edits.data(),     raw.data(),
-                                 results.data()};
-  REQUIRE(Sample(operands, static_cast<int>(rows.size()), nullptr) == cudaSuccess);
+                                 scratch.data(),          results.data()};
+  REQUIRE(Sample(operands, count, needs, nullptr) == cudaSuccess);
   return results.Read();
 }
 
@@ -168,6 +176,94 @@ TEST_CASE("the sampler draws what its contract says", "[kernels]") {
   CHECK(compared > 20);
 }
 
+TEST_CASE("rows without a peak are cut exactly, however many ids stand at the cut", "[kernels]") {
+  const Seeded seeded;
+  // All equal: one bin, cut by id alone, with a list up to 4096 and beyond. Nearly equal: bins with
+  // thousands of ids. Wide: a long list behind top_k, and top_p of it.
+  const size_t vocab = GENERATE(4000, 20001);
+  const float deviation = GENERATE(0.0f, 0.01f, 2.0f);
+  CAPTURE(vocab, deviation);
+  std::vector<Request> requests;
+  std::vector<std::vector<float>> logits;
+  for (uint64_t i = 0; i < 9; ++i) {
+    SamplerRow row = Plain(0.7f);
+    row.seed = 100 + i;
+    if (i % 3 != 1) row.top_k = static_cast<int32_t>(i < 3 ? 50 : i < 6 ? 3000 : 9000);
+    if (i % 3 != 2) row.top_p = i < 3 ? 0.02f : i < 6 ? 0.5f : 0.93f;
+    requests.push_back({row, {}});
+    logits.push_back(RandomFloats(i, vocab, deviation));
+  }
+  const std::vector<SamplerResult> results = SampleAll(logits, requests);
+  int compared = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    CAPTURE(i);
+    const std::optional<int> expected = Expected(logits[i], requests[i]);
+    if (!expected) continue;
+    ++compared;
+    CHECK(results[i].token == *expected);
+  }
+  CHECK(compared >= 3);
+}
+
+TEST_CASE("what stays is exact: few ids stay, so that each is drawn often", "[kernels]") {
+  const Seeded seeded;
+  // One id above all others, which lie in one bin: in it few stay, by value or by id.
+  const size_t vocab = GENERATE(300, 5000);
+  const float spread = GENERATE(0.0f, 0.001f);
+  CAPTURE(vocab, spread);
+  std::vector<float> logits = RandomFloats(3, vocab, spread);
+  for (float& x : logits) x -= 0.5f;
+  logits[70] = 0;
+  double total = 0;
+  for (const float x : logits) total += std::exp(double{x});
+  std::vector<Request> requests;
+  for (int i = 0; i < 120; ++i) {
+    requests.emplace_back();
+    SamplerRow& row = requests.back().row;
+    row.position = i;
+    if (i % 3 != 1) row.top_k = i % 3 == 0 ? 3 : 6;                           // three stay
+    if (i % 3 == 1) row.top_p = static_cast<float>((1 + 2.5 * 0.6) / total);  // four stay
+    if (i % 3 == 2) row.top_p = 0.6f;  // of 1 + 5 * 0.6: four stay
+  }
+  const std::vector<std::vector<float>> all(requests.size(), logits);
+  const std::vector<SamplerResult> results = SampleAll(all, requests);
+  int wrong = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::optional<int> expected = Expected(logits, requests[i]);
+    REQUIRE(expected.has_value());
+    wrong += results[i].token != *expected;
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("edits of one id apply one after the other", "[kernels]") {
+  const Seeded seeded;
+  const size_t vocab = 5000;
+  const std::vector<float> logits = RandomFloats(1, vocab);
+  Request request{Plain(0), {}};
+  request.row.repetition_penalty = 1.25f;
+  request.row.top_logprobs = 0;
+  // 300 ids in two slices, each with the same bias five times; one of them gets ten more edits.
+  for (int i = 0; i < 5; ++i) {
+    for (int32_t id = 1900; id < 2200; ++id) {
+      request.edits.push_back({id, LogitEdit::kBias, 0, 0, 1.0f});
+    }
+  }
+  const int32_t winner = GENERATE(1905, 2150);
+  for (int i = 0; i < 5; ++i) {
+    request.edits.push_back({winner, LogitEdit::kBias, 0, 0, 3.0f});
+    request.edits.push_back({winner, LogitEdit::kCount, 0, 1, 0});
+  }
+  for (int i = 0; i < 2; ++i) request.edits.push_back({winner + 1, LogitEdit::kBan, 0, 0, 0});
+  const SamplerResult result = SampleOne(logits, request);
+  CHECK(result.token == *Expected(logits, request));
+  CHECK(result.token == winner);
+  double total = 0;
+  for (const float x : logits) total += std::exp(double{x});
+  const double expected = double{logits[static_cast<size_t>(winner)]} - std::log(total);
+  CHECK(std::abs(double{result.logprob} - expected) <= 0x1p-21 + HalfUlp<float>(20));
+}
+
 TEST_CASE("draws follow the probabilities", "[kernels]") {
   const Seeded seeded;
   // p = 1/2, 1/4, 1/8, 1/8 in 100 draws: within four standard deviations.
@@ -189,7 +285,7 @@ TEST_CASE("draws follow the probabilities", "[kernels]") {
 
 TEST_CASE("logprobs are those of the raw logits", "[kernels]") {
   const Seeded seeded;
-  const std::vector<float> logits = Logits(1, 1300);
+  const std::vector<float> logits = Logits(1, 5000);
   double total = 0;
   for (const float x : logits) total += std::exp(double{x});
   std::vector<int> order(logits.size());

@@ -1,0 +1,260 @@
+// The last kernel of the sampler: one block merges the slices of a row and cuts its list.
+#include "kernels/launch.h"
+#include "kernels/sampler.cuh"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kDigits = 256;  // eight bits of a key
+
+struct FinishShared {
+  BlockScratch<uint64_t> keys;
+  BlockScratch<double> sums;
+  DrawScratch draws;
+  uint64_t list[kListMax];
+  unsigned long long digits[kDigits];
+  uint64_t prefix;  // of the threshold, found from the top
+  unsigned long long need;
+};
+
+struct Row {
+  SamplerRow p;
+  const float* logits;
+  int vocab_size;
+  int slices;
+  RowScratch scratch;
+  FinishShared* shared;
+  int thread;
+};
+
+/// log of the sum of exponentials of the raw logits.
+__device__ double LogTotal(const Row& row, uint64_t raw_peak) {
+  const auto maximum = static_cast<double>(ValueOf(raw_peak));
+  double sum = 0;
+  for (int s = row.thread; s < row.slices; s += kThreads) {
+    const SlicePeak& slice = row.scratch.peaks[s];
+    const auto own = static_cast<double>(ValueOf(slice.raw_key));
+    if (slice.raw_sum > 0) sum += slice.raw_sum * exp(own - maximum);
+  }
+  return maximum + log(BlockSum<kThreads>(sum, row.shared->sums));
+}
+
+/// The largest raw logits, one after the other, from those of the slices.
+__device__ void WriteTop(const Row& row, double log_total, SamplerResult& result) {
+  const int asked = row.p.top_logprobs < kTopLogprobsMax ? row.p.top_logprobs : kTopLogprobsMax;
+  const int wanted = asked < row.vocab_size ? asked : row.vocab_size;
+  uint64_t below = kAboveAll;
+  for (int i = 0; i < wanted; ++i) {
+    uint64_t key = 0;
+    for (int at = row.thread; at < row.slices * asked; at += kThreads) {
+      const uint64_t own = row.scratch.top_keys[at / asked * kTopLogprobsMax + at % asked];
+      if (own < below && own > key) key = own;
+    }
+    below = BlockMax<kThreads>(key, row.shared->keys);
+    if (row.thread == 0) {
+      result.top_ids[i] = IdOf(below);
+      result.top_logprobs[i] = static_cast<float>(static_cast<double>(ValueOf(below)) - log_total);
+    }
+  }
+  if (row.thread == 0) result.top_count = wanted > 0 ? wanted : 0;
+}
+
+/// Puts list[0, count) in descending order; count is at most kListMax. By Batcher's bitonic
+/// network.
+__device__ void Sort(uint64_t* list, int count, int thread) {
+  int size = 2;
+  while (size < count) size *= 2;
+  for (int i = count + thread; i < size; i += kThreads) list[i] = 0;
+  __syncthreads();
+  for (int run = 2; run <= size; run *= 2) {
+    for (int distance = run / 2; distance > 0; distance /= 2) {
+      for (int pair = thread; pair < size / 2; pair += kThreads) {
+        const int low = pair / distance * 2 * distance + pair % distance;
+        const uint64_t a = list[low];
+        const uint64_t b = list[low + distance];
+        const bool descends = (low & run) == 0;
+        if ((a < b) == descends) {
+          list[low] = b;
+          list[low + distance] = a;
+        }
+      }
+      __syncthreads();
+    }
+  }
+}
+
+__device__ uint64_t MassOfFirst(const Row& row, int count) {
+  uint64_t mass = 0;
+  for (int i = row.thread; i < count; i += kThreads) mass += MassOf(ValueOf(row.shared->list[i]));
+  return BlockSum<kThreads>(mass, row.shared->keys);
+}
+
+/// How many of the sorted list stay.
+__device__ int KeptOf(const Row& row, const Cut& cut, int listed) {
+  int kept =
+      cut.count_left < static_cast<uint64_t>(listed) ? static_cast<int>(cut.count_left) : listed;
+  const uint64_t need =
+      cut.takes_share != 0 ? ShareOf(row.p.top_p, MassOfFirst(row, kept)) : cut.mass_left;
+  if (need == 0) return kept;
+  int fewest = 1;
+  while (fewest < kept) {
+    const int middle = (fewest + kept) / 2;
+    if (MassOfFirst(row, middle) >= need) {
+      kept = middle;
+    } else {
+      fewest = middle + 1;
+    }
+  }
+  return kept;
+}
+
+/// The best of what the slices drew and of what stays of the list.
+__device__ int DrawFromList(const Row& row, const Cut& cut) {
+  FinishShared& shared = *row.shared;
+  Draw draw;
+  for (int s = row.thread; s < row.slices; s += kThreads) {
+    draw.Take(row.scratch.draws[s].score, static_cast<int>(row.scratch.draws[s].token));
+  }
+  if (cut.edge < kBins) {
+    const auto listed = static_cast<int>(*row.scratch.listed);
+    for (int i = row.thread; i < listed; i += kThreads) shared.list[i] = row.scratch.list[i];
+    Sort(shared.list, listed, row.thread);
+    const int kept = KeptOf(row, cut, listed);
+    for (int i = row.thread; i < kept; i += kThreads) {
+      const int id = IdOf(shared.list[i]);
+      draw.Offer(ValueOf(shared.list[i]), id, BitsOf(row.p, id / 4).at[id % 4]);
+    }
+  }
+  return BlockBest<kThreads>(draw, shared.draws).token;
+}
+
+/// Calls each(x, id) for the ids of the whole row with a key of at least `threshold`.
+template <typename Each>
+__device__ __forceinline__ void ForKept(const Row& row, const Scale& scale, uint64_t threshold,
+                                        Each each) {
+  for (int id = row.thread; id < row.vocab_size; id += kThreads) {
+    const float x = scale(row.logits[id]);
+    if (scale.Keeps(x) && KeyOf(x, id) >= threshold) each(x, id);
+  }
+}
+
+/// Thread 0: the digit, from the top, in which the sum reaches what is needed.
+__device__ void ChooseDigit(FinishShared& shared, int shift) {
+  int digit = kDigits - 1;
+  while (digit > 0 && shared.digits[digit] < shared.need) shared.need -= shared.digits[digit--];
+  shared.prefix |= static_cast<uint64_t>(digit) << shift;
+}
+
+/// The key at which the sum of weights, from the largest key down, first reaches `need` >= 1.
+template <typename Weight>
+__device__ uint64_t ThresholdOf(const Row& row, const Scale& scale, uint64_t need, Weight weight) {
+  FinishShared& shared = *row.shared;
+  if (row.thread == 0) {
+    shared.prefix = 0;
+    shared.need = need;
+  }
+  for (int shift = 56; shift >= 0; shift -= 8) {
+    for (int digit = row.thread; digit < kDigits; digit += kThreads) shared.digits[digit] = 0;
+    __syncthreads();
+    const uint64_t prefix = shared.prefix;
+    ForKept(row, scale, 0, [&](float x, int id) {
+      const uint64_t key = KeyOf(x, id);
+      if (shift < 56 && (key ^ prefix) >> (shift + 8) != 0) return;
+      atomicAdd(&shared.digits[key >> shift & (kDigits - 1)],
+                static_cast<unsigned long long>(weight(x)));
+    });
+    __syncthreads();
+    if (row.thread == 0) ChooseDigit(shared, shift);
+    __syncthreads();
+  }
+  const uint64_t threshold = shared.prefix;
+  __syncthreads();
+  return threshold;
+}
+
+/// Step 4 and 5 over the whole row, eight bits of the threshold a pass.
+__device__ int DrawFromRow(const Row& row, const Scale& scale) {
+  uint64_t threshold = 0;
+  if (row.p.top_k > 0) {
+    const auto one = [](float) { return uint64_t{1}; };
+    uint64_t count = 0;
+    ForKept(row, scale, 0, [&](float, int) { ++count; });
+    const auto k = static_cast<uint64_t>(row.p.top_k);
+    if (BlockSum<kThreads>(count, row.shared->keys) > k) {
+      threshold = ThresholdOf(row, scale, k, one);
+    }
+  }
+  if (row.p.top_p < 1) {
+    const auto mass = [](float x) { return MassOf(x); };
+    uint64_t total = 0;
+    ForKept(row, scale, threshold, [&](float x, int) { total += MassOf(x); });
+    total = BlockSum<kThreads>(total, row.shared->keys);
+    threshold = ThresholdOf(row, scale, ShareOf(row.p.top_p, total), mass);
+  }
+  Draw draw;
+  ForKept(row, scale, threshold,
+          [&](float x, int id) { draw.Offer(x, id, BitsOf(row.p, id / 4).at[id % 4]); });
+  return BlockBest<kThreads>(draw, row.shared->draws).token;
+}
+
+/// The token's logit before any edit.
+__device__ float RawOf(const Row& row, const LogitEdit* edits, const float* raw, int token) {
+  if (row.p.target < 0) {
+    const int e = FirstEditFrom(edits, row.p.edits, token);
+    if (e < row.p.edits && edits[e].id == token) return raw[e];
+  }
+  return row.logits[token];
+}
+
+__global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
+  ReleaseSuccessor();
+  const SamplerRow p = o.rows[blockIdx.x];
+  FinishShared& shared = SharedObject<FinishShared>();
+  const Row row{p,
+                o.logits + blockIdx.x * o.stride,
+                o.vocab_size,
+                RowScratch::SlicesOf(o.vocab_size),
+                RowScratch(o.scratch, blockIdx.x, o.vocab_size),
+                &shared,
+                static_cast<int>(threadIdx.x)};
+  SamplerResult& result = o.results[blockIdx.x];
+  WaitForPredecessor();
+  uint64_t raw_peak = 0;
+  for (int s = row.thread; s < row.slices; s += kThreads) {
+    const uint64_t own = row.scratch.peaks[s].raw_key;
+    raw_peak = own > raw_peak ? own : raw_peak;
+  }
+  raw_peak = BlockMax<kThreads>(raw_peak, shared.keys);
+  const uint64_t peak = PeakOf<kThreads>(row.scratch, row.slices, shared.keys);
+  const bool failed = Fails(raw_peak) || (p.target < 0 && Fails(peak));
+  if (row.thread == 0) {
+    result.token = 0;
+    result.logprob = 0;
+    result.failed = failed ? 1 : 0;
+    result.top_count = 0;
+  }
+  if (failed) return;
+  const bool report = p.top_logprobs >= 0 || p.target >= 0;
+  const double log_total = report ? LogTotal(row, raw_peak) : 0;
+  if (report) WriteTop(row, log_total, result);
+  int token = p.target >= 0 ? p.target : IdOf(peak);
+  if (p.draws()) {
+    const Cut cut = *row.scratch.cut;
+    token = cut.whole != 0 ? DrawFromRow(row, Scale(p, peak)) : DrawFromList(row, cut);
+  }
+  if (row.thread != 0) return;
+  result.token = token;
+  if (!report) return;
+  const float logit = RawOf(row, o.edits + p.first_edit, o.raw + p.first_edit, token);
+  result.logprob = static_cast<float>(static_cast<double>(logit) - log_total);
+}
+
+}  // namespace
+
+cudaError_t FinishSamples(const SamplerOperands& operands, int rows, cudaStream_t stream) {
+  return Launch({"Sample, finish", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0, stream},
+                FinishKernel, operands);
+}
+
+}  // namespace neurogrid::kernels
