@@ -247,6 +247,10 @@ std::vector<Row> ServingRows() {
       Integer("threads", "threads of the own stage; 0: one a core", NG_FIELD(threads), 0, 1024),
       Word("quantization", "how weights are held; auto: GGUF blocks as they are, all else bf16",
            NG_FIELD(quantization), {"auto", "f32", "bf16", "int8"}),
+      Word("determinism",
+           "off: the own stage may use cuBLASLt where it is faster; a token's bits then depend on "
+           "the rows beside it (GPUs only)",
+           NG_FIELD(determinism), {"on", "off"}),
       Integer("max_seq_len", "tokens of prompt and answer together", NG_FIELD(max_seq_len), 16,
               1 << 20),
       Integer("min_peers", "workers to wait for before planning", NG_FIELD(min_peers), 0, 256),

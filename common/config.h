@@ -47,6 +47,7 @@ struct Config {
   std::string device = "auto";
   int threads = 0;
   std::string quantization = "auto";
+  std::string determinism = "on";  // off: the own stage's products may add in any order
   int max_seq_len = 4096;
   int min_peers = 0;
   std::string log_level = "info";

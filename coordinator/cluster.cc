@@ -112,6 +112,7 @@ absl::Status Cluster::Open() {
   const bool any = options_.host == "0.0.0.0" || options_.host == "::";
   NG_ASSIGN_OR_RETURN(local_, LocalStage::Start({.device = options_.local->device,
                                                  .threads = options_.local->threads,
+                                                 .any_order = options_.local->any_order,
                                                  .model_path = options_.local->model_path,
                                                  .state_dir = options_.state_dir,
                                                  .identity = std::move(identity),

@@ -61,6 +61,7 @@ struct ClusterPlan {
 struct LocalDevice {
   std::string device = "auto";
   int threads = 0;
+  bool any_order = false;  // --determinism off
   std::string model_path;
 };
 

@@ -17,6 +17,7 @@ class InProcessStage : public LocalStage {
  public:
   absl::Status Begin(const Options& options) {
     NG_ASSIGN_OR_RETURN(device_, MakeDevice(options.device, options.threads));
+    if (options.any_order) NG_RETURN_IF_ERROR(device_->AllowAnyOrder());
     source_ = std::make_unique<LocalModel>(device_.get(), options.model_path);
     NG_ASSIGN_OR_RETURN(worker_,
                         Worker::Start({.host = options.host,

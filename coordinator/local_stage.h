@@ -15,8 +15,9 @@ namespace neurogrid {
 class LocalStage {
  public:
   struct Options {
-    std::string device;  // auto | cpu
-    int threads = 0;     // 0: one for each core
+    std::string device;      // auto | cpu
+    int threads = 0;         // 0: one for each core
+    bool any_order = false;  // --determinism off
     std::string model_path;
     std::string state_dir;  // its disk is the one reported
     Identity identity;      // of node kLocalNode, role worker

@@ -32,6 +32,7 @@ absl::Status BenchOwnDevice(const Checkpoint& checkpoint, const std::string& nam
                       BenchPrecisions(config.quantization, !options.synthetic.empty()));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
                       MakeDevice(config.device, config.threads));
+  if (config.determinism == "off") NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   for (const Precision precision : precisions) {
     NG_RETURN_IF_ERROR(RunBench(checkpoint, name, precision, *device, options).status());
   }

@@ -75,7 +75,10 @@ absl::Status Supervisor::Start() {
   cluster.host = config.grpc_host;
   cluster.port = config.grpc_port;
   if (config.device != "none") {
-    cluster.local = LocalDevice{config.device, config.threads, config.model};
+    cluster.local = LocalDevice{.device = config.device,
+                                .threads = config.threads,
+                                .any_order = config.determinism == "off",
+                                .model_path = config.model};
   }
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Cluster> started, Cluster::Start(std::move(cluster), this));
   {

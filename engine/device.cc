@@ -1,5 +1,7 @@
 #include "engine/device.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace neurogrid {
 
 absl::StatusOr<DeviceCeilings> Device::MeasureCeilings() {
@@ -9,6 +11,11 @@ absl::StatusOr<DeviceCeilings> Device::MeasureCeilings() {
 
 absl::StatusOr<double> Device::LibrarySeconds(absl::Span<const MatMulShape>) {
   return absl::UnimplementedError("no vendor's library multiplies on this device");
+}
+
+absl::Status Device::AllowAnyOrder() {
+  return absl::UnimplementedError(
+      absl::StrCat("--determinism off: the ", Report().kind, " has one order of arithmetic"));
 }
 
 }  // namespace neurogrid

@@ -54,6 +54,9 @@ class Device {
   /// Seconds that the vendor's library takes for these products in bf16, one after the other, on
   /// random numbers. Unimplemented, saying why, where there is none.
   virtual absl::StatusOr<double> LibrarySeconds(absl::Span<const MatMulShape> shapes);
+  /// From here on products may add in any order where that is faster: their bits then depend on the
+  /// number of rows. Before any weights are loaded. Unimplemented where there is one order only.
+  virtual absl::Status AllowAnyOrder();
   /// Versions, clocks and temperature as they are now, for whoever reads the figures; or "".
   virtual std::string Condition() { return ""; }
   /// Measures speed on first call.

@@ -7,7 +7,9 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/enroll.h"
 #include "common/identity.h"
 
@@ -25,6 +27,17 @@ std::string HostName() {
     if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
   }
   return CheckNodeId(name).ok() ? name : "worker";
+}
+
+/// Empty, or what is wrong.
+std::string CheckDevice(const std::string& text) {
+  int ordinal = 0;
+  absl::string_view word = text;
+  if (word == "auto" || word == "cpu") return "";
+  if (absl::ConsumePrefix(&word, "cuda:") && absl::SimpleAtoi(word, &ordinal) && ordinal >= 0) {
+    return "";
+  }
+  return absl::StrCat("\"", text, "\" is none of auto, cpu and cuda:N");
 }
 
 absl::Status Finish(const std::string& bootstrap, WorkerFlags& flags) {
@@ -51,6 +64,7 @@ absl::Status Finish(const std::string& bootstrap, WorkerFlags& flags) {
 absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** argv) {
   WorkerFlags flags;
   std::string bootstrap;
+  std::string determinism = "on";
   CLI::App app{"NeuroGrid worker: joins a cluster, loads the layers it is given, runs them"};
   app.set_version_flag("--version", absl::StrCat("neurogrid-worker ", NG_VERSION));
   app.add_option("--bootstrap", bootstrap, "the coordinator's address")
@@ -63,8 +77,14 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
   app.add_option("--name", flags.name, "this node's name in the cluster (the host's name)")
       ->option_text("NAME");
   app.add_option("--device", flags.device, "auto, cpu or cuda:N")
-      ->check(CLI::IsMember({"auto", "cpu"}))
+      ->check(CheckDevice)
       ->option_text("DEVICE");
+  app.add_option(
+         "--determinism", determinism,
+         "off: cuBLASLt multiplies where it is faster, and a token's bits depend on the rows "
+         "beside it (GPUs only)")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->option_text("on|off");
   app.add_option("--model", flags.model,
                  "folder of a model or of models, .gguf file, or name in the hub cache of this "
                  "machine; without it the place that the coordinator names is tried")
@@ -89,6 +109,7 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
+  flags.any_order = determinism == "off";
   NG_RETURN_IF_ERROR(Finish(bootstrap, flags));
   return std::optional<WorkerFlags>(std::move(flags));
 }

@@ -18,6 +18,7 @@ struct WorkerFlags {
   int data_port = 0;
   std::string state_dir;
   int threads = 0;
+  bool any_order = false;  // --determinism off
   std::string log_level = "info";
 };
 

@@ -110,6 +110,7 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
   NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags, signals));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
                       MakeDevice(flags.device, flags.threads));
+  if (flags.any_order) NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   LogInfo("measuring this machine");
   const DeviceReport report = device->Report();
   LogInfo(report.kind, " ", report.name, " (", report.instruction_set, "): ", report.cores,

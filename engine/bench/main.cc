@@ -16,13 +16,14 @@ constexpr char kUsage[] =
     "usage: neurogrid-gpu-bench --synthetic SHAPE | --model PATH [--device cuda:0]\n"
     "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--depths 0,4096,32768]\n"
     "  [--batches 1,8,64,256] [--batch-depth 1024] [--decode 64] [--chunk 8192] [--rounds 5]\n"
-    "  [--json]\n"
+    "  [--determinism on|off] [--json]\n"
     "SHAPE: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, smollm2-135m or a config.json\n";
 
 struct Flags {
   std::string model;
   std::string device = "cuda:0";
   std::string quantization = "auto";
+  std::string determinism = "on";
   BenchOptions bench;
 };
 
@@ -36,7 +37,8 @@ absl::Status SetNumber(absl::string_view text, int low, int* value) {
 absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
   Flags flags;
   BenchOptions& b = flags.bench;
-  const std::map<absl::string_view, std::string*> texts = {{"--model", &flags.model},
+  const std::map<absl::string_view, std::string*> texts = {{"--determinism", &flags.determinism},
+                                                           {"--model", &flags.model},
                                                            {"--device", &flags.device},
                                                            {"--quantization", &flags.quantization},
                                                            {"--synthetic", &b.synthetic},
@@ -66,6 +68,10 @@ absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
     const absl::Status set = SetNumber(argv[i], flag == "--batch-depth" ? 0 : 1, number->second);
     if (!set.ok()) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", set.message()));
   }
+  if (flags.determinism != "on" && flags.determinism != "off") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--determinism: \"", flags.determinism, "\" is neither on nor off"));
+  }
   if (flags.model.empty() == b.synthetic.empty()) return absl::InvalidArgumentError(kUsage);
   return flags;
 }
@@ -79,6 +85,7 @@ absl::Status Main(int argc, const char* const* argv) {
       const std::unique_ptr<Checkpoint> checkpoint,
       synthetic ? MakeSyntheticCheckpoint(flags.bench.synthetic) : Checkpoint::Open(flags.model));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice(flags.device, 0));
+  if (flags.determinism == "off") NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   for (const Precision precision : precisions) {
     NG_RETURN_IF_ERROR(RunBench(*checkpoint, synthetic ? flags.bench.synthetic : flags.model,
                                 precision, *device, flags.bench)

@@ -2,9 +2,13 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/log.h"
+#include "common/mapped_file.h"
 #include "engine/cuda/cuda_ceilings.h"
+#include "engine/cuda/timing.h"
 #include "kernels/matmul.h"
 
 namespace neurogrid {
@@ -45,6 +49,19 @@ absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
                      .matmul_rate = 2.0 * rows * kInputs * kInputs / prefill};
 }
 
+/// "580.159.04" of the file that the driver keeps; empty without it.
+std::string DriverVersion() {
+  const absl::StatusOr<std::string> text = ReadSmallFile("/proc/driver/nvidia/version", 4096);
+  if (!text.ok()) return "";
+  for (const absl::string_view word : absl::StrSplit(*text, absl::ByAnyChar(" \n"))) {
+    if (absl::StrContains(word, '.') &&
+        word.find_first_not_of("0123456789.") == absl::string_view::npos) {
+      return std::string(word);
+    }
+  }
+  return "";
+}
+
 int MultiprocessorsOf(int ordinal) {
   int count = 0;
   cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, ordinal);
@@ -71,13 +88,33 @@ DeviceSpeed CudaDevice::MeasureSpeed() {
   return {};
 }
 
+absl::StatusOr<Lt*> CudaDevice::Library() {
+  if (lt_ == nullptr) {
+    NG_ASSIGN_OR_RETURN(lt_, Lt::Open(ops_->stream()));
+  }
+  return lt_.get();
+}
+
 absl::StatusOr<DeviceCeilings> CudaDevice::MeasureCeilings() {
   const int multiprocessors = MultiprocessorsOf(ordinal_);
-  NG_ASSIGN_OR_RETURN(DeviceCeilings ceilings, MeasureMemory(*ops_, multiprocessors));
-  NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, Measure(*ops_, multiprocessors));
-  ceilings.matmul_rate = speed.matmul_rate;
+  NG_ASSIGN_OR_RETURN(DeviceCeilings ceilings, MeasureMemory(ops_->stream(), multiprocessors));
+  const absl::StatusOr<Lt*> library = Library();
+  if (library.ok()) {
+    NG_ASSIGN_OR_RETURN(ceilings.matmul_rate,
+                        MeasureLtRate(**library, ops_->stream(), multiprocessors));
+  } else {  // our own kernels are the best that is known
+    NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, Measure(*ops_, multiprocessors));
+    ceilings.matmul_rate = speed.matmul_rate;
+  }
   return ceilings;
 }
+
+absl::StatusOr<double> CudaDevice::LibrarySeconds(absl::Span<const MatMulShape> shapes) {
+  NG_ASSIGN_OR_RETURN(Lt * library, Library());
+  return MeasureLtChain(*library, ops_->stream(), shapes);
+}
+
+absl::Status CudaDevice::AllowAnyOrder() { return ops_->AllowAnyOrder(); }
 
 std::string CudaDevice::Condition() {
   int driver = 0;
@@ -87,7 +124,8 @@ std::string CudaDevice::Condition() {
   const auto text = [](int version) {
     return absl::StrCat(version / 1000, ".", version % 1000 / 10);
   };
-  return absl::StrCat("driver for CUDA ", text(driver), ", runtime ", text(runtime));
+  return absl::StrCat("driver ", DriverVersion(), " for CUDA ", text(driver), ", runtime ",
+                      text(runtime));
 }
 
 DeviceReport CudaDevice::Report() {

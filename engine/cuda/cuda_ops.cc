@@ -116,6 +116,7 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
   r.head_dim = std::max(r.head_dim, limits.head_dim);
   r.positions_max = std::max(r.positions_max, limits.positions_max);
   r.vocab_size = std::max(r.vocab_size, limits.vocab_size);
+  if (any_order_ != nullptr) any_order_->Reserve(r.rows_max);
   if (limits.head_dim > kernels::kHeadDimMax || limits.head_dim % 8 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("head_dim is ", limits.head_dim,
                                                    ": CUDA kernels take multiples of 8 up to ",
@@ -133,28 +134,46 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
   return absl::OkStatus();
 }
 
+absl::Status CudaOps::AllowAnyOrder() {
+  NG_RETURN_IF_ERROR(Select());
+  NG_ASSIGN_OR_RETURN(any_order_, AnyOrder::Open(stream_));
+  any_order_->Reserve(reserved_.rows_max);
+  absl::StrAppend(&kernel_set_, "/any order");
+  return absl::OkStatus();
+}
+
+/// The matrix, once it is known which way its products are faster.
+absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::Chosen(
+    absl::StatusOr<std::unique_ptr<Matrix>> matrix) {
+  if (any_order_ == nullptr || !matrix.ok()) return matrix;
+  for (const CudaMatrix::Section& section : CudaMatrix::SectionsOf(**matrix)) {
+    NG_RETURN_IF_ERROR(any_order_->Choose(section.weights));
+  }
+  return matrix;
+}
+
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPack(const MatrixSpec& spec, RowSource rows) {
   NG_RETURN_IF_ERROR(Select());
-  return CudaMatrix::Pack(spec, rows, nullptr, stream_);
+  return Chosen(CudaMatrix::Pack(spec, rows, nullptr, stream_));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& spec, RowSource gate,
                                                              RowSource up) {
   NG_RETURN_IF_ERROR(Select());
-  return CudaMatrix::Pack(spec, gate, &up, stream_);
+  return Chosen(CudaMatrix::Pack(spec, gate, &up, stream_));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackStored(
     const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
   NG_RETURN_IF_ERROR(Select());
-  return CudaMatrix::PackStored(spec, parts, stream_);
+  return Chosen(CudaMatrix::PackStored(spec, parts, stream_));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGatedStored(const MatrixSpec& spec,
                                                                    const WeightStore::Entry& gate,
                                                                    const WeightStore::Entry& up) {
   NG_RETURN_IF_ERROR(Select());
-  return CudaMatrix::PackGatedStored(spec, gate, up, stream_);
+  return Chosen(CudaMatrix::PackGatedStored(spec, gate, up, stream_));
 }
 
 absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopeParameters& parameters,
@@ -271,7 +290,14 @@ void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
         RowsOf(x),
         epilogue,
         ColumnsOf(y)};
-    Note(kernels::MatMul(operands, section.weights, stream_), op);
+    cudaError_t error = cudaErrorNotSupported;
+    if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
+      error = any_order_->Multiply(operands, section.weights);
+    }
+    if (error == cudaErrorNotSupported) {
+      error = kernels::MatMul(operands, section.weights, stream_);
+    }
+    Note(error, op);
   }
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/cuda/any_order.h"
 #include "engine/cuda/batch_inputs.h"
 #include "engine/cuda/cuda_memory.h"
 #include "engine/ops.h"
@@ -25,6 +26,9 @@ class CudaOps : public Ops {
   absl::Status Reserve(const OpsLimits& limits) override;
   absl::Status Health() const override { return health_; }
   HostWork Work() const override;
+
+  /// Device::AllowAnyOrder.
+  absl::Status AllowAnyOrder();
 
   cudaStream_t stream() const { return stream_; }
 
@@ -70,6 +74,7 @@ class CudaOps : public Ops {
   bool Healthy() const { return health_.ok(); }
   void Note(cudaError_t error, absl::string_view op);
   absl::Status Select() const;
+  absl::StatusOr<std::unique_ptr<Matrix>> Chosen(absl::StatusOr<std::unique_ptr<Matrix>> matrix);
   /// Waits for everything queued.
   void Wait(absl::string_view op);
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
@@ -83,6 +88,7 @@ class CudaOps : public Ops {
   absl::Status health_;
   double waited_s_ = 0;
   OpsLimits reserved_;
+  std::unique_ptr<AnyOrder> any_order_;  // null: one order
   StepInputs inputs_;
   BatchInputs batch_;
   const Batch* begun_ = nullptr;

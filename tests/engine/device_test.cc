@@ -28,6 +28,13 @@ TEST_CASE("a device that is not known is named", "[device]") {
   CHECK(device.status().message() == "device \"tpu\" is not known; known are auto, cpu and cuda:N");
 }
 
+TEST_CASE("a processor has one order of arithmetic and says so", "[device]") {
+  const auto device = MakeDevice("cpu", 1).value();
+  const absl::Status status = device->AllowAnyOrder();
+  CHECK(status.code() == absl::StatusCode::kUnimplemented);
+  CHECK(status.message() == "--determinism off: the cpu has one order of arithmetic");
+}
+
 TEST_CASE("a GPU that is not there is named", "[device]") {
   for (const std::string kind : {"cuda:77", "cuda:-1"}) {
     const auto device = MakeDevice(kind, 0);

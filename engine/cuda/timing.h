@@ -1,0 +1,23 @@
+// How long work on a stream takes.
+#pragma once
+
+#include <chrono>
+
+#include "engine/cuda/cuda_memory.h"
+
+namespace neurogrid {
+
+/// Seconds of one of several runs queued together, the first of them uncounted.
+template <typename Run>
+absl::StatusOr<double> SecondsOf(cudaStream_t stream, Run run) {
+  constexpr int kRuns = 8;
+  NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
+  const auto start = std::chrono::steady_clock::now();
+  for (int i = 0; i < kRuns; ++i) NG_RETURN_IF_ERROR(CudaStatus(run(), "a measurement"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a measurement"));
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  return elapsed.count() / kRuns;
+}
+
+}  // namespace neurogrid
