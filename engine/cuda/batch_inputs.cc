@@ -37,7 +37,6 @@ void BatchInputs::Make(Plan& plan, int64_t states_max) {
   work.items.clear();
   work.merges.clear();
   work.more_tiles.clear();
-  work.rows.clear();
   work.states = 0;
   for (int s = 0; s < batch_->sequences(); ++s) {
     const auto sequence = static_cast<size_t>(s);
@@ -52,11 +51,10 @@ void BatchInputs::Make(Plan& plan, int64_t states_max) {
                .items = Put(work.items),
                .merges = Put(work.merges),
                .more_tiles = Put(work.more_tiles),
-               .rows = Put(work.rows),
+               .few_tiles_count = static_cast<int>(work.few_tiles.size()),
                .items_count = static_cast<int>(work.items.size()),
                .merges_count = static_cast<int>(work.merges.size()),
-               .more_tiles_count = static_cast<int>(work.more_tiles.size()),
-               .rows_count = static_cast<int>(work.rows.size())};
+               .more_tiles_count = static_cast<int>(work.more_tiles.size())};
   plan.made = true;
 }
 
