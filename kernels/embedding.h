@@ -1,5 +1,4 @@
-// y[r, c] = scale * table[tokens[r], c]. A thread an element of few rows,
-// a block a row of many; bound by latency, then memory.
+// y[r, c] = scale * table[tokens[r], c]. A thread an element; bound by latency and memory.
 #pragma once
 
 #include <cuda_bf16.h>
