@@ -3,17 +3,16 @@
 // Positions are taken in splits of 256 from position 0. In a split: all scores, their exact
 // maximum, exponentials, their sums for each 64 positions added in order, one chain of products
 // with the values; splits merge one by one in order of position (Milakov and Gimelshein 2018,
-// Online normalizer calculation). Both ways below follow it, so a row's bits depend on its query
+// Online normalizer calculation). All ways below follow it, so a row's bits depend on its query
 // and its sequence's keys and values alone.
 //
-//   few rows   an item is (tile of up to 16 rows, split): a block for each item and kv head leaves
-//              its state in memory, a second kernel merges. Bound by the bytes of keys and values.
-//   more rows  a block for each tile of up to 32 rows and kv head goes through its splits.
-// A row of a tile is a query and one of the heads that share its kv head. 128 threads a block; each
-// warp scores 64 positions of a split and owns a quarter of head_dim.
-//
-// Shared memory: up to 95 KiB, for head_dim above 128 155 KiB. f32: one block for each row and
-// head; the reference, not fast.
+//   few rows   an item is (tile of up to 16 rows, split): blocks that go from item to item leave a
+//              state of each in memory, a second kernel merges them. Bound by the bytes of keys
+//              and values; those of earlier steps are fetched before the predecessor has ended.
+//   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
+//              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
+// A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
+// path: up to 97 KiB. f32: one block for each row and head; the reference, not fast.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -29,6 +28,9 @@ namespace neurogrid::kernels {
 inline constexpr int kSplitTokens = 256;
 inline constexpr int kGroupMax = 16;  // query heads of one kv head
 inline constexpr int kHeadDimMax = 256;
+inline constexpr int kFewTileRows = 16;    // a tile's, at most
+inline constexpr int kMoreTileRows = 128;  // the same of more rows
+inline constexpr int kStatePadding = 4;    // floats
 
 /// Rows of one sequence at consecutive positions.
 struct AttentionTile {
@@ -40,12 +42,11 @@ struct AttentionTile {
   int32_t first_split;
   int32_t splits;
 };
-inline constexpr int kNoTile = -1;
 struct AttentionItem {
-  int32_t tile;  // kNoTile: nothing to do
+  int32_t tile;
   int32_t split;
 };
-/// A row whose states are to be merged; no splits: nothing to do.
+/// A row whose states are to be merged.
 struct AttentionMerge {
   int32_t row;
   int32_t first_state;
@@ -58,8 +59,15 @@ struct AttentionWork {
   std::vector<AttentionItem> items;
   std::vector<AttentionMerge> merges;
   std::vector<AttentionTile> more_tiles;
-  std::vector<AttentionTile> rows;  // f32: a tile for each row
   int64_t states = 0;
+};
+
+/// How much of a work's arrays is live.
+struct AttentionCounts {
+  int32_t few_tiles;
+  int32_t items;
+  int32_t merges;
+  int32_t more_tiles;
 };
 
 /// One sequence of a batch.
@@ -77,20 +85,22 @@ void AddSequence(const AttentionSequence& sequence, int group, int window, int64
 
 /// Floats of the states of a batch.
 inline int64_t StateFloats(int64_t states, int query_heads, int head_dim) {
-  return states * query_heads * (head_dim + 2);
+  return states * query_heads * (head_dim + kStatePadding);
 }
 
-/// The arrays of a work on the device.
+/// The arrays of a work on the device. A recorded launch serves later batches too: then `live`, in
+/// device memory, says what of the arrays there is, and the counts here only bound it. What lies
+/// behind leaves at once; no count has to be exact to be fast, as items share the blocks there are.
 struct AttentionWorkView {
   const AttentionTile* few_tiles;
   const AttentionItem* items;
   const AttentionMerge* merges;
   const AttentionTile* more_tiles;
-  const AttentionTile* rows;
+  int few_tiles_count;
   int items_count;
   int merges_count;
   int more_tiles_count;
-  int rows_count;
+  const AttentionCounts* live = nullptr;
 };
 
 /// T: float or __nv_bfloat16.

@@ -30,11 +30,16 @@ __device__ __forceinline__ float ScoreOf(const AttentionOperands<float>& o,
 }
 
 __global__ void __launch_bounds__(kThreads)
-    AttendRowsKernel(AttentionOperands<float> o, const AttentionTile* rows) {
+    AttendRowsKernel(AttentionOperands<float> o, const AttentionTile* tiles, int tiles_count,
+                     const int32_t* live) {
   WaitForPredecessor();
   ReleaseSuccessor();
+  if (static_cast<int>(blockIdx.x) >= (live == nullptr ? tiles_count : *live)) return;
   F32AttentionShared& shared = SharedObject<F32AttentionShared>();
-  const AttentionTile tile = rows[blockIdx.x];
+  AttentionTile tile = tiles[blockIdx.x];
+  if (static_cast<int>(blockIdx.z) >= tile.queries) return;
+  tile.first_row += static_cast<int>(blockIdx.z);
+  tile.first_position += static_cast<int>(blockIdx.z);
   const int head = static_cast<int>(blockIdx.y);
   const int kv_head = head / (o.query_heads / o.kv.kv_heads);
   const int head_dim = o.kv.head_dim;
@@ -86,12 +91,22 @@ cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView
   if (o.kv.kv_heads <= 0 || o.query_heads % o.kv.kv_heads != 0 || o.kv.head_dim > kHeadDimMax) {
     return cudaErrorInvalidValue;
   }
-  if (work.rows_count == 0) return cudaSuccess;
-  const LaunchShape shape{
-      "Attention, f32",
-      dim3(static_cast<unsigned>(work.rows_count), static_cast<unsigned>(o.query_heads)),
-      dim3(kThreads), 0, stream};
-  return Launch(shape, AttendRowsKernel, o, work.rows);
+  const auto attend = [&](const AttentionTile* tiles, int count, int rows_max,
+                          const int32_t* live) {
+    if (count == 0) return cudaSuccess;
+    const int queries_max = rows_max / (o.query_heads / o.kv.kv_heads);
+    return Launch({"Attention, f32",
+                   dim3(static_cast<unsigned>(count), static_cast<unsigned>(o.query_heads),
+                        static_cast<unsigned>(queries_max)),
+                   dim3(kThreads), 0, stream},
+                  AttendRowsKernel, o, tiles, count, live);
+  };
+  const bool counted = work.live != nullptr;
+  const cudaError_t error = attend(work.few_tiles, work.few_tiles_count, kFewTileRows,
+                                   counted ? &work.live->few_tiles : nullptr);
+  if (error != cudaSuccess) return error;
+  return attend(work.more_tiles, work.more_tiles_count, kMoreTileRows,
+                counted ? &work.live->more_tiles : nullptr);
 }
 
 }  // namespace neurogrid::kernels

@@ -4,9 +4,6 @@
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kFewRows = 16;
-constexpr int kMoreRows = 32;
-
 int FirstSplit(int position, int window) {
   const int first_key = window > 0 && position >= window ? position - window + 1 : 0;
   return first_key / kSplitTokens;
@@ -25,11 +22,10 @@ AttentionTile TileOf(const AttentionSequence& s, int first, int queries, int win
 void AddSequence(const AttentionSequence& s, int group, int window, int64_t states_max,
                  AttentionWork& work) {
   if (s.rows == 0) return;
-  for (int i = 0; i < s.rows; ++i) work.rows.push_back(TileOf(s, i, 1, window));
   const int splits = TileOf(s, 0, s.rows, window).splits;
   const int64_t states = splits > 1 ? static_cast<int64_t>(s.rows) * splits : 0;
-  const bool few = s.rows * group <= kFewRows && work.states + states <= states_max;
-  const int queries_max = (few ? kFewRows : kMoreRows) / group;
+  const bool few = s.rows * group <= kFewTileRows && work.states + states <= states_max;
+  const int queries_max = (few ? kFewTileRows : kMoreTileRows) / group;
   for (int first = 0; first < s.rows; first += queries_max) {
     const int queries = s.rows - first < queries_max ? s.rows - first : queries_max;
     AttentionTile tile = TileOf(s, first, queries, window);

@@ -9,6 +9,7 @@ namespace neurogrid::kernels {
 namespace {
 
 constexpr int kThreads = 128;
+constexpr int kRowsMany = 64;  // from here on a block a row
 
 __device__ int CodeAt(const uint8_t* plane, int bits, int row, int k) {
   const CodePlace place = PlaceOfCode(bits, row, k);
@@ -81,10 +82,12 @@ template <typename T>
 __global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float scale) {
   ReleaseSuccessor();
   const int64_t row = blockIdx.x;
-  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  const int first = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   WaitForPredecessor();
-  if (column >= table.inputs) return;
-  y[row * table.inputs + column] = FromFloat<T>(WeightAt(table, tokens[row], column) * scale);
+  const int32_t token = tokens[row];
+  for (int c = first; c < table.inputs; c += static_cast<int>(gridDim.y) * kThreads) {
+    y[row * table.inputs + c] = FromFloat<T>(WeightAt(table, token, c) * scale);
+  }
 }
 
 }  // namespace
@@ -92,9 +95,10 @@ __global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float sc
 template <typename T>
 cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, int rows, float scale,
                   cudaStream_t stream) {
-  const auto column_blocks = static_cast<unsigned>((table.inputs + kThreads - 1) / kThreads);
-  const LaunchShape shape{"Embed", dim3(static_cast<unsigned>(rows), column_blocks), dim3(kThreads),
-                          0, stream};
+  const int column_blocks = rows < kRowsMany ? (table.inputs + kThreads - 1) / kThreads : 1;
+  const LaunchShape shape{"Embed",
+                          dim3(static_cast<unsigned>(rows), static_cast<unsigned>(column_blocks)),
+                          dim3(kThreads), 0, stream};
   return Launch(shape, EmbedKernel<T>, y, table, tokens, scale);
 }
 

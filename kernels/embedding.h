@@ -1,4 +1,5 @@
-// y[r, c] = scale * table[tokens[r], c]. A thread an element; bound by latency and memory.
+// y[r, c] = scale * table[tokens[r], c]. A thread an element of few rows,
+// a block a row of many; bound by latency, then memory.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -6,7 +6,7 @@
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kHeadsPerBlock = 4;
+constexpr int kHeadsPerBlock = 8;
 
 /// Where in the pages head `head` of keys, then of values, of a slot lies.
 template <typename T>
@@ -20,17 +20,15 @@ __device__ __forceinline__ T* PlaceOf(const KvPages<T>& kv, int64_t slot, int he
 /// A lane holds pairs j = lane, lane + 32, ...: kPairs of them are enough for half a head.
 template <typename T, int kPairs>
 __global__ void __launch_bounds__(kHeadsPerBlock* kWarpThreads)
-    RopeAndWriteKvKernel(T* qkv, int64_t count, int query_heads, HeadNorms norms,
-                         const float* rotation, const int32_t* positions, const int64_t* slots,
-                         KvPages<T> kv) {
+    RopeAndWriteKvKernel(T* qkv, int query_heads, HeadNorms norms, const float* rotation,
+                         const int32_t* positions, const int64_t* slots, KvPages<T> kv) {
   ReleaseSuccessor();
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarpThreads;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * kHeadsPerBlock + thread / kWarpThreads;
-  if (index >= count) return WaitForPredecessor();  // whole warps
+  const int64_t row = blockIdx.x;
+  const int head = static_cast<int>(blockIdx.y) * kHeadsPerBlock + thread / kWarpThreads;
   const int heads = query_heads + 2 * kv.kv_heads;
-  const int64_t row = index / heads;
-  const int head = static_cast<int>(index % heads);
+  if (head >= heads) return WaitForPredecessor();  // whole warps
   const bool is_query = head < query_heads;
   const bool is_value = head >= query_heads + kv.kv_heads;
   const int dim = kv.head_dim;
@@ -39,7 +37,6 @@ __global__ void __launch_bounds__(kHeadsPerBlock* kWarpThreads)
   const float* weight = is_value ? nullptr : is_query ? norms.query_weight : norms.key_weight;
   const float* cosines = rotation + static_cast<int64_t>(positions[row]) * dim;
   const int64_t slot = slots[row];
-  if (slot < 0 && !is_query) return WaitForPredecessor();
   float w[kPairs][2];
   float cosine[kPairs];
   float sine[kPairs];
@@ -52,7 +49,7 @@ __global__ void __launch_bounds__(kHeadsPerBlock* kWarpThreads)
     w[p][0] = weight == nullptr ? 1.0f : weight[j];
     w[p][1] = weight == nullptr ? 1.0f : weight[j + half];
   }
-  T* values = qkv + index * dim;
+  T* values = qkv + (row * heads + head) * dim;
   T* to = is_query ? values : PlaceOf(kv, slot, head - query_heads);
 
   WaitForPredecessor();
@@ -94,12 +91,12 @@ template <typename T>
 cudaError_t RopeAndWriteKv(T* qkv, int rows, int query_heads, const HeadNorms& norms,
                            const float* rotation, const int32_t* positions, const int64_t* slots,
                            const KvPages<T>& kv, cudaStream_t stream) {
-  const int64_t count = static_cast<int64_t>(rows) * (query_heads + 2 * kv.kv_heads);
-  const auto blocks = static_cast<unsigned>((count + kHeadsPerBlock - 1) / kHeadsPerBlock);
-  const LaunchShape shape{"RopeAndWriteKv", dim3(blocks), dim3(kHeadsPerBlock * kWarpThreads), 0,
-                          stream};
+  const int heads = query_heads + 2 * kv.kv_heads;
+  const auto blocks = static_cast<unsigned>((heads + kHeadsPerBlock - 1) / kHeadsPerBlock);
+  const LaunchShape shape{"RopeAndWriteKv", dim3(static_cast<unsigned>(rows), blocks),
+                          dim3(kHeadsPerBlock * kWarpThreads), 0, stream};
   const auto launch = [&](auto* kernel) {
-    return Launch(shape, kernel, qkv, count, query_heads, norms, rotation, positions, slots, kv);
+    return Launch(shape, kernel, qkv, query_heads, norms, rotation, positions, slots, kv);
   };
   if (kv.head_dim <= 64) return launch(RopeAndWriteKvKernel<T, 1>);
   if (kv.head_dim <= 128) return launch(RopeAndWriteKvKernel<T, 2>);

@@ -1,6 +1,7 @@
 // Chooses the kernel: a matter of speed alone, since all give the same bits.
 #include "kernels/matmul.cuh"
 #include "kernels/matmul.h"
+#include "kernels/matmul_sm90.h"
 
 namespace neurogrid::kernels {
 namespace {
@@ -40,6 +41,7 @@ cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
   if (w.format == WeightFormat::kF32) return MatMulF32(operands, w, stream);
   if (w.format == WeightFormat::kBlocks) return MatMulBlocks(operands, w, stream);
+  if (Sm90Takes(operands, w)) return MatMulSm90(operands, w, stream);
   if (FewRowsFit(w, operands.rows)) return MatMulFewRows(operands, w, stream);
   const int tiles = Ceil(w.packed_outputs(), kWideOutputs) * Ceil(operands.rows, kTileRows);
   return MatMulTiles(/*wide=*/tiles >= kWideTilesMin, operands, w, stream);

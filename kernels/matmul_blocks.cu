@@ -8,7 +8,7 @@ cudaError_t MatMulBlocksBy(MatMulKernel kernel, const MatMulOperands& operands, 
                            cudaStream_t stream) {
   switch (kernel) {
     case MatMulKernel::kFewRows:
-      if (!FewRowsOfBlocksFit(w, operands.rows)) return cudaErrorInvalidValue;
+      if (!FewRowsOfBlocksFit(w)) return cudaErrorInvalidValue;
       return MatMulFewRowsOfBlocks(operands, w, stream);
     case MatMulKernel::kWideTiles:
       return MatMulTilesOfBlocks(/*wide=*/true, operands, w, stream);
@@ -19,7 +19,10 @@ cudaError_t MatMulBlocksBy(MatMulKernel kernel, const MatMulOperands& operands, 
 }
 
 cudaError_t MatMulBlocks(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
-  if (FewRowsOfBlocksFit(w, operands.rows)) return MatMulFewRowsOfBlocks(operands, w, stream);
+  constexpr int kFewRowsMax = 32;
+  if (operands.rows <= kFewRowsMax && FewRowsOfBlocksFit(w)) {
+    return MatMulFewRowsOfBlocks(operands, w, stream);
+  }
   constexpr int kWideOutputs = 128;
   constexpr int kTileRows = 64;
   const int wide_tiles = (w.packed_outputs() + kWideOutputs - 1) / kWideOutputs *

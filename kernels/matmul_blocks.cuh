@@ -322,10 +322,10 @@ cudaError_t ForBlockType(BlockType type, Run run) {
   return cudaErrorInvalidValue;
 }
 
-// Both give the same bits; the first takes the rows that fit.
+// Both give the same bits for any number of rows; the first takes a matrix only if a row of x fits.
 cudaError_t MatMulFewRowsOfBlocks(const MatMulOperands& operands, const Weights& w,
                                   cudaStream_t stream);
-bool FewRowsOfBlocksFit(const Weights& w, int rows);
+bool FewRowsOfBlocksFit(const Weights& w);
 cudaError_t MatMulTilesOfBlocks(bool wide, const MatMulOperands& operands, const Weights& w,
                                 cudaStream_t stream);
 

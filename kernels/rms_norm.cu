@@ -148,23 +148,33 @@ __global__ void __launch_bounds__(kThreads)
   const Weight<T> next_weight(z == nullptr ? nullptr : next.weight, first, columns);
   const int64_t row = static_cast<int64_t>(blockIdx.x) * columns;
   WaitForPredecessor();
-  float squares = 0;
-  for (int at = first; at < columns; at += kStep) {
+  // Of the first piece both operands are on their way at once.
+  Vec<T> held;
+  Vec<T> sum;
+  if (first < columns) {
+    held = pieces.Load(x + row, first);
+    sum = pieces.Load(y + row, first);
+  }
+  float squares = first < columns ? AddSquares(0.0f, held) : 0.0f;
+  for (int at = first + kStep; at < columns; at += kStep) {
     squares = AddSquares(squares, pieces.Load(x + row, at));
   }
   const float factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, norm.epsilon);
   squares = 0;
   for (int at = first; at < columns; at += kStep) {
-    const Vec<T> normed = NormedPiece(pieces.Load(x + row, at), factor, weight.At(at), norm);
-    const Vec<T> sum = SumOf(pieces.Load(y + row, at), normed);
-    pieces.Store(y + row, at, sum);
-    squares = AddSquares(squares, sum);
+    const bool is_first = at == first;
+    const Vec<T> normed =
+        NormedPiece(is_first ? held : pieces.Load(x + row, at), factor, weight.At(at), norm);
+    const Vec<T> piece = SumOf(is_first ? sum : pieces.Load(y + row, at), normed);
+    if (is_first) sum = piece;
+    pieces.Store(y + row, at, piece);
+    squares = AddSquares(squares, piece);
   }
   if (z == nullptr) return;
   const float next_factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, next.epsilon);
   for (int at = first; at < columns; at += kStep) {
-    const Vec<T> sum = pieces.Load(y + row, at);
-    pieces.Store(z + row, at, NormedPiece(sum, next_factor, next_weight.At(at), next));
+    const Vec<T> piece = at == first ? sum : pieces.Load(y + row, at);
+    pieces.Store(z + row, at, NormedPiece(piece, next_factor, next_weight.At(at), next));
   }
 }
 

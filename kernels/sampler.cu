@@ -7,17 +7,21 @@
 namespace neurogrid::kernels {
 namespace {
 
+constexpr int kCutThreads = 1024;
+
 struct SliceShared {
   BlockScratch<uint64_t> keys;
   BlockScratch<double> sums;
+  BlockScratch<float> roughs;
   DrawScratch draws;
-  Cut cut;
 };
 struct HistogramShared {
   BlockScratch<uint64_t> keys;
-  uint32_t counts[kBins];
-  uint32_t low_masses[kBins];  // of 20 bits
-  uint32_t high_masses[kBins];
+  uint32_t low[kBins];   // counts, or masses modulo 2^20
+  uint32_t high[kBins];  // masses divided by it
+};
+struct CutShared {
+  BlockScratch<uint64_t> sums;
 };
 
 /// A block's part of a row, eight ids a thread in two groups of four.
@@ -142,10 +146,7 @@ __global__ void __launch_bounds__(kSliceThreads) PeaksKernel(SamplerOperands o) 
     const int step = static_cast<int>(gridDim.x) * kSliceThreads;
     int bin = static_cast<int>(blockIdx.x * kSliceThreads + threadIdx.x);
     if (bin == 0) *scratch.listed = 0;
-    for (; bin < kBins; bin += step) {
-      scratch.counts[bin] = 0;
-      scratch.masses[bin] = 0;
-    }
+    for (; bin < kBins; bin += step) scratch.bins[bin] = 0;
   }
   const uint64_t raw_key =
       BlockMax<kSliceThreads>(slice.LargestKey(values, kAboveAll), shared.keys);
@@ -168,11 +169,10 @@ __global__ void __launch_bounds__(kSliceThreads) HistogramKernel(SamplerOperands
   const Slice slice(o);
   const RowScratch scratch(o.scratch, blockIdx.y, o.vocab_size);
   HistogramShared& shared = SharedObject<HistogramShared>();
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int bin = thread; bin < kBins && p.limited(); bin += kSliceThreads) {
-    shared.counts[bin] = 0;
-    shared.low_masses[bin] = 0;
-    shared.high_masses[bin] = 0;
+  const bool counts = p.top_k > 0;
+  for (int bin = static_cast<int>(threadIdx.x); bin < kBins && p.limited(); bin += kSliceThreads) {
+    shared.low[bin] = 0;
+    if (!counts) shared.high[bin] = 0;
   }
   WaitForPredecessor();
   if (!p.limited()) return;
@@ -181,114 +181,65 @@ __global__ void __launch_bounds__(kSliceThreads) HistogramKernel(SamplerOperands
       PeakOf<kSliceThreads>(scratch, static_cast<int>(gridDim.x), shared.keys);  // and a barrier
   if (Fails(peak)) return;
   const Scale scale(p, peak);
-  const bool weighs = p.top_p < 1;
   slice.ForIds(values, [&](float logit, int) {
     const float x = scale(logit);
     if (!scale.Keeps(x)) return;
     const int bin = BinOf(x);
-    atomicAdd(&shared.counts[bin], 1u);
-    if (!weighs) return;
-    // Up to 2^40 each, in halves whose sums over a slice fit 32 bits.
-    const uint64_t mass = MassOf(x);
-    atomicAdd(&shared.low_masses[bin], static_cast<uint32_t>(mass) & 0xfffffu);
-    atomicAdd(&shared.high_masses[bin], static_cast<uint32_t>(mass >> 20));
+    if (counts) {
+      atomicAdd(&shared.low[bin], 1u);
+    } else {  // up to 2^40, in halves whose sums over a slice fit 32 bits
+      const uint64_t mass = MassOf(x);
+      atomicAdd(&shared.low[bin], static_cast<uint32_t>(mass) & 0xfffffu);
+      atomicAdd(&shared.high[bin], static_cast<uint32_t>(mass >> 20));
+    }
   });
   __syncthreads();
-  for (int bin = thread; bin < kBins; bin += kSliceThreads) {
-    if (shared.counts[bin] == 0) continue;
-    atomicAdd(&scratch.counts[bin], shared.counts[bin]);
-    if (!weighs) continue;
-    const unsigned long long mass =
-        (static_cast<unsigned long long>(shared.high_masses[bin]) << 20) + shared.low_masses[bin];
-    atomicAdd(reinterpret_cast<unsigned long long*>(&scratch.masses[bin]), mass);
+  for (int bin = static_cast<int>(threadIdx.x); bin < kBins; bin += kSliceThreads) {
+    unsigned long long sum = shared.low[bin];
+    if (!counts) sum += static_cast<unsigned long long>(shared.high[bin]) << 20;
+    if (sum > 0) atomicAdd(reinterpret_cast<unsigned long long*>(&scratch.bins[bin]), sum);
   }
 }
 
-/// The sum over the threads before this one.
-__device__ uint64_t SumBefore(uint64_t value, BlockScratch<uint64_t>& scratch) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarpThreads;
-  uint64_t sum = value;
-#pragma unroll
-  for (int distance = 1; distance < kWarpThreads; distance *= 2) {
-    const uint64_t other = __shfl_up_sync(kFullMask, sum, distance);
-    if (lane >= distance) sum += other;
-  }
-  if (lane == kWarpThreads - 1) scratch.warps[thread / kWarpThreads] = sum;
-  __syncthreads();
-  for (int warp = 0; warp < thread / kWarpThreads; ++warp) sum += scratch.warps[warp];
-  __syncthreads();
-  return sum - value;
-}
-
-/// A thread's bins, consecutive ones, and the sums before them.
-struct Bins {
-  static constexpr int kEach = kBins / kSliceThreads;
-  uint32_t counts[kEach];
-  uint64_t masses[kEach];
-  uint64_t count = 0;
-  uint64_t mass = 0;
-  uint64_t count_before;
-  uint64_t mass_before;
-  uint64_t counts_total;
-  uint64_t masses_total;
-
-  __device__ Bins(const RowScratch& scratch, bool weighs, SliceShared& shared) {
-    const int first = static_cast<int>(threadIdx.x) * kEach;
-#pragma unroll
-    for (int i = 0; i < kEach; ++i) {
-      counts[i] = scratch.counts[first + i];
-      masses[i] = weighs ? scratch.masses[first + i] : 0;
-      count += counts[i];
-      mass += masses[i];
-    }
-    count_before = SumBefore(count, shared.keys);
-    mass_before = SumBefore(mass, shared.keys);
-    counts_total = BlockSum<kSliceThreads>(count, shared.keys);
-    masses_total = BlockSum<kSliceThreads>(mass, shared.keys);
-  }
-};
-
-/// In the one thread that holds the bin in which the sum first reaches `need`: calls
-/// found(bin, count before it, mass before it, count in it).
-template <typename Found>
-__device__ __forceinline__ void FindBin(const Bins& bins, bool by_mass, uint64_t need,
-                                        Found found) {
-  uint64_t count = bins.count_before;
-  uint64_t mass = bins.mass_before;
-#pragma unroll
-  for (int i = 0; i < Bins::kEach; ++i) {
-    const uint64_t before = by_mass ? mass : count;
-    const uint64_t own = by_mass ? bins.masses[i] : bins.counts[i];
-    if (before < need && before + own >= need) {
-      found(static_cast<int>(threadIdx.x) * Bins::kEach + i, count, mass, bins.counts[i]);
-    }
-    count += bins.counts[i];
-    mass += bins.masses[i];
-  }
-}
-
-/// The same in every block of a row.
-__device__ Cut CutOf(const SamplerRow& p, const RowScratch& scratch, SliceShared& shared) {
+/// One block a row: finds the bin in which the row is cut.
+__global__ void __launch_bounds__(kCutThreads) CutKernel(SamplerOperands o) {
+  ReleaseSuccessor();
+  const SamplerRow p = o.rows[blockIdx.x];
+  const RowScratch scratch(o.scratch, blockIdx.x, o.vocab_size);
   constexpr uint64_t kAll = ~static_cast<uint64_t>(0);
-  if (threadIdx.x == 0) shared.cut = {kBins, kBins, 0, 0, kAll, 0};
-  const bool weighs = p.top_p < 1;
-  const Bins bins(scratch, weighs, shared);
-  const uint64_t k = p.top_k > 0 ? static_cast<uint64_t>(p.top_k) : kAll;
-  if (k < bins.counts_total) {
-    FindBin(bins, /*by_mass=*/false, k, [&](int bin, uint64_t count, uint64_t, uint64_t own) {
-      shared.cut = {bin, bin + 1, own > kListMax, 0, k - count, 0};
-      // How much top_p leaves shows when top_k has cut: list all.
-      if (weighs) shared.cut = {0, bin + 1, count + own > kListMax, 1, k, 0};
-    });
-  } else if (weighs) {
-    const uint64_t need = ShareOf(p.top_p, bins.masses_total);
-    FindBin(bins, /*by_mass=*/true, need, [&](int bin, uint64_t, uint64_t mass, uint64_t own) {
-      shared.cut = {bin, bin + 1, own > kListMax, 0, kAll, need - mass};
-    });
+  constexpr int kEach = kBins / kCutThreads;
+  WaitForPredecessor();
+  if (!p.limited()) return;
+  const int first = static_cast<int>(threadIdx.x) * kEach;
+  uint64_t bins[kEach];
+  uint64_t sum = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    bins[i] = scratch.bins[first + i];
+    sum += bins[i];
   }
-  __syncthreads();
-  return shared.cut;
+  const SumsBefore sums = SumBefore<kCutThreads>(sum, SharedObject<CutShared>().sums);
+  const bool counts = p.top_k > 0;
+  const bool weighs = p.top_p < 1;
+  const uint64_t need = counts ? static_cast<uint64_t>(p.top_k) : ShareOf(p.top_p, sums.total);
+  if (sums.total <= need && threadIdx.x == 0) {  // top_k cuts nothing
+    *scratch.cut = {weighs ? 0 : kBins, kBins, weighs, kAll, 0};
+  }
+  uint64_t before = sums.before;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int bin = first + i;
+    if (sums.total > need && before < need && before + bins[i] >= need) {
+      if (!counts) {
+        *scratch.cut = {bin, bin + 1, 0, kAll, need - before};
+      } else if (weighs) {  // how much top_p leaves shows when top_k has cut: list all
+        *scratch.cut = {0, bin + 1, 1, need, 0};
+      } else {
+        *scratch.cut = {bin, bin + 1, 0, need - before, 0};
+      }
+    }
+    before += bins[i];
+  }
 }
 
 __global__ void __launch_bounds__(kSliceThreads) DrawKernel(SamplerOperands o) {
@@ -299,34 +250,45 @@ __global__ void __launch_bounds__(kSliceThreads) DrawKernel(SamplerOperands o) {
   SliceShared& shared = SharedObject<SliceShared>();
   WaitForPredecessor();
   if (!p.draws()) return;
-  const Slice::Values values = slice.Load();
+  Slice::Values values = slice.Load();
+  int edge = kBins;
+  int list_end = kBins;
+  if (p.limited()) {
+    edge = scratch.cut->edge;
+    list_end = scratch.cut->list_end;
+  }
   const uint64_t peak = PeakOf<kSliceThreads>(scratch, static_cast<int>(gridDim.x), shared.keys);
   if (Fails(peak)) return;
   const Scale scale(p, peak);
-  Cut cut{kBins, kBins, 0, 0, 0, 0};
-  if (p.limited()) cut = CutOf(p, scratch, shared);
-  if (blockIdx.x == 0 && threadIdx.x == 0) *scratch.cut = cut;
-  Draw draw;
+  Words words[kGroupsPerThread] = {};
 #pragma unroll
-  for (int g = 0; g < kGroupsPerThread && cut.whole == 0; ++g) {
-    bool drawn = false;
-    Words words{};
+  for (int g = 0; g < kGroupsPerThread; ++g) {
+    bool offers = false;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      const int id = 4 * slice.Group(g) + i;
       const float x = scale(values.at[g][i]);
-      if (!scale.Keeps(x)) continue;
       const int bin = BinOf(x);
-      if (bin >= cut.edge) {
-        if (bin < cut.list_end) scratch.list[atomicAdd(scratch.listed, 1u)] = KeyOf(x, id);
-        continue;
+      const bool stays = scale.Keeps(x) && bin < edge;
+      if (scale.Keeps(x) && bin >= edge && bin < list_end) {
+        const uint32_t place = atomicAdd(scratch.listed, 1u);
+        if (place < kListMax) scratch.list[place] = KeyOf(x, 4 * slice.Group(g) + i);
       }
-      if (!drawn) words = BitsOf(p, slice.Group(g));
-      drawn = true;
-      draw.Offer(x, id, words.at[i]);
+      values.at[g][i] = stays ? x : NegativeInfinity();
+      offers |= stays;
     }
+    if (offers) words[g] = BitsOf(p, slice.Group(g));
   }
-  draw = BlockBest<kSliceThreads>(draw, shared.draws);
+  const auto for_offers = [&](auto offer) {
+#pragma unroll
+    for (int g = 0; g < kGroupsPerThread; ++g) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float x = values.at[g][i];
+        if (x > NegativeInfinity()) offer(x, 4 * slice.Group(g) + i, words[g].at[i]);
+      }
+    }
+  };
+  const Draw draw = BestOf<kSliceThreads>(Draw(), for_offers, shared.roughs, shared.draws);
   if (threadIdx.x == 0) scratch.draws[blockIdx.x] = {draw.best, draw.token};
 }
 
@@ -345,6 +307,10 @@ cudaError_t Sample(const SamplerOperands& operands, int rows, const SamplerNeeds
   };
   cudaError_t error = launch("Sample, peaks", PeaksKernel);
   if (error == cudaSuccess && needs.limited) error = launch("Sample, histogram", HistogramKernel);
+  if (error == cudaSuccess && needs.limited) {
+    error = Launch({"Sample, cut", dim3(static_cast<unsigned>(rows)), dim3(kCutThreads), 0, stream},
+                   CutKernel, operands);
+  }
   if (error == cudaSuccess && needs.draws) error = launch("Sample, draw", DrawKernel);
   return error == cudaSuccess ? FinishSamples(operands, rows, stream) : error;
 }

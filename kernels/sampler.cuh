@@ -9,7 +9,7 @@
 
 namespace neurogrid::kernels {
 
-inline constexpr int kSliceThreads = 256;
+inline constexpr int kSliceThreads = 128;
 inline constexpr int kGroupsPerThread = 2;  // of four ids
 inline constexpr int kSliceIds = kSliceThreads * kGroupsPerThread * 4;
 inline constexpr int kBins = 2048;
@@ -105,25 +105,32 @@ __device__ __forceinline__ Words BitsOf(const SamplerRow& p, int group) {
   return Philox(p.seed, static_cast<uint32_t>(p.position), static_cast<uint32_t>(group));
 }
 
-/// The best of x + Gumbel noise among ids offered in any order.
+/// x + Gumbel noise: what the draw compares.
+__device__ __forceinline__ double ScoreOf(float x, uint32_t bits) {
+  const double u = (static_cast<double>(bits) + 0.5) * 0x1p-32;
+  return static_cast<double>(x) - log(-log(u));
+}
+/// At least the score, in f32: with r = 1 - u, r <= -log(u). Cheap.
+__device__ __forceinline__ float HighScore(float x, uint32_t bits) {
+  constexpr float kLogOf2To32 = 22.18070977791825f;
+  return x + (kLogOf2To32 - __logf(static_cast<float>(~bits) + 0.5f));
+}
+/// At most the score: -log(u) <= r / (1 - r), and log(1 - r) >= -2 r up to r = 1/2.
+__device__ __forceinline__ float LowScore(float x, uint32_t bits) {
+  const float r = (static_cast<float>(~bits) + 0.5f) * 0x1p-32f;
+  return r <= 0.5f ? HighScore(x, bits) - 2 * r : NegativeInfinity();
+}
+/// A high score below it loses against the low score `best`: together they are off by less than
+/// 5e-5 and 2^-21 of what they are.
+__device__ __forceinline__ float LeastToWin(float best) {
+  return best - 1e-4f - 1e-6f * fabsf(best);
+}
+
+/// The best score among ids in any order.
 struct Draw {
   double best = -1e300;
   int token = -1;
 
-  /// -log(u) >= 1 - u, so noise beats a lead d only if 1 - u <= exp(-d) <= 2^-floor(1.44 d): a test
-  /// of leading bits that spares two logarithms. One bit is kept as margin.
-  __device__ __forceinline__ bool CannotWin(float x, uint32_t bits) const {
-    const double lead = best - static_cast<double>(x);
-    if (!(lead > 1.4)) return false;
-    if (lead > 22.9) return true;  // noise lies below: u is at least 2^-33 away from 1
-    const int leading_ones = static_cast<int>(lead * 1.44) - 1;
-    return leading_ones > 0 && __clz(static_cast<int>(~bits)) < leading_ones;
-  }
-  __device__ __forceinline__ void Offer(float x, int id, uint32_t bits) {
-    if (CannotWin(x, bits)) return;
-    const double u = (static_cast<double>(bits) + 0.5) * 0x1p-32;
-    Take(static_cast<double>(x) - log(-log(u)), id);
-  }
   __device__ __forceinline__ void Take(double score, int id) {
     if (id >= 0 && (token < 0 || score > best || (score == best && id < token))) {
       best = score;
@@ -159,6 +166,47 @@ __device__ __forceinline__ Draw BlockBest(Draw draw, DrawScratch& scratch) {
   return draw;
 }
 
+/// The best draw of the block among the ids that for_offers(offer) offers to each thread, in the
+/// same order both times: offer(x, id, bits). Only what may win is computed in f64.
+template <int kThreads, typename ForOffers>
+__device__ __forceinline__ Draw BestOf(Draw draw, ForOffers for_offers, BlockScratch<float>& roughs,
+                                       DrawScratch& draws) {
+  float low = NegativeInfinity();
+  for_offers([&](float x, int, uint32_t bits) { low = fmaxf(low, LowScore(x, bits)); });
+  const float least = LeastToWin(BlockMax<kThreads>(low, roughs));
+  for_offers([&](float x, int id, uint32_t bits) {
+    if (HighScore(x, bits) >= least) draw.Take(ScoreOf(x, bits), id);
+  });
+  return BlockBest<kThreads>(draw, draws);
+}
+
+struct SumsBefore {
+  uint64_t before;  // of the threads before this one
+  uint64_t total;   // of the block
+};
+/// All threads of the block call it.
+template <int kThreads>
+__device__ __forceinline__ SumsBefore SumBefore(uint64_t value, BlockScratch<uint64_t>& scratch) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % kWarpThreads;
+  uint64_t sum = value;
+#pragma unroll
+  for (int distance = 1; distance < kWarpThreads; distance *= 2) {
+    const uint64_t other = __shfl_up_sync(kFullMask, sum, static_cast<unsigned>(distance));
+    if (lane >= distance) sum += other;
+  }
+  if (lane == kWarpThreads - 1) scratch.warps[thread / kWarpThreads] = sum;
+  __syncthreads();
+  SumsBefore sums{sum - value, 0};
+#pragma unroll
+  for (int warp = 0; warp < kThreads / kWarpThreads; ++warp) {
+    if (warp < thread / kWarpThreads) sums.before += scratch.warps[warp];
+    sums.total += scratch.warps[warp];
+  }
+  __syncthreads();
+  return sums;
+}
+
 /// The first of a row's edits with an id of at least `id`.
 __device__ __forceinline__ int FirstEditFrom(const LogitEdit* edits, int count, int id) {
   int first = 0;
@@ -176,12 +224,11 @@ __device__ __forceinline__ int FirstEditFrom(const LogitEdit* edits, int count, 
 
 /// How a row is cut: ids in bins below `edge` stay, ids in bins [edge, list_end) are listed, and of
 /// these in descending order stay the first count_left, and of those the fewest that have mass_left
-/// (0: all) or top_p of their mass.
+/// (0: all) or top_p of their mass. A row without limits has its edge behind all bins.
 struct Cut {
   int32_t edge;
   int32_t list_end;
-  int32_t whole;  // the list would be too long: finish cuts the row without it
-  int32_t takes_share;
+  int64_t takes_share;
   uint64_t count_left;
   uint64_t mass_left;
 };
@@ -201,18 +248,17 @@ struct RowScratch {
   SlicePeak* peaks;    // [slices]
   SliceDraw* draws;    // [slices]
   uint64_t* top_keys;  // [slices, kTopLogprobsMax]  the largest before edits, descending; 0: none
-  uint64_t* masses;    // [kBins]
+  uint64_t* bins;      // [kBins]                    counts of rows with top_k, else masses
   uint64_t* list;      // [kListMax]
-  uint32_t* counts;    // [kBins]
-  uint32_t* listed;    // how many are in the list
   Cut* cut;
+  uint32_t* listed;  // how many belong in the list, be there room or not
 
   static __host__ __device__ int SlicesOf(int vocab_size) {
     return (vocab_size + kSliceIds - 1) / kSliceIds;
   }
   static __host__ __device__ int64_t Bytes(int vocab_size) {
     const int64_t slice = sizeof(SlicePeak) + sizeof(SliceDraw) + 8 * kTopLogprobsMax;
-    return SlicesOf(vocab_size) * slice + 8 * kBins + 8 * kListMax + 4 * kBins + 16 + sizeof(Cut);
+    return SlicesOf(vocab_size) * slice + 8 * (kBins + kListMax) + sizeof(Cut) + 8;
   }
   __device__ __forceinline__ RowScratch(void* scratch, int64_t row, int vocab_size) {
     uint8_t* at = static_cast<uint8_t*>(scratch) + row * Bytes(vocab_size);
@@ -220,11 +266,10 @@ struct RowScratch {
     peaks = reinterpret_cast<SlicePeak*>(at);
     draws = reinterpret_cast<SliceDraw*>(peaks + slices);
     top_keys = reinterpret_cast<uint64_t*>(draws + slices);
-    masses = top_keys + static_cast<int64_t>(slices) * kTopLogprobsMax;
-    list = masses + kBins;
+    bins = top_keys + static_cast<int64_t>(slices) * kTopLogprobsMax;
+    list = bins + kBins;
     cut = reinterpret_cast<Cut*>(list + kListMax);
     listed = reinterpret_cast<uint32_t*>(cut + 1);
-    counts = listed + 4;
   }
 };
 

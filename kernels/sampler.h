@@ -10,17 +10,17 @@
 //   5. argmax of x_i - log(-log(u_i)), u_i = (bits + 0.5) * 2^-32 with bits of Philox4x32-10, key =
 //      seed, counter = (position, id / 4), word id % 4.
 //
-// Slices of 2048 ids of all rows run side by side, in two to four kernels:
+// Slices of 1024 ids of all rows run side by side, in two to five kernels:
 //
 //   peaks       the largest of each slice, behind its edits; sums and largest for logprobs
-//   histogram   rows with top_k or top_p: how many and how much probability in each of 2048 bins of
-//               x. Masses are integers of 2^-40, so no sum has an order
-//   draw        rows that draw: ids in bins above the one in which the row is cut compete at once,
-//               those in it are listed
+//   histogram   rows with top_k: how many lie in each of 2048 bins of x; rows with top_p alone: how
+//               much probability. Masses are integers of 2^-40, so no sum has an order
+//   cut         rows with either: the bin in which the row is cut
+//   draw        rows that draw: ids in bins above that compete at once, those in it are listed
 //   finish      one block a row: cuts the list exactly, merges the slices
 //
-// Where a list would be too long, finish cuts the whole row by itself. Bound by latency for few
-// rows: some microseconds a kernel.
+// Where the list would be too long, finish cuts the whole row by itself. Bound by latency for few
+// rows: one or two microseconds a kernel.
 #pragma once
 
 #include <cuda_runtime.h>

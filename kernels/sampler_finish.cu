@@ -11,7 +11,9 @@ constexpr int kDigits = 256;  // eight bits of a key
 struct FinishShared {
   BlockScratch<uint64_t> keys;
   BlockScratch<double> sums;
+  BlockScratch<float> roughs;
   DrawScratch draws;
+  int kept;
   uint64_t list[kListMax];
   unsigned long long digits[kDigits];
   uint64_t prefix;  // of the threshold, found from the top
@@ -27,6 +29,16 @@ struct Row {
   FinishShared* shared;
   int thread;
 };
+
+/// The largest key before the edits.
+__device__ uint64_t RawPeakOf(const Row& row) {
+  uint64_t key = 0;
+  for (int s = row.thread; s < row.slices; s += kThreads) {
+    const uint64_t own = row.scratch.peaks[s].raw_key;
+    key = own > key ? own : key;
+  }
+  return BlockMax<kThreads>(key, row.shared->keys);
+}
 
 /// log of the sum of exponentials of the raw logits.
 __device__ double LogTotal(const Row& row, uint64_t raw_peak) {
@@ -60,8 +72,8 @@ __device__ void WriteTop(const Row& row, double log_total, SamplerResult& result
   if (row.thread == 0) result.top_count = wanted > 0 ? wanted : 0;
 }
 
-/// Puts list[0, count) in descending order; count is at most kListMax. By Batcher's bitonic
-/// network.
+/// Puts list[0, count) in descending order; count is at most kListMax. Batcher's bitonic network: a
+/// warp keeps to 64 keys of its own while keys to compare are at most 32 apart.
 __device__ void Sort(uint64_t* list, int count, int thread) {
   int size = 2;
   while (size < count) size *= 2;
@@ -79,54 +91,64 @@ __device__ void Sort(uint64_t* list, int count, int thread) {
           list[low + distance] = a;
         }
       }
-      __syncthreads();
+      const int next = distance > 1 ? distance / 2 : run;
+      if (distance > kWarpThreads || next > kWarpThreads) {
+        __syncthreads();
+      } else {
+        __syncwarp();
+      }
     }
   }
-}
-
-__device__ uint64_t MassOfFirst(const Row& row, int count) {
-  uint64_t mass = 0;
-  for (int i = row.thread; i < count; i += kThreads) mass += MassOf(ValueOf(row.shared->list[i]));
-  return BlockSum<kThreads>(mass, row.shared->keys);
+  __syncthreads();
 }
 
 /// How many of the sorted list stay.
 __device__ int KeptOf(const Row& row, const Cut& cut, int listed) {
-  int kept =
+  FinishShared& shared = *row.shared;
+  const int count =
       cut.count_left < static_cast<uint64_t>(listed) ? static_cast<int>(cut.count_left) : listed;
-  const uint64_t need =
-      cut.takes_share != 0 ? ShareOf(row.p.top_p, MassOfFirst(row, kept)) : cut.mass_left;
-  if (need == 0) return kept;
-  int fewest = 1;
-  while (fewest < kept) {
-    const int middle = (fewest + kept) / 2;
-    if (MassOfFirst(row, middle) >= need) {
-      kept = middle;
-    } else {
-      fewest = middle + 1;
-    }
+  if (cut.takes_share == 0 && cut.mass_left == 0) return count;
+  if (row.thread == 0) shared.kept = count;
+  constexpr int kEach = kListMax / kThreads;
+  const int each = (count + kThreads - 1) / kThreads;
+  const int first = row.thread * each;
+  uint64_t masses[kEach] = {};
+  uint64_t mass = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (i < each && first + i < count) masses[i] = MassOf(ValueOf(shared.list[first + i]));
+    mass += masses[i];
   }
-  return kept;
+  const SumsBefore sums = SumBefore<kThreads>(mass, shared.keys);
+  const uint64_t need = cut.takes_share != 0 ? ShareOf(row.p.top_p, sums.total) : cut.mass_left;
+  uint64_t before = sums.before;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (before < need && before + masses[i] >= need) shared.kept = first + i + 1;
+    before += masses[i];
+  }
+  __syncthreads();
+  return shared.kept;
 }
 
 /// The best of what the slices drew and of what stays of the list.
-__device__ int DrawFromList(const Row& row, const Cut& cut) {
+__device__ int DrawFromList(const Row& row, const Cut& cut, int listed) {
   FinishShared& shared = *row.shared;
   Draw draw;
   for (int s = row.thread; s < row.slices; s += kThreads) {
     draw.Take(row.scratch.draws[s].score, static_cast<int>(row.scratch.draws[s].token));
   }
-  if (cut.edge < kBins) {
-    const auto listed = static_cast<int>(*row.scratch.listed);
-    for (int i = row.thread; i < listed; i += kThreads) shared.list[i] = row.scratch.list[i];
-    Sort(shared.list, listed, row.thread);
-    const int kept = KeptOf(row, cut, listed);
+  if (cut.edge == kBins) return BlockBest<kThreads>(draw, shared.draws).token;
+  for (int i = row.thread; i < listed; i += kThreads) shared.list[i] = row.scratch.list[i];
+  Sort(shared.list, listed, row.thread);
+  const int kept = KeptOf(row, cut, listed);
+  const auto for_offers = [&](auto offer) {
     for (int i = row.thread; i < kept; i += kThreads) {
       const int id = IdOf(shared.list[i]);
-      draw.Offer(ValueOf(shared.list[i]), id, BitsOf(row.p, id / 4).at[id % 4]);
+      offer(ValueOf(shared.list[i]), id, BitsOf(row.p, id / 4).at[id % 4]);
     }
-  }
-  return BlockBest<kThreads>(draw, shared.draws).token;
+  };
+  return BestOf<kThreads>(draw, for_offers, shared.roughs, shared.draws).token;
 }
 
 /// Calls each(x, id) for the ids of the whole row with a key of at least `threshold`.
@@ -192,10 +214,11 @@ __device__ int DrawFromRow(const Row& row, const Scale& scale) {
     total = BlockSum<kThreads>(total, row.shared->keys);
     threshold = ThresholdOf(row, scale, ShareOf(row.p.top_p, total), mass);
   }
-  Draw draw;
-  ForKept(row, scale, threshold,
-          [&](float x, int id) { draw.Offer(x, id, BitsOf(row.p, id / 4).at[id % 4]); });
-  return BlockBest<kThreads>(draw, row.shared->draws).token;
+  const auto for_offers = [&](auto offer) {
+    ForKept(row, scale, threshold,
+            [&](float x, int id) { offer(x, id, BitsOf(row.p, id / 4).at[id % 4]); });
+  };
+  return BestOf<kThreads>(Draw(), for_offers, row.shared->roughs, row.shared->draws).token;
 }
 
 /// The token's logit before any edit.
@@ -220,32 +243,31 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
                 static_cast<int>(threadIdx.x)};
   SamplerResult& result = o.results[blockIdx.x];
   WaitForPredecessor();
-  uint64_t raw_peak = 0;
-  for (int s = row.thread; s < row.slices; s += kThreads) {
-    const uint64_t own = row.scratch.peaks[s].raw_key;
-    raw_peak = own > raw_peak ? own : raw_peak;
+  Cut cut{kBins, kBins, 0, 0, 0};
+  uint32_t listed = 0;
+  if (p.limited()) {
+    cut = *row.scratch.cut;
+    listed = *row.scratch.listed;
   }
-  raw_peak = BlockMax<kThreads>(raw_peak, shared.keys);
   const uint64_t peak = PeakOf<kThreads>(row.scratch, row.slices, shared.keys);
+  const uint64_t raw_peak = p.edits > 0 ? RawPeakOf(row) : peak;
   const bool failed = Fails(raw_peak) || (p.target < 0 && Fails(peak));
-  if (row.thread == 0) {
-    result.token = 0;
-    result.logprob = 0;
-    result.failed = failed ? 1 : 0;
-    result.top_count = 0;
-  }
-  if (failed) return;
-  const bool report = p.top_logprobs >= 0 || p.target >= 0;
+  const bool report = !failed && (p.top_logprobs >= 0 || p.target >= 0);
   const double log_total = report ? LogTotal(row, raw_peak) : 0;
   if (report) WriteTop(row, log_total, result);
-  int token = p.target >= 0 ? p.target : IdOf(peak);
-  if (p.draws()) {
-    const Cut cut = *row.scratch.cut;
-    token = cut.whole != 0 ? DrawFromRow(row, Scale(p, peak)) : DrawFromList(row, cut);
+  int token = failed ? 0 : p.target >= 0 ? p.target : IdOf(peak);
+  if (!failed && p.draws()) {
+    token = listed > kListMax ? DrawFromRow(row, Scale(p, peak))
+                              : DrawFromList(row, cut, static_cast<int>(listed));
   }
   if (row.thread != 0) return;
   result.token = token;
-  if (!report) return;
+  result.failed = failed ? 1 : 0;
+  if (!report) {
+    result.logprob = 0;
+    result.top_count = 0;
+    return;
+  }
   const float logit = RawOf(row, o.edits + p.first_edit, o.raw + p.first_edit, token);
   result.logprob = static_cast<float>(static_cast<double>(logit) - log_total);
 }

@@ -7,8 +7,9 @@ namespace neurogrid::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kChunkRows = 16;
-constexpr int kTapsFew = 3;  // of every published LFM2
+constexpr int kChunkRows = 4;
+constexpr int kWideChunksMin = 64;  // fewer are served sooner by more threads (H200)
+constexpr int kTapsFew = 3;         // of every published LFM2
 constexpr int kTapsMax = 16;
 
 /// The product of row `row` of the chunk's sequence; before row 0 from its source.
@@ -36,47 +37,115 @@ __device__ __forceinline__ void WriteState(const ConvolutionOperands<T>& o,
   }
 }
 
-/// For at most kTaps taps, which stay in registers with the products that they meet.
-template <typename T, int kTaps>
+/// kWidth neighbouring columns, as one vector where there are that many in 16 bytes.
+template <typename T, int kWidth>
+struct Columns {
+  T at[kWidth];
+
+  __device__ __forceinline__ static Columns Load(const T* from) {
+    Columns columns;
+    if constexpr (kWidth == Vec<T>::kCount) {
+      const Vec<T> values = LoadVec(from);
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) columns.at[i] = values.at[i];
+    } else {
+      columns.at[0] = *from;
+    }
+    return columns;
+  }
+  __device__ __forceinline__ void Store(T* to) const {
+    if constexpr (kWidth == Vec<T>::kCount) {
+      Vec<T> values;
+#pragma unroll
+      for (int i = 0; i < kWidth; ++i) values.at[i] = at[i];
+      StoreVec(to, values);
+    } else {
+      *to = at[0];
+    }
+  }
+};
+
+template <typename T, int kWidth>
+__device__ __forceinline__ Columns<T, kWidth> ProductsOf(const ConvolutionOperands<T>& o,
+                                                         const ConvolutionChunk& chunk, int row,
+                                                         int column) {
+  using Values = Columns<T, kWidth>;
+  Values products{};
+  if (row >= 0) {
+    const T* b = o.bcu + (static_cast<int64_t>(chunk.first_row) + row) * 3 * o.columns + column;
+    const Values bs = Values::Load(b);
+    const Values us = Values::Load(b + 2 * o.columns);
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      products.at[i] = FromFloat<T>(__fmul_rn(ToFloat(bs.at[i]), ToFloat(us.at[i])));
+    }
+  } else if (chunk.source >= 0) {
+    const int at = o.taps_count - 1 + row;
+    products = Values::Load(o.state + chunk.source * o.slot_stride + at * o.columns + column);
+  }
+  return products;
+}
+
+/// For at most kTaps taps of kWidth columns, which stay in registers. Everything that the rows of
+/// the chunk need is on its way before the first is computed.
+template <typename T, int kTaps, int kWidth>
 __global__ void __launch_bounds__(kThreads)
     ConvolveKernel(ConvolutionOperands<T> o, const ConvolutionChunk* chunks) {
   ReleaseSuccessor();
+  using Values = Columns<T, kWidth>;
   const ConvolutionChunk chunk = chunks[blockIdx.x];
-  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
+  const int column = static_cast<int>(blockIdx.y * kThreads + threadIdx.x) * kWidth;
   if (column >= o.columns) return WaitForPredecessor();
   const int unused = kTaps - o.taps_count;  // of the places in front
-  float taps[kTaps] = {};
+  Columns<float, kWidth> taps[kTaps] = {};
 #pragma unroll
   for (int j = 0; j < kTaps; ++j) {
-    if (j >= unused) taps[j] = o.taps[(j - unused) * o.columns + column];
+    if (j < unused) continue;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      taps[j].at[i] = o.taps[(j - unused) * o.columns + column + i];
+    }
   }
-  const float bias = o.bias == nullptr ? 0.0f : o.bias[column];
+  Columns<float, kWidth> bias{};
+#pragma unroll
+  for (int i = 0; i < kWidth && o.bias != nullptr; ++i) bias.at[i] = o.bias[column + i];
 
   WaitForPredecessor();
-  T products[kTaps] = {};  // of the kTaps rows that end with the current one
+  constexpr int kBefore = kTaps - 1;
+  Values products[kBefore + kChunkRows] = {};  // of the rows before the chunk, then of its own
+  Values gates[kChunkRows];
 #pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) {
-    const int row = chunk.first - (kTaps - 1) + j;
-    if (j >= unused) products[j] = ProductOf(o, chunk, row, column);
+  for (int j = 0; j < kBefore + kChunkRows; ++j) {
+    if (j < unused || j >= kBefore + chunk.rows) continue;
+    products[j] = ProductsOf<T, kWidth>(o, chunk, chunk.first - kBefore + j, column);
   }
-  for (int row = chunk.first; row < chunk.first + chunk.rows; ++row) {
-    const int64_t at = static_cast<int64_t>(chunk.first_row) + row;
-    const T c = o.bcu[at * 3 * o.columns + o.columns + column];
-    products[kTaps - 1] = ProductOf(o, chunk, row, column);
-    float z = bias;
+  const int64_t first = static_cast<int64_t>(chunk.first_row) + chunk.first;
 #pragma unroll
-    for (int j = 0; j < kTaps; ++j) {
-      if (j >= unused) z = fmaf(taps[j], ToFloat(products[j]), z);
+  for (int row = 0; row < kChunkRows; ++row) {
+    if (row >= chunk.rows) continue;
+    gates[row] = Values::Load(o.bcu + ((first + row) * 3 + 1) * o.columns + column);
+  }
+#pragma unroll
+  for (int row = 0; row < kChunkRows; ++row) {
+    if (row >= chunk.rows) continue;
+    Values out;
+#pragma unroll
+    for (int i = 0; i < kWidth; ++i) {
+      float z = bias.at[i];
+#pragma unroll
+      for (int j = 0; j < kTaps; ++j) {
+        if (j >= unused) z = fmaf(taps[j].at[i], ToFloat(products[row + j].at[i]), z);
+      }
+      out.at[i] = FromFloat<T>(__fmul_rn(ToFloat(gates[row].at[i]), Rounded<T>(z)));
     }
-    o.out[at * o.columns + column] = FromFloat<T>(__fmul_rn(ToFloat(c), Rounded<T>(z)));
-#pragma unroll
-    for (int j = 0; j < kTaps - 1; ++j) products[j] = products[j + 1];
+    out.Store(o.out + (first + row) * o.columns + column);
   }
   if (chunk.slot < 0) return;
   T* slot = o.state + chunk.slot * o.slot_stride + column;
 #pragma unroll
-  for (int j = 0; j < kTaps - 1; ++j) {
-    if (j >= unused) slot[(j - unused) * o.columns] = products[j];
+  for (int j = 0; j < kBefore + kChunkRows; ++j) {  // the last kBefore before the chunk's end
+    const int place = j - chunk.rows;
+    if (place >= unused && place < kBefore) products[j].Store(slot + (place - unused) * o.columns);
   }
 }
 
@@ -107,21 +176,25 @@ template <typename T>
 cudaError_t ShortConvolution(const ConvolutionOperands<T>& o, const ConvolutionChunk* chunks,
                              int chunks_count, const ConvolutionChunk* states, int states_count,
                              cudaStream_t stream) {
-  const auto column_blocks = static_cast<unsigned>((o.columns + kThreads - 1) / kThreads);
-  const LaunchShape shape{"ShortConvolution",
-                          dim3(static_cast<unsigned>(chunks_count), column_blocks), dim3(kThreads),
-                          0, stream};
+  constexpr int kWidth = Vec<T>::kCount;
+  const auto launch = [&](const char* name, int count, int width, auto* kernel, const auto* work) {
+    const int column_blocks = (o.columns + kThreads * width - 1) / (kThreads * width);
+    return Launch({name, dim3(static_cast<unsigned>(count), static_cast<unsigned>(column_blocks)),
+                   dim3(kThreads), 0, stream},
+                  kernel, o, work);
+  };
   if (o.taps_count > kTapsMax) return cudaErrorInvalidValue;
-  cudaError_t error = o.taps_count <= kTapsFew
-                          ? Launch(shape, ConvolveKernel<T, kTapsFew>, o, chunks)
-                          : Launch(shape, ConvolveKernel<T, kTapsMax>, o, chunks);
-  if (error == cudaSuccess && states_count > 0) {
-    error = Launch(
-        {"ShortConvolution, states", dim3(static_cast<unsigned>(states_count), column_blocks),
-         dim3(kThreads), 0, stream},
-        WriteStatesKernel<T>, o, states);
+  const char* name = "ShortConvolution";
+  cudaError_t error;
+  if (o.taps_count > kTapsFew) {
+    error = launch(name, chunks_count, 1, ConvolveKernel<T, kTapsMax, 1>, chunks);
+  } else if (o.columns % kWidth != 0 || chunks_count < kWideChunksMin) {
+    error = launch(name, chunks_count, 1, ConvolveKernel<T, kTapsFew, 1>, chunks);
+  } else {
+    error = launch(name, chunks_count, kWidth, ConvolveKernel<T, kTapsFew, kWidth>, chunks);
   }
-  return error;
+  if (error != cudaSuccess || states_count == 0) return error;
+  return launch("ShortConvolution, states", states_count, 1, WriteStatesKernel<T>, states);
 }
 
 template cudaError_t ShortConvolution(const ConvolutionOperands<float>&, const ConvolutionChunk*,

@@ -4,9 +4,9 @@
 //   z[t, c]   = bias[c] + sum over j < K of taps[j, c] * g[t - (K - 1) + j, c], j ascending
 //   out[t, c] = C[t, c] * z[t, c]
 //
-// g, z and out are rounded to T, sums are f32 multiply-adds. A thread takes one channel of up to 16
-// rows of a sequence and the products before them, so chunks are independent; taps are there before
-// the predecessor has ended. A single row is bound by latency, many by memory.
+// g, z and out are rounded to T, sums are f32 multiply-adds. A thread takes 16 bytes of
+// up to four rows of a sequence and the products before them, so chunks are independent; taps are
+// there before the predecessor has ended. A single row is bound by latency, many by memory.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -45,7 +45,8 @@ struct ConvolutionOperands {
   const T* bcu;       // [rows, 3 * columns]
   const float* taps;  // [taps_count, columns]
   const float* bias;  // [columns]; or null
-  T* state;           // slot i: [taps_count - 1, columns] at state + i * slot_stride
+  T* state;  // slot i: [taps_count - 1, columns] at state + i * slot_stride, all aligned to 16
+             // bytes
   int64_t slot_stride;
   int columns;
   int taps_count;

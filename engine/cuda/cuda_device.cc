@@ -70,14 +70,14 @@ int MultiprocessorsOf(int ordinal) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const CudaOptions& options) {
+absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal) {
   int count = 0;
   NG_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceCount(&count), "the count of devices"));
   if (ordinal < 0 || ordinal >= count) {
     return absl::NotFoundError(
         absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));
   }
-  NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal, options));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal));
   return std::unique_ptr<Device>(new CudaDevice(ordinal, std::move(ops)));
 }
 

@@ -28,10 +28,8 @@ void AddEdits(const SamplingRow& row, std::vector<LogitEdit>& edits) {
 
 }  // namespace
 
-void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result) {
-  result.rows.clear();
-  result.edits.clear();
-  result.needs = {};
+SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling) {
+  SamplerRows result;
   for (const SamplingRow& row : sampling) {
     const auto first = static_cast<int32_t>(result.edits.size());
     if (row.target < 0) AddEdits(row, result.edits);
@@ -51,6 +49,7 @@ void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result
     result.needs.draws |= result.rows.back().draws();
     result.needs.limited |= result.rows.back().limited();
   }
+  return result;
 }
 
 SampledToken TokenOf(const kernels::SamplerResult& result) {

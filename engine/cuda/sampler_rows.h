@@ -14,7 +14,7 @@ struct SamplerRows {
   std::vector<kernels::LogitEdit> edits;
   kernels::SamplerNeeds needs = {};
 };
-void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result);
+SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling);
 
 SampledToken TokenOf(const kernels::SamplerResult& result);
 

@@ -107,11 +107,10 @@ void TimeAttention(cudaStream_t stream, int sequences, int context, int rows) {
                                Upload(work.items),
                                Upload(work.merges),
                                Upload(work.more_tiles),
-                               nullptr,
+                               static_cast<int>(work.few_tiles.size()),
                                static_cast<int>(work.items.size()),
                                static_cast<int>(work.merges.size()),
-                               static_cast<int>(work.more_tiles.size()),
-                               0};
+                               static_cast<int>(work.more_tiles.size())};
   const int width = (kQueryHeads + 2 * kKvHeads) * kDim;
   const Memory kv(page_elements * 2 * sequences * pages_each);
   const Memory qkv(int64_t{2} * sequences * rows * width);

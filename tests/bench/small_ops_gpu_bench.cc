@@ -78,6 +78,14 @@ void TimeSmallOps(cudaStream_t stream, int rows) {
   const ConvolutionChunk* work = Upload(chunks);
   TimeOp(stream, "ShortConvolution", rows,
          [&] { return ShortConvolution(operands, work, rows, nullptr, 0, stream); });
+  std::vector<ConvolutionChunk> long_chunks;
+  AddSequence({0, rows, 0, 0}, long_chunks, states);
+  const ConvolutionChunk* long_work = Upload(long_chunks);
+  const ConvolutionChunk* long_states = Upload(states);
+  TimeOp(stream, "ShortConvolution of one sequence", rows, [&] {
+    return ShortConvolution(operands, long_work, static_cast<int>(long_chunks.size()), long_states,
+                            static_cast<int>(states.size()), stream);
+  });
   TimeOp(stream, "RmsNorm of rows asked for", rows, [&] {
     return RmsNorm(out.as<Bf16>(), hidden.as<Bf16>(), positions, rows, kHidden, norm, stream);
   });
@@ -158,7 +166,7 @@ int main() {
   using namespace neurogrid::kernels;
   cudaStream_t stream;
   Require(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
-  for (const int rows : {1, 8, 64, 512}) TimeSmallOps(stream, rows);
+  for (const int rows : {1, 8, 64, 512, 2048}) TimeSmallOps(stream, rows);
   for (const int rows : {1, 8, 64}) TimeSamplers(stream, rows, 65536);
   TimeSamplers(stream, 1, 262144);
   return 0;

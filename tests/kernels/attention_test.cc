@@ -1,228 +1,22 @@
 // Attention over pages against f64, and the same bits for a row however its batch is cut.
 #include "kernels/attention.h"
 
-#include <algorithm>
 #include <catch2/catch_template_test_macros.hpp>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
-#include <limits>
-#include <memory>
-#include <optional>
 
-#include "kernels/kv_pages.h"
-#include "tests/kernels/device.h"
+#include "tests/kernels/attention_context.h"
 #include "tests/kernels/seeds.h"
 
 namespace neurogrid::kernels {
 namespace {
 
-struct Heads {
-  int query_heads;
-  int kv_heads;
-  int dim;
-  float softcap = 0;
-  int window = 0;
+const Heads kHeads[] = {
+    {4, 2, 64},          {3, 1, 16},        {4, 4, 24, 0, 5},    {8, 2, 32, 4},
+    {2, 1, 128, 0, 300}, {6, 2, 80},        {16, 1, 64, 0, 260}, {2, 1, 256, 30, 17},
+    {5, 1, 64, 10, 70},  {12, 1, 96, 0, 0}, {7, 1, 200, 0, 256}, {16, 1, 256},
 };
-
-size_t Size(int64_t a, int64_t b) { return static_cast<size_t>(a * b); }
-
-/// Sequences of given lengths in pages that lie scattered, with keys, values and queries for every
-/// position. Whatever no token may see is NaN.
-template <typename T>
-class Context {
- public:
-  Context(const Heads& heads, const std::vector<int>& lengths) : h_(heads), lengths_(lengths) {
-    int pages = 0;
-    for (const int length : lengths) {
-      first_page_.push_back(pages);
-      pages += (length + kPageTokens - 1) / kPageTokens;
-    }
-    for (int i = pages; i > 0; --i) ids_.push_back(i);  // backwards; page 0 belongs to nobody
-    const float nan = std::numeric_limits<float>::quiet_NaN();
-    memory_.assign(Size(pages + 1, page_elements()), nan);
-    for (size_t s = 0; s < lengths.size(); ++s) {
-      for (const bool values : {false, true}) {
-        tokens_[values].push_back(
-            Widen(RandomOf<T>(10 * s + values, Size(lengths[s], kv_width()))));
-      }
-      queries_.push_back(Widen(RandomOf<T>(77 + s, Size(lengths[s], width()), 2)));
-      FillPages(s);
-    }
-    if constexpr (sizeof(T) == 2) {
-      pages_.emplace(ToBf16(memory_));
-    } else {
-      pages_.emplace(memory_);
-    }
-    table_.emplace(ids_);
-  }
-
-  /// Rows [first, first + rows) of sequence `sequence`.
-  struct Part {
-    size_t sequence;
-    int first;
-    int rows;
-  };
-
-  std::vector<float> Run(const std::vector<Part>& batch, int64_t states_max = 1000) const {
-    AttentionWork work;
-    std::vector<float> qkv;
-    int rows = 0;
-    for (const Part& part : batch) {
-      const auto begin = queries_[part.sequence].begin() + part.first * width();
-      for (int i = 0; i < part.rows; ++i) {
-        qkv.insert(qkv.end(), begin + i * width(), begin + (i + 1) * width());
-        qkv.insert(qkv.end(), static_cast<size_t>(2 * kv_width()), 0.0f);
-      }
-      AddSequence({rows, part.rows, part.first, first_page_[part.sequence]},
-                  h_.query_heads / h_.kv_heads, h_.window, states_max, work);
-      rows += part.rows;
-    }
-    return Launch(work, qkv, rows);
-  }
-
-  /// Row `position` of a sequence in f64, with a bound of what bf16 probabilities and f32 sums may
-  /// move it by.
-  void Check(const std::vector<float>& row, size_t sequence, int position) const {
-    for (int head = 0; head < h_.query_heads; ++head) CheckHead(row, sequence, position, head);
-  }
-
-  int width() const { return h_.query_heads * h_.dim; }
-
- private:
-  int kv_width() const { return h_.kv_heads * h_.dim; }
-  int64_t page_elements() const { return int64_t{2} * kPageTokens * kv_width(); }
-
-  void FillPages(size_t s) {
-    for (int t = 0; t < lengths_[s]; ++t) {
-      const int64_t page = ids_[static_cast<size_t>(first_page_[s] + t / kPageTokens)];
-      for (int head = 0; head < h_.kv_heads; ++head) {
-        for (const bool values : {false, true}) {
-          const int64_t tile = (2 * head + (values ? 1 : 0)) * kPageTokens * h_.dim;
-          const int64_t to = page * page_elements() + tile + t % kPageTokens * h_.dim;
-          const auto from = tokens_[values][s].begin() + t * kv_width() + head * h_.dim;
-          std::copy(from, from + h_.dim, memory_.begin() + to);
-        }
-      }
-    }
-  }
-
-  std::vector<float> Launch(const AttentionWork& work, const std::vector<float>& qkv,
-                            int rows) const {
-    const auto upload = [](const auto& values) {
-      auto copy = values;
-      copy.resize(std::max<size_t>(copy.size(), 1));
-      return std::make_unique<Device<typename std::decay_t<decltype(values)>::value_type>>(copy);
-    };
-    const auto few = upload(work.few_tiles);
-    const auto items = upload(work.items);
-    const auto merges = upload(work.merges);
-    const auto more = upload(work.more_tiles);
-    const auto single = upload(work.rows);
-    const AttentionWorkView view{few->data(),
-                                 items->data(),
-                                 merges->data(),
-                                 more->data(),
-                                 single->data(),
-                                 static_cast<int>(work.items.size()),
-                                 static_cast<int>(work.merges.size()),
-                                 static_cast<int>(work.more_tiles.size()),
-                                 static_cast<int>(work.rows.size())};
-    Device<T> out(Size(rows, width()));
-    Device<float> states(static_cast<size_t>(StateFloats(work.states, h_.query_heads, h_.dim)) + 1);
-    std::vector<T> narrow;
-    if constexpr (sizeof(T) == 2) {
-      narrow = ToBf16(qkv);
-    } else {
-      narrow = qkv;
-    }
-    const Device<T> queries(narrow);
-    const AttentionOperands<T> operands{out.data(),
-                                        queries.data(),
-                                        width() + 2 * kv_width(),
-                                        {pages_->data(), page_elements(), h_.kv_heads, h_.dim},
-                                        table_->data(),
-                                        states.data(),
-                                        h_.query_heads,
-                                        scale(),
-                                        h_.softcap,
-                                        h_.window};
-    REQUIRE(Attention(operands, view, nullptr) == cudaSuccess);
-    return Widen(out.Read());
-  }
-
-  float scale() const { return 1.0f / std::sqrt(static_cast<float>(h_.dim)); }
-
-  void CheckHead(const std::vector<float>& row, size_t s, int position, int head) const {
-    const int kv_head = head / (h_.query_heads / h_.kv_heads);
-    const int first = h_.window > 0 ? std::max(0, position - h_.window + 1) : 0;
-    const auto query = queries_[s].begin() + position * width() + head * h_.dim;
-    std::vector<double> scores;
-    double magnitude = 0;
-    for (int t = first; t <= position; ++t) {
-      const auto key = tokens_[0][s].begin() + t * kv_width() + kv_head * h_.dim;
-      double score = 0;
-      double size = 0;
-      for (int c = 0; c < h_.dim; ++c) {
-        score += double{query[c]} * double{key[c]};
-        size += std::abs(double{query[c]} * double{key[c]});
-      }
-      score *= double{scale()};
-      magnitude = std::max(magnitude, size * double{scale()});
-      if (h_.softcap > 0) score = double{h_.softcap} * std::tanh(score / double{h_.softcap});
-      scores.push_back(score);
-    }
-    const double maximum = *std::max_element(scores.begin(), scores.end());
-    double total = 0;
-    for (double& score : scores) total += score = std::exp(score - maximum);
-    for (int c = 0; c < h_.dim; ++c) {
-      double value = 0;
-      double size = 0;
-      for (size_t i = 0; i < scores.size(); ++i) {
-        const auto t = first + static_cast<int>(i);
-        const double v =
-            double{tokens_[1][s][static_cast<size_t>(t * kv_width() + kv_head * h_.dim + c)]};
-        value += scores[i] * v / total;
-        size += scores[i] * std::abs(v) / total;
-      }
-      // A score is off by dim / 16 truncated steps (f32: dim roundings) and a few roundings more;
-      // its exponential by as much relative to itself, in numerator and denominator. bf16 rounds
-      // each probability by 2^-8 of it at most; sums of f32 lose 2^-23 a term or step.
-      const double score_error =
-          ((sizeof(T) == 2 ? h_.dim / 16.0 : h_.dim) + 8) * 0x1p-23 * (magnitude + 1);
-      const double terms = sizeof(T) == 2 ? 64 : static_cast<double>(scores.size()) + 64;
-      const double bound =
-          size * (2 * score_error + (sizeof(T) == 2 ? 0x1p-8 : 0) + terms * 0x1p-23) +
-          HalfUlp<T>(value * 1.01);
-      const double error = std::abs(double{row[static_cast<size_t>(head * h_.dim + c)]} - value);
-      if (!(error <= bound)) {
-        CAPTURE(position, head, c, value, error, bound);
-        FAIL_CHECK("an output is too far from f64");
-        return;
-      }
-    }
-  }
-
-  Heads h_;
-  std::vector<int> lengths_;
-  std::vector<int> first_page_;
-  std::vector<int32_t> ids_;
-  std::vector<float> memory_;
-  std::vector<std::vector<float>> tokens_[2];
-  std::vector<std::vector<float>> queries_;
-  std::optional<Device<T>> pages_;
-  std::optional<Device<int32_t>> table_;
-};
-
-template <typename T>
-std::vector<float> RowsOf(const Context<T>& context, const std::vector<float>& out, int first,
-                          int rows) {
-  const auto begin = out.begin() + first * context.width();
-  return {begin, begin + rows * context.width()};
-}
-
-const Heads kHeads[] = {{4, 2, 64},          {3, 1, 16}, {4, 4, 24, 0, 5},    {8, 2, 32, 4},
-                        {2, 1, 128, 0, 300}, {6, 2, 80}, {16, 1, 64, 0, 260}, {2, 1, 256, 30, 17}};
 
 }  // namespace
 
@@ -252,9 +46,30 @@ TEMPLATE_TEST_CASE("a row has the same bits decoded, in a chunk and in a whole p
     CAPTURE(position);
     const std::vector<float> alone = context.Run({{0, position, 1}});
     CHECK(SameBits(alone, RowsOf(context, tail, position - 480, 1)));
-    CHECK(SameBits(alone, context.Run({{0, position, 1}}, /*states_max=*/0)));
+    CHECK(SameBits(alone, context.Run({{0, position, 1}}, {.states_max = 0})));
   }
   CHECK(SameBits(context.Run({{1, 32, 1}}), RowsOf(context, mixed, 0, 1)));
+}
+
+TEMPLATE_TEST_CASE("states of any number of splits merge in order", "[kernels]", float, Bf16) {
+  const Seeded seeded;
+  // As many as are merged at a time, and some more.
+  const Heads heads = GENERATE(Heads{1, 1, 256, 0, 0}, Heads{1, 1, 256, 0, 8900});
+  const int length = 36 * kSplitTokens + 5;
+  const Context<TestType> context(heads, {length, 300});
+  const std::vector<float> out = context.Run({{1, 299, 1}, {0, length - 2, 2}});
+  for (const int i : {0, 1}) context.Check(RowsOf(context, out, 1 + i, 1), 0, length - 2 + i);
+  CHECK(SameBits(RowsOf(context, out, 1, 2), context.Run({{0, length - 2, 2}}, {.states_max = 0})));
+}
+
+TEMPLATE_TEST_CASE("a recorded launch takes what there is and leaves the rest of its grid",
+                   "[kernels]", float, Bf16) {
+  const Seeded seeded;
+  const Context<TestType> context({4, 2, 64}, {600, 33, 1});
+  using Batch = std::vector<typename Context<TestType>::Part>;
+  const Batch batch = GENERATE(Batch{{0, 599, 1}, {1, 32, 1}, {2, 0, 1}}, Batch{{1, 3, 30}},
+                               Batch{{0, 500, 90}, {1, 30, 2}, {2, 0, 1}}, Batch{{2, 0, 1}});
+  CHECK(SameBits(context.Run(batch), context.Run(batch, {.spare = 9})));
 }
 
 TEST_CASE("attention refuses heads that no kernel takes", "[kernels]") {

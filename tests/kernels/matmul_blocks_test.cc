@@ -197,6 +197,16 @@ TEST_CASE("every kernel for blocks gives the same bits", "[kernels][blocks]") {
   CHECK(SameBits(few, product.Run(0, 11, MatMulKernel::kNarrowTiles)));
 }
 
+TEST_CASE("rows that shared memory does not hold at once are multiplied in groups",
+          "[kernels][blocks]") {
+  const Seeded seeded;
+  const Case c{BlockType::kQ4_0, 16, 12288, 11, Epilogue::kAdd, true, true};
+  const Product product(c);
+  const std::vector<float> few = product.Run(0, 11, MatMulKernel::kFewRows);
+  CheckAgainstF64(c, product, few);
+  CHECK(SameBits(few, product.Run(0, 11, MatMulKernel::kNarrowTiles)));
+}
+
 TEST_CASE("a row of a product with blocks does not depend on the rows beside it",
           "[kernels][blocks]") {
   const Seeded seeded;

@@ -126,22 +126,25 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   const Seeded seeded;
   const WeightFormat format =
       GENERATE(WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kInt8);
-  const int columns = 40;
-  const PackedWeights table(format, 19, columns, RandomFloats(1, 19 * 40));
-  const Device<int32_t> tokens(std::vector<int32_t>{18, 0, 7});
-  Device<float> dy(3 * 40);
-  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), 3, 2.5f, nullptr) == cudaSuccess);
+  const int rows = GENERATE(3, 70);
+  constexpr int kColumns = 200;
+  const auto size = static_cast<size_t>(rows * kColumns);
+  const PackedWeights table(format, 19, kColumns, RandomFloats(1, 19 * kColumns));
+  std::vector<int32_t> ids;
+  for (int row = 0; row < rows; ++row) ids.push_back((18 + 5 * row) % 19);
+  const Device<int32_t> tokens(ids);
+  Device<float> dy(size);
+  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), rows, 2.5f, nullptr) == cudaSuccess);
   const std::vector<float> y = dy.Read();
-  const size_t ids[] = {18, 0, 7};
-  for (size_t row = 0; row < 3; ++row) {
-    for (size_t c = 0; c < 40; ++c) {
-      const double expected = 2.5 * table.value(ids[row], c);
-      // Two products, each off by 2^-24 of itself at most.
-      CHECK(std::abs(double{y[row * 40 + c]} - expected) <= 0x1.0001p-23 * std::abs(expected));
-    }
+  int wrong = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const double expected = 2.5 * table.value(static_cast<size_t>(ids[i / kColumns]), i % kColumns);
+    // Two products, each off by 2^-24 of itself at most.
+    wrong += !(std::abs(double{y[i]} - expected) <= 0x1.0001p-23 * std::abs(expected));
   }
-  Device<Bf16> rounded(3 * 40);
-  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), 3, 2.5f, nullptr) == cudaSuccess);
+  CHECK(wrong == 0);
+  Device<Bf16> rounded(size);
+  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), rows, 2.5f, nullptr) == cudaSuccess);
   CHECK(SameBits(rounded.Read(), ToBf16(y)));
 }
 

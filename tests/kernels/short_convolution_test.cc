@@ -11,9 +11,14 @@
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kColumns = 136;
 constexpr int kSlots = 4;
-constexpr size_t kWidth = 3 * kColumns;
+
+/// A dtype and a number of channels: a whole number of 16 bytes or not.
+template <typename Type, int kChannels>
+struct Case {
+  using T = Type;
+  static constexpr int kColumns = kChannels;
+};
 
 template <typename T>
 T Rounded(double x) {
@@ -27,9 +32,13 @@ float WideOf(float x) { return x; }
 float WideOf(Bf16 x) { return __bfloat162float(x); }
 
 /// A layer with its slots, and long sequences whose parts are run in batches.
-template <typename T>
+template <typename OfCase>
 class Layer {
  public:
+  using T = typename OfCase::T;
+  static constexpr int kColumns = OfCase::kColumns;
+  static constexpr size_t kWidth = 3 * kColumns;
+
   Layer(bool with_bias, int taps)
       : count_(taps),
         taps_(RandomFloats(1, static_cast<size_t>(taps * kColumns))),
@@ -124,15 +133,16 @@ class Layer {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("a short convolution is its taps over products, gated", "[kernels]", float,
-                   Bf16) {
+TEMPLATE_TEST_CASE("a short convolution is its taps over products, gated", "[kernels]",
+                   (Case<float, 136>), (Case<Bf16, 136>), (Case<float, 134>), (Case<Bf16, 132>)) {
+  using T = typename TestType::T;
+  constexpr int kColumns = TestType::kColumns;
   const Seeded seeded;
   const bool with_bias = GENERATE(false, true);
   const int taps = GENERATE(1, 2, 3, 4, 16);
   CAPTURE(with_bias, taps);
   Layer<TestType> layer(with_bias, taps);
-  const std::vector<TestType> out =
-      layer.Run({{0, 0, 1, -1, 0}, {1, 0, 40, -1, 1}, {2, 0, 16, -1, -1}});
+  const std::vector<T> out = layer.Run({{0, 0, 1, -1, 0}, {1, 0, 40, -1, 1}, {2, 0, 16, -1, -1}});
   size_t wrong = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     const auto row = static_cast<int>(i / kColumns);
@@ -142,8 +152,8 @@ TEMPLATE_TEST_CASE("a short convolution is its taps over products, gated", "[ker
     if (!(double{WideOf(out[i])} >= low && double{WideOf(out[i])} <= high)) ++wrong;
   }
   CHECK(wrong == 0);
-  const std::vector<TestType> first = layer.Slot(0);
-  const std::vector<TestType> second = layer.Slot(1);
+  const std::vector<T> first = layer.Slot(0);
+  const std::vector<T> second = layer.Slot(1);
   for (int i = 0; i < taps - 1; ++i) {
     for (size_t c = 0; c < kColumns; ++c) {  // one row: zeros, then its product
       const size_t at = static_cast<size_t>(i) * kColumns + c;
@@ -155,19 +165,20 @@ TEMPLATE_TEST_CASE("a short convolution is its taps over products, gated", "[ker
 }
 
 TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the same bits",
-                   "[kernels]", float, Bf16) {
+                   "[kernels]", (Case<float, 136>), (Case<Bf16, 136>), (Case<Bf16, 132>)) {
+  using T = typename TestType::T;
+  constexpr int kColumns = TestType::kColumns;
   const Seeded seeded;
   Layer<TestType> layer(true, GENERATE(3, 5));
-  const std::vector<TestType> whole = layer.Run({{0, 0, 60, -1, 0}});
-  const std::vector<TestType> end = layer.Slot(0);
-  std::vector<TestType> parts;
+  const std::vector<T> whole = layer.Run({{0, 0, 60, -1, 0}});
+  const std::vector<T> end = layer.Slot(0);
+  std::vector<T> parts;
   // Slots 1 and 2 in turn, each chunk size around that of a thread's rows; a mate beside it.
   int slot = -1;
   int first = 0;
-  for (const int rows : {1, 1, 16, 17, 2, 23}) {
-    const int next = slot == 1 && rows != 17 ? 2 : 1;  // 17 rows go in place
-    const std::vector<TestType> out =
-        layer.Run({{1, first, 3, -1, -1}, {0, first, rows, slot, next}});
+  for (const int rows : {1, 1, 4, 5, 2, 3, 16, 28}) {
+    const int next = slot == 1 && rows != 5 ? 2 : 1;  // 5 rows go in place
+    const std::vector<T> out = layer.Run({{1, first, 3, -1, -1}, {0, first, rows, slot, next}});
     parts.insert(parts.end(), out.begin() + 3 * kColumns, out.end());
     slot = next;
     first += rows;
@@ -175,6 +186,21 @@ TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the 
   REQUIRE(first == 60);
   CHECK(SameBits(parts, whole));
   CHECK(SameBits(layer.Slot(slot), end));
+}
+
+TEMPLATE_TEST_CASE("a sequence convolved among many has the bits it has alone", "[kernels]",
+                   (Case<float, 136>), (Case<Bf16, 136>), (Case<Bf16, 132>)) {
+  using T = typename TestType::T;
+  constexpr int kColumns = TestType::kColumns;
+  const Seeded seeded;
+  Layer<TestType> layer(true, GENERATE(2, 3));
+  const std::vector<T> alone = layer.Run({{1, 0, 43, 3, 0}});
+  const std::vector<T> end = layer.Slot(0);
+  const std::vector<T> all =  // more chunks than one thread a channel serves
+      layer.Run({{0, 0, 100, -1, -1}, {1, 0, 43, 3, 1}, {2, 0, 100, -1, -1}, {0, 0, 100, -1, 2}});
+  const auto begin = all.begin() + 100 * kColumns;
+  CHECK(SameBits(std::vector<T>(begin, begin + 43 * kColumns), alone));
+  CHECK(SameBits(layer.Slot(1), end));
 }
 
 TEST_CASE("a short convolution refuses more taps than its threads hold", "[kernels]") {

@@ -164,6 +164,7 @@ inline unsigned __umulhi(unsigned a, unsigned b) {
 // The emulated build is compiled without contraction, so these need nothing special.
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __logf(float x) { return std::log(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 
 template <typename T>

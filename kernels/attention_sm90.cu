@@ -1,0 +1,428 @@
+// More rows with wgmma: sm_90a alone, equal bits with attention_tiles.cu.
+//
+// A block is a tile of up to 128 rows and a kv head. One warpgroup copies keys and values of split
+// after split to a ring of slots, two attend 64 rows each: all scores of a split in registers, as
+// probabilities the operand of the products with the values. Scores, sums and products go in the
+// order of attention.cuh, whose fragments have the same places.
+#include "kernels/attention.cuh"
+#include "kernels/attention_ways.h"
+#include "kernels/launch.h"
+#include "kernels/mma_sm90.cuh"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kThreads = 3 * kWarpgroupThreads;
+constexpr int kRowsEach = kMoreTileRows / 2;    // of a warpgroup
+constexpr int kHalfBytes = kSplitTokens * 128;  // a split's keys or values of 64 columns
+constexpr int kStepBytes = 16 * 128;            // of 16 positions
+constexpr int kSteps = kSplitTokens / 16;
+constexpr int kArrivals = 8;  // warps that use a slot
+
+constexpr int kLoadBarriers = 1;  // of each of the two: its queries are there
+constexpr int kTurnBarriers = 3;  // of each: the other has ended its turn
+
+template <int kDim>
+struct Shared {
+  static constexpr int kHalves = kDim / 64;
+  static constexpr int kSlots = kDim == 64 ? 4 : 3;
+  static constexpr int kSlotBytes = kHalves * kHalfBytes;
+  static constexpr int kQueryBytes = kRowsEach * 128;  // of a warpgroup and half
+  static constexpr int kQueriesBytes = 2 * kHalves * kQueryBytes;
+  static constexpr int kAlignment = 1024;  // of swizzled rows
+  static constexpr size_t kBytes =
+      kAlignment + kQueriesBytes + kSlots * kSlotBytes + 2 * kSlots * sizeof(uint64_t);
+
+  uint8_t* queries;  // [warpgroup][half][row]
+  uint8_t* slots;    // [half][position]
+  uint64_t* full;
+  uint64_t* empty;
+
+  __device__ explicit Shared(uint8_t* shared) {
+    const uint32_t beyond = SharedAddress(shared) % kAlignment;
+    queries = shared + (beyond == 0 ? 0 : kAlignment - beyond);
+    slots = queries + kQueriesBytes;
+    full = reinterpret_cast<uint64_t*>(slots + kSlots * kSlotBytes);
+    empty = full + kSlots;
+  }
+  __device__ __forceinline__ uint8_t* slot(int chunk) const {
+    return slots + chunk % kSlots * kSlotBytes;
+  }
+};
+
+__device__ __forceinline__ int SwizzledByte(int row, int piece) {
+  return row * 128 + ((piece ^ (row & 7)) << 4);
+}
+
+/// Keys or values of a split; zeros where no row sees them.
+template <int kDim>
+__device__ __forceinline__ void CopySplit(uint8_t* slot, const Bf16Attention& o,
+                                          const AttentionPlace& place, bool values) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const int piece = thread % 8;
+  const int first_token = thread / 8;  // of 16
+  // Products with the values always take all steps: what lies behind the last is zeros.
+  for (int step = 0; step < (values ? kSteps : place.steps()); ++step) {
+    const int token = 16 * step + first_token;
+    const int64_t page = place.PageOf(token);
+    const bool live = token >= place.first && token < place.last;
+    const bf16* tile = values ? o.kv.values(page, place.kv_head) : o.kv.keys(page, place.kv_head);
+    const bf16* from = live ? tile + first_token * kDim + piece * 8 : o.qkv;
+#pragma unroll
+    for (int half = 0; half < kDim / 64; ++half) {
+      CopyAsync16(slot + half * kHalfBytes + SwizzledByte(token, piece),
+                  live ? from + half * 64 : from, live);
+    }
+  }
+}
+
+/// The first warpgroup: chunk 2 n is the keys of the tile's split n, chunk 2 n + 1 its values.
+template <int kDim>
+__device__ __forceinline__ void Produce(const Shared<kDim>& shared, const Bf16Attention& o,
+                                        AttentionPlace place) {
+  constexpr int kSlots = Shared<kDim>::kSlots;
+  const int chunks = 2 * place.tile.splits;
+  const auto hand_over = [&](int chunk) {
+    FenceForAsync();
+    ArriveAt(shared.full + chunk % kSlots);
+  };
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    if (chunk >= kSlots) {
+      WaitAt(shared.empty + chunk % kSlots, static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
+    }
+    place.SetSplit(place.tile.first_split + chunk / 2, o);
+    CopySplit<kDim>(shared.slot(chunk), o, place, chunk % 2 == 1);
+    CommitCopies();
+    if (chunk == 0) continue;
+    WaitForCopies<1>();
+    hand_over(chunk - 1);
+  }
+  WaitForCopies<0>();
+  hand_over(chunks - 1);
+}
+
+/// This warpgroup's 64 rows of queries.
+template <int kDim>
+__device__ __forceinline__ void LoadQueries(uint8_t* queries, const Bf16Attention& o,
+                                            const AttentionPlace& place, int first_row) {
+  for (int i = static_cast<int>(threadIdx.x) % kWarpgroupThreads; i < kRowsEach * (kDim / 8);
+       i += kWarpgroupThreads) {
+    const int row = i / (kDim / 8);
+    const int column = i % (kDim / 8) * 8;
+    Vec<uint32_t> piece = {};
+    if (first_row + row < place.rows()) {
+      piece = LoadVec(
+          reinterpret_cast<const uint32_t*>(o.qkv + place.QueryOf(first_row + row) * o.qkv_stride +
+                                            place.HeadOf(first_row + row) * kDim + column));
+    }
+    StoreVec(reinterpret_cast<uint32_t*>(queries + column / 64 * Shared<kDim>::kQueryBytes +
+                                         SwizzledByte(row, column % 64 / 8)),
+             piece);
+  }
+  FenceForAsync();
+}
+
+/// Element i of the scores of a row: of eight positions j elements 4 j .. 4 j + 3, as fragments
+/// are.
+using Scores = float[2][64];
+__device__ __forceinline__ float& At(Scores& scores, int i) { return scores[i / 64][i % 64]; }
+
+/// Queues the scores of half of a split's positions.
+template <int kDim>
+__device__ __forceinline__ void QueueScores(uint32_t queries, uint32_t keys, int part,
+                                            float (&scores)[64]) {
+#pragma unroll
+  for (int half = 0; half < kDim / 64; ++half) {
+    const uint64_t a = SwizzledDescriptor(queries + half * Shared<kDim>::kQueryBytes);
+    const uint64_t b = SwizzledDescriptor(keys + half * kHalfBytes) + part * (kHalfBytes / 2 / 16);
+#pragma unroll
+    for (int step = 0; step < 4; ++step) {
+      WarpgroupMma(scores, a + 2 * step, b + 2 * step, half + step > 0);
+    }
+  }
+  WarpgroupCommit();
+}
+
+/// Probabilities as the A operand of the step of 16 positions `step`.
+using Probabilities = uint32_t[16][4];
+
+/// One of the two rows of a thread, `row` 0 or 1: scores become probabilities.
+__device__ __forceinline__ SoftmaxPart Exponentiate(Scores& scores, int row, float factor,
+                                                    Probabilities& probabilities) {
+  float maximum = MinusInfinity();
+#pragma unroll
+  for (int j = 0; j < 32; ++j) {
+    maximum = fmaxf(maximum, fmaxf(At(scores, 4 * j + 2 * row), At(scores, 4 * j + 2 * row + 1)));
+  }
+  maximum = fmaxf(maximum, __shfl_xor_sync(kFullMask, maximum, 1));
+  maximum = fmaxf(maximum, __shfl_xor_sync(kFullMask, maximum, 2));
+  const float scaled = __fmul_rn(maximum, factor);
+  const bool none = maximum == MinusInfinity();
+  const float base = none ? 0.0f : scaled;
+  float total = 0;
+#pragma unroll
+  for (int part = 0; part < 4; ++part) {
+    float sum = 0;
+#pragma unroll
+    for (int j = 8 * part; j < 8 * part + 8; ++j) {
+      const float p0 = Exp2(fmaf(At(scores, 4 * j + 2 * row), factor, -base));
+      const float p1 = Exp2(fmaf(At(scores, 4 * j + 2 * row + 1), factor, -base));
+      sum = __fadd_rn(__fadd_rn(sum, p0), p1);
+      probabilities[j / 2][j % 2 * 2 + row] = PackBf16(p0, p1);
+    }
+    sum = __fadd_rn(sum, __shfl_xor_sync(kFullMask, sum, 1));
+    sum = __fadd_rn(sum, __shfl_xor_sync(kFullMask, sum, 2));
+    total = part == 0 ? sum : __fadd_rn(total, sum);
+  }
+  return {none ? maximum : scaled, total};
+}
+
+/// Hides what a thread's two rows do not see, where some row of the warpgroup does not see all.
+__device__ __forceinline__ void Hide(const Bf16Attention& o, const AttentionPlace& place,
+                                     int first_row, int lane, Scores& scores) {
+  const int warp = static_cast<int>(threadIdx.x) % kWarpgroupThreads / kWarpThreads;
+  const int from_start = place.tile.first_position - place.start;
+  const int earliest = from_start + first_row / place.group;
+  const int latest = from_start + place.tile.queries - 1;
+  const bool all_seen =
+      earliest >= kSplitTokens - 1 && (o.window <= 0 || latest - o.window + 1 <= 0);
+  if (all_seen) return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = first_row + 16 * warp + lane / 4 + 8 * half;
+    const int position = from_start + row / place.group;
+    const int column = 2 * (lane % 4);
+    const int last = (position < place.last ? position : place.last - 1) - column;
+    const int first = (o.window > 0 ? position - o.window + 1 : 0) - column;
+#pragma unroll
+    for (int j = 0; j < 32; ++j) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& score = At(scores, 4 * j + 2 * half + i);
+        score = 8 * j + i >= first && 8 * j + i <= last ? score : MinusInfinity();
+      }
+    }
+  }
+}
+
+/// Queues a split's outputs.
+template <int kHalves>
+__device__ __forceinline__ void QueueOutputs(uint32_t values, const Probabilities& probabilities,
+                                             float (&outputs)[kHalves][32]) {
+  const uint64_t b = SwizzledDescriptor(values);
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+      WarpgroupMmaTransposed(outputs[half], probabilities[step],
+                             b + (half * kHalfBytes + step * kStepBytes) / 16, step > 0);
+    }
+  }
+  WarpgroupCommit();
+}
+
+/// One of the two warpgroups that attend. They take turns at the tensor cores: while one has its
+/// products, outputs of a split and scores of the next, the other makes probabilities of scores.
+template <int kDim>
+struct Consumer {
+  static constexpr int kHalves = Shared<kDim>::kHalves;
+  static constexpr int kSlots = Shared<kDim>::kSlots;
+  static constexpr bool kScoresEarly = kDim == 64;  // registers for half of the next scores
+
+  const Shared<kDim>& shared;
+  const Bf16Attention& o;
+  AttentionPlace place;
+  int group;  // 0 or 1
+  int lane;
+  int first_row;
+  float factor;
+  uint32_t queries;
+
+  Scores scores;
+  Probabilities probabilities;
+  float outputs[kHalves][32];
+  float totals[kHalves][32];
+  SoftmaxPart news[2];  // of the split whose probabilities these are
+  SoftmaxPart parts[2];
+
+  __device__ __forceinline__ uint32_t SlotOf(int chunk) const {
+    return SharedAddress(shared.slot(chunk));
+  }
+  __device__ __forceinline__ void WaitFor(int chunk) const {
+    WaitAt(shared.full + chunk % kSlots, static_cast<uint32_t>(chunk / kSlots) & 1u);
+  }
+  __device__ __forceinline__ void Leave(int chunk) const {
+    if (lane == 0) ArriveAt(shared.empty + chunk % kSlots);
+  }
+  __device__ __forceinline__ void BeginTurn() const { SyncPair(kTurnBarriers + group); }
+  __device__ __forceinline__ void EndTurn() const { ArriveAtPair(kTurnBarriers + 1 - group); }
+
+  /// Scores of `split` have been queued: probabilities, and what they add up to.
+  __device__ __forceinline__ void TakeScores(int split) {
+    WarpgroupWait<0>();
+    Pin(scores[0]);
+    Pin(scores[1]);
+    Leave(2 * split);
+    place.SetSplit(place.tile.first_split + split, o);
+    Hide(o, place, first_row, lane, scores);
+    news[0] = Exponentiate(scores, 0, factor, probabilities);
+    news[1] = Exponentiate(scores, 1, factor, probabilities);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) Pin(probabilities[step]);
+  }
+  __device__ __forceinline__ void TakeOutputs() {
+    const MergeFactors factors[2] = {Merge(parts[0], news[0]), Merge(parts[1], news[1])};
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        totals[half][i] = MergeOutput(totals[half][i], outputs[half][i], factors[i / 2 % 2]);
+      }
+    }
+  }
+  __device__ __forceinline__ void PinOutputs() {
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) Pin(outputs[half]);
+  }
+
+  __device__ __forceinline__ void Attend() {
+    const int splits = place.tile.splits;
+    if (group == 1) EndTurn();  // the first is the other's
+    WaitFor(0);
+    BeginTurn();
+    WarpgroupArrive();
+    QueueScores<kDim>(queries, SlotOf(0), 0, scores[0]);
+    QueueScores<kDim>(queries, SlotOf(0), 1, scores[1]);
+    EndTurn();
+    TakeScores(0);
+    for (int split = 1; split < splits; ++split) {
+      const uint32_t keys = SlotOf(2 * split);
+      WaitFor(2 * split - 1);
+      WaitFor(2 * split);
+      BeginTurn();
+      WarpgroupArrive();
+      QueueOutputs<kHalves>(SlotOf(2 * split - 1), probabilities, outputs);
+      if constexpr (kScoresEarly) {
+        QueueScores<kDim>(queries, keys, 0, scores[0]);
+        WarpgroupWait<1>();
+      } else {
+        WarpgroupWait<0>();
+      }
+      PinOutputs();
+      WarpgroupArrive();
+      if constexpr (!kScoresEarly) QueueScores<kDim>(queries, keys, 0, scores[0]);
+      QueueScores<kDim>(queries, keys, 1, scores[1]);
+      EndTurn();
+      Leave(2 * split - 1);
+      TakeOutputs();
+      TakeScores(split);
+    }
+    WaitFor(2 * splits - 1);
+    BeginTurn();
+    WarpgroupArrive();
+    QueueOutputs<kHalves>(SlotOf(2 * splits - 1), probabilities, outputs);
+    if (group == 0) EndTurn();
+    WarpgroupWait<0>();
+    PinOutputs();
+    TakeOutputs();
+  }
+
+  __device__ __forceinline__ void Store() const {
+    const int warp = static_cast<int>(threadIdx.x) % kWarpgroupThreads / kWarpThreads;
+#pragma unroll
+    for (int row_half = 0; row_half < 2; ++row_half) {
+      const int row = first_row + 16 * warp + lane / 4 + 8 * row_half;
+      if (row >= place.rows()) continue;
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+#pragma unroll
+        for (int n = 0; n < 8; ++n) {
+          const float* total = totals[half] + 4 * n + 2 * row_half;
+          StoreAttended(o, place, row, 64 * half + 8 * n + 2 * (lane % 4), total[0], total[1],
+                        parts[row_half].sum);
+        }
+      }
+    }
+  }
+};
+
+template <int kDim>
+__device__ __forceinline__ void Consume(const Shared<kDim>& shared, const Bf16Attention& o,
+                                        const AttentionPlace& place, int group) {
+  const int first_row = group * kRowsEach;
+  uint8_t* queries = shared.queries + group * Shared<kDim>::kHalves * Shared<kDim>::kQueryBytes;
+  LoadQueries<kDim>(queries, o, place, first_row);
+  SyncWarpgroup(kLoadBarriers + group);
+  Consumer<kDim> consumer{shared,
+                          o,
+                          place,
+                          group,
+                          static_cast<int>(threadIdx.x) % kWarpThreads,
+                          first_row,
+                          FactorOf(o),
+                          SharedAddress(queries)};
+#pragma unroll
+  for (int half = 0; half < Shared<kDim>::kHalves; ++half) {
+#pragma unroll
+    for (int i = 0; i < 32; ++i) consumer.totals[half][i] = 0;
+  }
+  consumer.parts[0] = consumer.parts[1] = NoKeys();
+  consumer.Attend();
+  consumer.Store();
+}
+
+/// Later tiles see more keys: they start first.
+template <int kDim>
+__global__ void __launch_bounds__(kThreads, 1)
+    AttendTilesSm90Kernel(Bf16Attention o, AttentionWorkView work) {
+  ReleaseSuccessor();
+  const int thread = static_cast<int>(threadIdx.x);
+  const Shared<kDim> shared(SharedMemory<uint8_t>());
+  if (thread == 0) {
+    for (int slot = 0; slot < Shared<kDim>::kSlots; ++slot) {
+      InitBarrier(shared.full + slot, kWarpgroupThreads);
+      InitBarrier(shared.empty + slot, kArrivals);
+    }
+  }
+  __syncthreads();
+  WaitForPredecessor();
+  const int tiles = work.live == nullptr ? work.more_tiles_count : work.live->more_tiles;
+  const int unit = static_cast<int>(blockIdx.x) / o.kv.kv_heads;
+  if (unit >= tiles) return;
+  const AttentionPlace place{work.more_tiles[tiles - 1 - unit],
+                             static_cast<int>(blockIdx.x) % o.kv.kv_heads,
+                             o.query_heads / o.kv.kv_heads,
+                             0,
+                             0,
+                             0,
+                             0,
+                             0};
+  const int warpgroup = __shfl_sync(kFullMask, thread / kWarpgroupThreads, 0);
+  if (warpgroup == 0) {
+    LowerRegisters<40>();
+    Produce<kDim>(shared, o, place);
+  } else {
+    RaiseRegisters<232>();
+    Consume<kDim>(shared, o, place, warpgroup - 1);
+  }
+}
+
+template <int kDim>
+cudaError_t LaunchTiles(const Bf16Attention& o, const AttentionWorkView& work,
+                        cudaStream_t stream) {
+  return Launch(
+      {"Attention, more rows, sm_90",
+       dim3(static_cast<unsigned>(work.more_tiles_count) * static_cast<unsigned>(o.kv.kv_heads)),
+       dim3(kThreads), Shared<kDim>::kBytes, stream},
+      AttendTilesSm90Kernel<kDim>, o, work);
+}
+
+}  // namespace
+
+cudaError_t AttendTilesSm90(const Bf16Attention& o, const AttentionWorkView& work,
+                            cudaStream_t stream) {
+  if (work.more_tiles_count == 0) return cudaSuccess;
+  return o.kv.head_dim == 64 ? LaunchTiles<64>(o, work, stream) : LaunchTiles<128>(o, work, stream);
+}
+
+}  // namespace neurogrid::kernels

@@ -1,0 +1,25 @@
+// The ways through attention for bf16, one by one: what Attention chooses from.
+#pragma once
+
+#include "kernels/attention.h"
+
+namespace neurogrid::kernels {
+
+/// Items, then merges.
+cudaError_t AttendFewRows(const AttentionOperands<__nv_bfloat16>& operands,
+                          const AttentionWorkView& work, cudaStream_t stream);
+
+/// Tiles of more rows, on any GPU.
+cudaError_t AttendTiles(const AttentionOperands<__nv_bfloat16>& operands,
+                        const AttentionWorkView& work, cudaStream_t stream);
+
+/// The same with wgmma, for GPUs of compute capability 9.0 and what HasSm90Attention takes.
+cudaError_t AttendTilesSm90(const AttentionOperands<__nv_bfloat16>& operands,
+                            const AttentionWorkView& work, cudaStream_t stream);
+
+/// head_dim 64 or 128 without a soft cap, whose tanhf for 128 scores of a thread is long code.
+inline bool HasSm90Attention(const AttentionOperands<__nv_bfloat16>& operands) {
+  return (operands.kv.head_dim == 64 || operands.kv.head_dim == 128) && !(operands.softcap > 0);
+}
+
+}  // namespace neurogrid::kernels

@@ -1,0 +1,50 @@
+// Attention with wgmma against the base path, bit for bit. Runs on GPUs of compute capability 9.0.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
+
+#include "kernels/attention_ways.h"
+#include "tests/kernels/attention_context.h"
+#include "tests/kernels/seeds.h"
+
+namespace neurogrid::kernels {
+namespace {
+
+bool IsSm90() {
+  int major = 0;
+  int minor = 0;
+  REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess);
+  REQUIRE(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0) == cudaSuccess);
+  return major == 9 && minor == 0;
+}
+
+}  // namespace
+
+TEST_CASE("attention with wgmma has the bits of the base path and of decoding", "[kernels]") {
+  if (!IsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  const Seeded seeded;
+  const int group = GENERATE(1, 3, 4, 8, 12, 16);
+  constexpr int kKvHeads = 2;
+  const int dim = GENERATE(64, 128);
+  const int window = GENERATE(0, 1, 40, 300);
+  CAPTURE(group, dim, window);
+  const int length = 1100;
+  const Context<Bf16> context({group * kKvHeads, kKvHeads, dim, 0, window}, {length, 257, 40});
+  for (const auto& batch : std::vector<std::vector<Context<Bf16>::Part>>{
+           {{0, 0, length}},
+           {{2, 3, 37}, {0, 700, 390}, {1, 0, 257}},
+           {{0, 255, 2}, {0, 511, 130}, {1, 200, 57}, {2, 0, 17}}}) {
+    const std::vector<float> base = context.Run(batch, {.states_max = 0, .way = AttendTiles});
+    CHECK(SameBits(base, context.Run(batch, {.states_max = 0, .way = AttendTilesSm90})));
+    CHECK(SameBits(base, context.Run(batch, {.states_max = 0})));
+  }
+  const std::vector<float> whole =
+      context.Run({{0, 0, length}}, {.states_max = 0, .way = AttendTilesSm90});
+  for (const int position : {0, 255, 256, 700, length - 1}) {
+    CAPTURE(position);
+    CHECK(SameBits(RowsOf(context, whole, position, 1), context.Run({{0, position, 1}})));
+    context.Check(RowsOf(context, whole, position, 1), 0, position);
+  }
+}
+
+}  // namespace neurogrid::kernels

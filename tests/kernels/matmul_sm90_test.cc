@@ -1,0 +1,125 @@
+// Products on sm_90a have the bits of the kernels that every device has, which are tested against
+// f64 in matmul_test.cc.
+#include "kernels/matmul_sm90.h"
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
+#include <string>
+
+#include "tests/kernels/packed.h"
+
+namespace neurogrid::kernels {
+namespace {
+
+size_t Size(int a, int b) { return static_cast<size_t>(a) * static_cast<size_t>(b); }
+
+struct Case {
+  int outputs;
+  int inputs;
+  Epilogue epilogue;
+  bool y_is_f32;
+  bool with_bias;
+  int extra_columns = 0;  // of y
+};
+
+bool Gated(const Case& c) {
+  return c.epilogue == Epilogue::kSiluGated || c.epilogue == Epilogue::kGeluGated;
+}
+
+class Product {
+ public:
+  Product(WeightFormat format, const Case& c, const std::vector<float>& x)
+      : case_(c),
+        weights_(format, c.outputs, c.inputs, RandomFloats(1, Size(parts() * c.outputs, c.inputs)),
+                 c.with_bias ? RandomFloats(3, Size(parts(), c.outputs)) : std::vector<float>(),
+                 Gated(c)),
+        x_(ToBf16(x)) {}
+
+  bool Fits(int variant) const { return Sm90VariantFits(variant, weights_.view()); }
+
+  /// Bytes of y for the first `rows` rows of x; by the common kernel where no variant is named.
+  std::vector<uint8_t> Run(int rows, int variant = -1) const {
+    const int width = case_.outputs + case_.extra_columns;
+    const size_t count = Size(rows, width);
+    std::vector<uint8_t> old(count * (case_.y_is_f32 ? sizeof(float) : sizeof(Bf16)));
+    const std::vector<float> old_f32 = RandomFloats(4, count);
+    const std::vector<Bf16> old_bf16 = ToBf16(old_f32);
+    const void* from = case_.y_is_f32 ? static_cast<const void*>(old_f32.data()) : old_bf16.data();
+    std::memcpy(old.data(), from, old.size());
+    const Device<uint8_t> y(old);
+    const MatMulOperands operands{y.data(), case_.y_is_f32, x_.data(), rows, case_.epilogue, width};
+    REQUIRE((variant < 0
+                 ? MatMulBy(MatMulKernel::kWideTiles, operands, weights_.view(), nullptr)
+                 : MatMulSm90By(variant, operands, weights_.view(), nullptr)) == cudaSuccess);
+    return y.Read();
+  }
+
+  bool Taken() const {
+    return Sm90Takes({nullptr, true, x_.data(), 64, case_.epilogue}, weights_.view());
+  }
+
+ private:
+  int parts() const { return Gated(case_) ? 2 : 1; }
+
+  Case case_;
+  PackedWeights weights_;
+  Device<Bf16> x_;
+};
+
+constexpr int kRowsMax = 300;
+
+void CheckRows(const Product& product, std::initializer_list<int> row_counts) {
+  if (!product.Taken()) SKIP("these kernels need a device of sm_90");
+  for (const int rows : row_counts) {
+    const std::vector<uint8_t> expected = product.Run(rows);
+    for (int variant = 0; variant < Sm90Variants(); ++variant) {
+      if (!product.Fits(variant)) continue;
+      CAPTURE(rows, std::string(Sm90VariantName(variant)));
+      CHECK(SameBits(product.Run(rows, variant), expected));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every tile of sm_90 gives the bits of the common kernels", "[kernels][sm90]") {
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  // Up to 4,096 packed outputs eight slices, beyond one chain; inputs that fill no chunk, outputs
+  // that fill no tile, fewer chunks than slices, more than a ring, a y with odd rows.
+  const Case c = GENERATE(values<Case>({
+      {40, 1352, Epilogue::kAdd, true, true},
+      {24, 96, Epilogue::kStore, false, false},
+      {400, 520, Epilogue::kAdd, false, true},
+      {2048, 4096, Epilogue::kStore, false, false, 3},
+      {1500, 1032, Epilogue::kSiluGated, false, true},
+      {333, 264, Epilogue::kGeluGated, true, false},
+      {4112, 136, Epilogue::kAdd, true, false},
+      {5001, 712, Epilogue::kStore, false, true, 8},
+      {4100, 2048, Epilogue::kAdd, false, false},
+      {3001, 264, Epilogue::kSiluGated, true, false},
+      {2052, 72, Epilogue::kGeluGated, false, true},
+  }));
+  CAPTURE(static_cast<int>(format), c.outputs, c.inputs, static_cast<int>(c.epilogue));
+  const Product product(format, c, RandomFloats(2, Size(kRowsMax, c.inputs)));
+  CheckRows(product, {1, 2, 7, 16, 17, 33, 64, 65, 100, 128, 129, 255, 257, 300});
+}
+
+TEST_CASE("sums of zeros and of huge numbers keep their bits on sm_90", "[kernels][sm90]") {
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const int outputs = GENERATE(200, 4128);
+  const Case c{outputs, 1416, Epilogue::kStore, true, false};
+  // Rows of zeros of both signs, of numbers that cancel, and of some that overflow.
+  std::vector<float> x = RandomFloats(2, Size(kRowsMax, c.inputs));
+  for (int row = 0; row < kRowsMax; ++row) {
+    for (int k = 0; k < c.inputs; ++k) {
+      float& value = x[Size(row, c.inputs) + static_cast<size_t>(k)];
+      if (row % 4 == 0) value = k % 2 == 0 ? 0.0f : -0.0f;
+      if (row % 4 == 1) value = std::ldexp(value, k % 49 - 24);
+      if (row % 4 == 2) value *= 1e38f;
+    }
+  }
+  CheckRows(Product(format, c, x), {33, 200});
+}
+
+}  // namespace neurogrid::kernels
