@@ -105,8 +105,8 @@ __device__ __forceinline__ Words BitsOf(const SamplerRow& p, int group) {
   return Philox(p.seed, static_cast<uint32_t>(p.position), static_cast<uint32_t>(group));
 }
 
-/// x + Gumbel noise: what the draw compares.
-__device__ __forceinline__ double ScoreOf(float x, uint32_t bits) {
+/// x + Gumbel noise: what the draw compares. Few calls, so its two logarithms are code once.
+static __device__ __noinline__ double ScoreOf(float x, uint32_t bits) {
   const double u = (static_cast<double>(bits) + 0.5) * 0x1p-32;
   return static_cast<double>(x) - log(-log(u));
 }

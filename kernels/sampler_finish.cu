@@ -59,9 +59,11 @@ __device__ void WriteTop(const Row& row, double log_total, SamplerResult& result
   uint64_t below = kAboveAll;
   for (int i = 0; i < wanted; ++i) {
     uint64_t key = 0;
-    for (int at = row.thread; at < row.slices * asked; at += kThreads) {
-      const uint64_t own = row.scratch.top_keys[at / asked * kTopLogprobsMax + at % asked];
-      if (own < below && own > key) key = own;
+    for (int s = row.thread; s < row.slices; s += kThreads) {
+      for (int at = 0; at < asked; ++at) {
+        const uint64_t own = row.scratch.top_keys[s * kTopLogprobsMax + at];
+        if (own < below && own > key) key = own;
+      }
     }
     below = BlockMax<kThreads>(key, row.shared->keys);
     if (row.thread == 0) {
@@ -82,7 +84,7 @@ __device__ void Sort(uint64_t* list, int count, int thread) {
   for (int run = 2; run <= size; run *= 2) {
     for (int distance = run / 2; distance > 0; distance /= 2) {
       for (int pair = thread; pair < size / 2; pair += kThreads) {
-        const int low = pair / distance * 2 * distance + pair % distance;
+        const int low = 2 * pair - (pair & (distance - 1));  // distances are powers of two
         const uint64_t a = list[low];
         const uint64_t b = list[low + distance];
         const bool descends = (low & run) == 0;
@@ -131,15 +133,19 @@ __device__ int KeptOf(const Row& row, const Cut& cut, int listed) {
   return shared.kept;
 }
 
-/// The best of what the slices drew and of what stays of the list.
-__device__ int DrawFromList(const Row& row, const Cut& cut, int listed) {
+/// The best of what the slices drew and of what stays of the list; `own` is the thread's first
+/// entry.
+__device__ int DrawFromList(const Row& row, const Cut& cut, int listed, uint64_t own) {
   FinishShared& shared = *row.shared;
   Draw draw;
   for (int s = row.thread; s < row.slices; s += kThreads) {
     draw.Take(row.scratch.draws[s].score, static_cast<int>(row.scratch.draws[s].token));
   }
   if (cut.edge == kBins) return BlockBest<kThreads>(draw, shared.draws).token;
-  for (int i = row.thread; i < listed; i += kThreads) shared.list[i] = row.scratch.list[i];
+  if (row.thread < listed) shared.list[row.thread] = own;
+  for (int i = row.thread + kThreads; i < listed; i += kThreads) {
+    shared.list[i] = row.scratch.list[i];
+  }
   Sort(shared.list, listed, row.thread);
   const int kept = KeptOf(row, cut, listed);
   const auto for_offers = [&](auto offer) {
@@ -245,7 +251,9 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
   WaitForPredecessor();
   Cut cut{kBins, kBins, 0, 0, 0};
   uint32_t listed = 0;
+  uint64_t own = 0;
   if (p.limited()) {
+    own = row.scratch.list[row.thread];  // there may be less
     cut = *row.scratch.cut;
     listed = *row.scratch.listed;
   }
@@ -258,7 +266,7 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
   int token = failed ? 0 : p.target >= 0 ? p.target : IdOf(peak);
   if (!failed && p.draws()) {
     token = listed > kListMax ? DrawFromRow(row, Scale(p, peak))
-                              : DrawFromList(row, cut, static_cast<int>(listed));
+                              : DrawFromList(row, cut, static_cast<int>(listed), own);
   }
   if (row.thread != 0) return;
   result.token = token;
