@@ -126,7 +126,7 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   const Seeded seeded;
   const WeightFormat format =
       GENERATE(WeightFormat::kF32, WeightFormat::kBf16, WeightFormat::kInt8);
-  const int rows = GENERATE(3, 70);
+  const int rows = GENERATE(3, 260);
   constexpr int kColumns = 200;
   const auto size = static_cast<size_t>(rows * kColumns);
   const PackedWeights table(format, 19, kColumns, RandomFloats(1, 19 * kColumns));
