@@ -27,8 +27,8 @@ cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const 
   if (w.format == WeightFormat::kBlocks) return MatMulBlocksBy(kernel, operands, w, stream);
   switch (kernel) {
     case MatMulKernel::kFewRows:
-      if (!FewRowsFit(w, operands.rows)) return cudaErrorInvalidValue;
-      return MatMulFewRows(operands, w, stream);
+      if (!FewRowsFit(w, operands.rows, LimitsOfGpu())) return cudaErrorInvalidValue;
+      return MatMulFewRows(operands, w, LimitsOfGpu(), stream);
     case MatMulKernel::kWideTiles:
       return MatMulTiles(/*wide=*/true, operands, w, stream);
     case MatMulKernel::kNarrowTiles:
@@ -41,8 +41,10 @@ cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
   if (w.format == WeightFormat::kF32) return MatMulF32(operands, w, stream);
   if (w.format == WeightFormat::kBlocks) return MatMulBlocks(operands, w, stream);
+  // Up to 16 rows this is faster than wgmma too.
+  const GpuLimits gpu = LimitsOfGpu();
+  if (FewRowsFit(w, operands.rows, gpu)) return MatMulFewRows(operands, w, gpu, stream);
   if (Sm90Takes(operands, w)) return MatMulSm90(operands, w, stream);
-  if (FewRowsFit(w, operands.rows)) return MatMulFewRows(operands, w, stream);
   const int tiles = Ceil(w.packed_outputs(), kWideOutputs) * Ceil(operands.rows, kTileRows);
   return MatMulTiles(/*wide=*/tiles >= kWideTilesMin, operands, w, stream);
 }

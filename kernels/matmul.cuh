@@ -176,8 +176,6 @@ __device__ __forceinline__ void StorePair(const Output& out, int64_t row, int ti
             LoadOld(out, row, first + kTileOutputs / 2));
 }
 
-cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
-bool FewRowsFit(const Weights& w, int rows);
 cudaError_t MatMulTiles(bool wide, const MatMulOperands& operands, const Weights& w,
                         cudaStream_t stream);
 cudaError_t MatMulBlocks(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);

@@ -37,6 +37,18 @@ struct MatMulOperands {
 
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
 
+/// What a GPU has; the form of a kernel depends on it, its bits do not.
+struct GpuLimits {
+  int multiprocessors;
+  int shared_max;  // bytes of shared memory a block may ask for
+};
+GpuLimits LimitsOfGpu();  // of the current device
+
+/// The kernel for few rows, if it takes so many of these inputs there.
+bool FewRowsFit(const Weights& w, int rows, const GpuLimits& gpu);
+cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                          cudaStream_t stream);
+
 /// Which kernel runs may be forced by tests; the bits are the same.
 enum class MatMulKernel { kFewRows, kWideTiles, kNarrowTiles };
 /// InvalidValue where the kernel cannot take so many rows of so many inputs.

@@ -48,34 +48,17 @@ class Product {
 
   /// Rows [first, first + rows) of the product, widened.
   std::vector<float> Run(int first, int rows, std::optional<MatMulKernel> kernel = {}) const {
-    const auto begin = old_y_.begin() + static_cast<std::ptrdiff_t>(Size(first, case_.outputs));
-    const std::vector<float> old(begin,
-                                 begin + static_cast<std::ptrdiff_t>(Size(rows, case_.outputs)));
-    std::optional<Device<float>> y_f32;
-    std::optional<Device<Bf16>> y_bf16;
-    void* y = nullptr;
-    if (case_.y_is_f32) {
-      y = y_f32.emplace(old).data();
-    } else {
-      y = y_bf16.emplace(ToBf16(old)).data();
-    }
-    const size_t offset = Size(first, case_.inputs);
-    const void* x = x_f32_ ? static_cast<const void*>(x_f32_->data() + offset)
-                           : static_cast<const void*>(x_bf16_->data() + offset);
-    const MatMulOperands operands{y, case_.y_is_f32, x, rows, case_.epilogue};
-    REQUIRE((kernel ? MatMulBy(*kernel, operands, weights_.view(), nullptr)
-                    : MatMul(operands, weights_.view(), nullptr)) == cudaSuccess);
-    return y_f32 ? y_f32->Read() : Widen(y_bf16->Read());
+    return RunBy(first, rows, [&](const MatMulOperands& operands) {
+      return kernel ? MatMulBy(*kernel, operands, weights_.view(), nullptr)
+                    : MatMul(operands, weights_.view(), nullptr);
+    });
   }
-
-  /// y [rows, width] of sevens, and the product in it from column `first` on.
-  std::vector<float> RunInto(int width, int first) const {
-    const Device<float> y(std::vector<float>(Size(case_.rows, width), 7.0f));
-    const void* x = x_f32_ ? static_cast<const void*>(x_f32_->data())
-                           : static_cast<const void*>(x_bf16_->data());
-    const MatMulOperands operands{y.data() + first, true, x, case_.rows, case_.epilogue, width};
-    REQUIRE(MatMul(operands, weights_.view(), nullptr) == cudaSuccess);
-    return y.Read();
+  /// By the kernel for few rows in its form for another GPU; nothing where it does not fit.
+  std::optional<std::vector<float>> RunFewRowsFor(const GpuLimits& gpu, int first, int rows) const {
+    if (!FewRowsFit(weights_.view(), rows, gpu)) return {};
+    return RunBy(first, rows, [&](const MatMulOperands& operands) {
+      return MatMulFewRows(operands, weights_.view(), gpu, nullptr);
+    });
   }
 
   struct Sum {
@@ -102,7 +85,38 @@ class Product {
   }
   double old_y(size_t i) const { return double{old_y_[i]}; }
 
+  /// y [rows, width] of sevens, and the product in it from column `first` on.
+  std::vector<float> RunInto(int width, int first) const {
+    const Device<float> y(std::vector<float>(Size(case_.rows, width), 7.0f));
+    const void* x = x_f32_ ? static_cast<const void*>(x_f32_->data())
+                           : static_cast<const void*>(x_bf16_->data());
+    const MatMulOperands operands{y.data() + first, true, x, case_.rows, case_.epilogue, width};
+    REQUIRE(MatMul(operands, weights_.view(), nullptr) == cudaSuccess);
+    return y.Read();
+  }
+
  private:
+  template <typename Queue>
+  std::vector<float> RunBy(int first, int rows, const Queue& queue) const {
+    const auto begin = old_y_.begin() + static_cast<std::ptrdiff_t>(Size(first, case_.outputs));
+    const std::vector<float> old(begin,
+                                 begin + static_cast<std::ptrdiff_t>(Size(rows, case_.outputs)));
+    std::optional<Device<float>> y_f32;
+    std::optional<Device<Bf16>> y_bf16;
+    void* y = nullptr;
+    if (case_.y_is_f32) {
+      y = y_f32.emplace(old).data();
+    } else {
+      y = y_bf16.emplace(ToBf16(old)).data();
+    }
+    const size_t offset = Size(first, case_.inputs);
+    const void* x = x_f32_ ? static_cast<const void*>(x_f32_->data() + offset)
+                           : static_cast<const void*>(x_bf16_->data() + offset);
+    const MatMulOperands operands{y, case_.y_is_f32, x, rows, case_.epilogue};
+    REQUIRE(queue(operands) == cudaSuccess);
+    return y_f32 ? y_f32->Read() : Widen(y_bf16->Read());
+  }
+
   int parts() const { return Gated(case_) ? 2 : 1; }
 
   Case case_;
@@ -198,6 +212,27 @@ TEST_CASE("every kernel gives the same bits", "[kernels]") {
   const std::vector<float> few = product.Run(0, 11, MatMulKernel::kFewRows);
   CHECK(SameBits(few, product.Run(0, 11, MatMulKernel::kWideTiles)));
   CHECK(SameBits(few, product.Run(0, 11, MatMulKernel::kNarrowTiles)));
+}
+
+TEST_CASE("few rows have the same bits in every form of their kernel", "[kernels]") {
+  const Seeded seeded;
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const auto [outputs, inputs] =
+      GENERATE(std::pair{400, 1352}, std::pair{4112, 264}, std::pair{24, 96});
+  const Case c{format, outputs, inputs, 16, Epilogue::kAdd, false};
+  const Product product(c, true);
+  const std::vector<float> tiles = product.Run(0, 16, MatMulKernel::kNarrowTiles);
+  // Short rings; a block for each tile, with half the warps where a warp has a tile for itself.
+  const GpuLimits small{3, 99 * 1024};
+  const GpuLimits wide{300, 163 * 1024};
+  for (const int rows : {1, 2, 3, 8, 9, 16}) {
+    for (const GpuLimits& gpu : {small, wide, LimitsOfGpu()}) {
+      CAPTURE(rows, gpu.multiprocessors, gpu.shared_max);
+      const auto y = product.RunFewRowsFor(gpu, 16 - rows, rows);
+      REQUIRE(y.has_value());
+      CHECK(SameBits(*y, std::vector<float>(tiles.end() - rows * outputs, tiles.end())));
+    }
+  }
 }
 
 TEST_CASE("a row of a product does not depend on the rows beside it", "[kernels]") {

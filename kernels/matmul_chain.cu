@@ -1,0 +1,182 @@
+// Up to 16 rows of weights with many outputs: a warp has a tile for itself and sums all of K in one
+// chain.
+#include "kernels/matmul_few_rows.cuh"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kZeroBytes = 256;
+
+/// Bytes between two rows of x in shared memory; the padding keeps loads free of bank conflicts.
+__host__ __device__ constexpr int XStride(int padded) { return 2 * padded + 16; }
+
+int SharedBytes(int ring_stages, const Weights& w, int rows) {
+  return ring_stages * kStageWeightBytes + kZeroBytes + rows * XStride(w.stride());
+}
+
+/// All activations, zeros behind the last input; many loads under way at once.
+template <int kThreads>
+__device__ __forceinline__ void CopyRows(uint8_t* shared, const FewRowsOperands& a) {
+  constexpr int kAtOnce = 8;
+  const int pieces = a.padded / 8;
+  const int all = a.rows * pieces;
+  for (int first = static_cast<int>(threadIdx.x); first < all; first += kAtOnce * kThreads) {
+    uint4 values[kAtOnce];
+    int to[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = first + i * kThreads;
+      const int row = at / pieces;
+      const int column = at % pieces * 8;
+      values[i] = uint4{0, 0, 0, 0};
+      to[i] = row * XStride(a.padded) + 2 * column;
+      if (at < all && column < a.inputs) {
+        values[i] = __ldcg(
+            reinterpret_cast<const uint4*>(a.x + static_cast<int64_t>(row) * a.inputs + column));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i * kThreads < all) *reinterpret_cast<uint4*>(shared + to[i]) = values[i];
+    }
+  }
+}
+
+template <int kN>
+__device__ __forceinline__ void StoreChain(const Output& out, const float (&sums)[kN][4],
+                                           const Channels& channels, int tile, int rows, int lane) {
+  const int column = kTileOutputs * tile + lane / 4;
+#pragma unroll
+  for (int n = 0; n < kN; ++n) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = 8 * n + 2 * (lane % 4) + i;
+      if (row < rows) {
+        StorePair(out, row, tile, lane / 4, sums[n][i], sums[n][i + 2], channels,
+                  LoadOld(out, row, column), LoadOld(out, row, column + kTileOutputs / 2));
+      }
+    }
+  }
+}
+
+template <WeightFormat kFormat, int kN, int kWarps, int kStages>
+__global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
+    ChainKernel(Output out, FewRowsOperands a) {
+  constexpr int kRingBytes = kStages * kStageWeightBytes;
+  constexpr int kZeros = kWarps * kRingBytes;
+  constexpr int kX = kZeros + kZeroBytes;
+  ReleaseSuccessor();
+  uint8_t* shared = SharedMemory<uint8_t>();
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  // Neighbouring tiles go to different blocks: a few tiles keep all multiprocessors busy.
+  const int tile_step = static_cast<int>(gridDim.x) * kWarps;
+  const int first_tile = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x);
+  const int chunks = a.padded / kChunkInputs<kFormat>;
+  const int ring = warp * kRingBytes;
+
+  WeightStream<1> weights(a, kFormat, first_tile, tile_step, 0, chunks, lane);
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) {
+    if (weights.live()) {
+      weights.Copy(shared + ring + i * kStageWeightBytes);
+      weights.Next();
+    }
+    CommitCopies();
+  }
+  if (threadIdx.x < kZeroBytes / 16) {
+    reinterpret_cast<uint4*>(shared + kZeros)[threadIdx.x] = uint4{0, 0, 0, 0};
+  }
+  WaitForPredecessor();
+  CopyRows<kWarps * kWarpThreads>(shared + kX, a);
+  __syncthreads();
+
+  const LaneRows<kN> rows(a.rows, kZeros, lane,
+                          [&](int row) { return kX + row * XStride(a.padded) + lane / 8 * 16; });
+  const int lane_weights = ring + LaneOfWeights(lane);
+  int slot = 0;
+  for (int tile = first_tile; tile < a.tiles; tile += tile_step) {
+    const Channels channels = LoadChannels(out, tile, lane / 4);
+    float sums[kN][4] = {};
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      TakeStage<kFormat, kN, kStages>(
+          sums, shared, lane_weights + slot,
+          [&](int n, int i) { return rows.From(n, chunk * 2 * kChunkInputs<kFormat>) + 64 * i; },
+          [&] {
+            if (!weights.live()) return;
+            weights.Copy(shared + ring + slot);
+            weights.Next();
+          });
+      slot = slot + kStageWeightBytes == kRingBytes ? 0 : slot + kStageWeightBytes;
+    }
+    StoreChain(out, sums, channels, tile, a.rows, lane);
+  }
+  WaitForCopies<0>();
+}
+
+constexpr int kStagesMin = 3;
+
+/// Stages of the rings of eight warps. For few rows a block's successor should fit beside it and
+/// fill its rings meanwhile; more rows keep the multiprocessor busy and want the deepest rings
+/// there are. Seen on an H200, as all such numbers here.
+int Stages(const Weights& w, int rows, const GpuLimits& gpu) {
+  constexpr int kReserved = 1024;  // of every block
+  constexpr int kEnough = 100 * 1024;
+  const int half = (gpu.shared_max + kReserved) / 2 - kReserved;
+  for (const int shared : {rows <= 8 && half >= kEnough ? half : gpu.shared_max, gpu.shared_max}) {
+    for (const int stages : {6, 5, kStagesMin}) {
+      if (SharedBytes(kFewRowsWarps * stages, w, rows) <= shared) return stages;
+    }
+  }
+  return 0;
+}
+
+template <WeightFormat kFormat, int kN, int kStages>
+cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                  cudaStream_t stream) {
+  constexpr int kWarps = kFewRowsWarps;
+  constexpr int kManyTiles = 24;  // for a multiprocessor
+  const int tiles = w.packed_outputs() / kTileOutputs;
+  const int many = tiles >= kManyTiles * gpu.multiprocessors ? 2 : 1;
+  const int blocks = tiles < gpu.multiprocessors ? tiles : many * gpu.multiprocessors;
+  // So few tiles: half the warps, each with twice the ring, or nearly.
+  if (tiles <= blocks * kWarps / 2) {
+    constexpr int kHalfStages = kStages == 6 ? 10 : 2 * kStages;
+    return StartFewRows(
+        "MatMul, few rows, chain", ChainKernel<kFormat, kN, kWarps / 2, kHalfStages>, blocks,
+        kWarps / 2, SharedBytes(kWarps / 2 * kHalfStages, w, operands.rows), operands, w, stream);
+  }
+  return StartFewRows("MatMul, few rows, chain", ChainKernel<kFormat, kN, kWarps, kStages>, blocks,
+                      kWarps, SharedBytes(kWarps * kStages, w, operands.rows), operands, w, stream);
+}
+
+template <WeightFormat kFormat, int kN>
+cudaError_t StartRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                      cudaStream_t stream) {
+  const int stages = Stages(w, operands.rows, gpu);
+  return stages == 6   ? Start<kFormat, kN, 6>(operands, w, gpu, stream)
+         : stages == 5 ? Start<kFormat, kN, 5>(operands, w, gpu, stream)
+                       : Start<kFormat, kN, kStagesMin>(operands, w, gpu, stream);
+}
+
+template <WeightFormat kFormat>
+cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                        cudaStream_t stream) {
+  return operands.rows <= 8 ? StartRows<kFormat, 1>(operands, w, gpu, stream)
+                            : StartRows<kFormat, 2>(operands, w, gpu, stream);
+}
+
+}  // namespace
+
+bool ChainFits(const Weights& w, int rows, const GpuLimits& gpu) {
+  return rows <= kFewRowsMax && Stages(w, rows, gpu) > 0;
+}
+
+cudaError_t MatMulChain(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                        cudaStream_t stream) {
+  return w.format == WeightFormat::kInt8
+             ? StartFormat<WeightFormat::kInt8>(operands, w, gpu, stream)
+             : StartFormat<WeightFormat::kBf16>(operands, w, gpu, stream);
+}
+
+}  // namespace neurogrid::kernels

@@ -1,0 +1,263 @@
+// Up to 16 rows of weights with few outputs: the eight warps of a block take a slice of K each.
+#include "kernels/matmul_few_rows.cuh"
+
+namespace neurogrid::kernels {
+namespace {
+
+constexpr int kThreads = kFewRowsWarps * kWarpThreads;
+constexpr int kPartStride = 20;  // floats between the sums of two rows: no bank conflicts
+
+/// Activations travel with the weights, so any number of inputs fits.
+template <WeightFormat kFormat, int kRows>
+struct SlicedStage {
+  static constexpr int kN = (kRows + 7) / 8;
+  static constexpr int kXBytes = kParts<kFormat> * kRows * kChunkBytes;
+  static constexpr int kBytes = kStageWeightBytes + kXBytes;
+  static constexpr int kRowPieces = 8 * kParts<kFormat>;       // of 16 bytes, in a row
+  static constexpr int kCopyRows = kWarpThreads / kRowPieces;  // rows of one copy of all lanes
+  static constexpr int kCopies = (kRows + kCopyRows - 1) / kCopyRows;
+
+  __host__ __device__ static constexpr int PartBytes(int rows) {
+    return 2 * kFewRowsWarps * rows * kPartStride * 4;
+  }
+  __host__ __device__ static constexpr int SharedBytes(int stages, int rows) {
+    return kFewRowsWarps * stages * kBytes + kXBytes + PartBytes(rows);
+  }
+};
+
+/// A lane's part in copying activations into the stages of its warp.
+template <WeightFormat kFormat, int kRows>
+class ActivationStream {
+  using Stage = SlicedStage<kFormat, kRows>;
+
+ public:
+  __device__ __forceinline__ ActivationStream(const FewRowsOperands& a, int lane)
+      : rows_(a.rows - lane / Stage::kRowPieces),
+        inputs_(a.inputs),
+        column_(lane % Stage::kRowPieces * 8),
+        from_(a.x + static_cast<int64_t>(lane / Stage::kRowPieces) * a.inputs + column_) {
+    const int row = lane / Stage::kRowPieces;
+    const int piece = lane % Stage::kRowPieces;
+#pragma unroll
+    for (int i = 0; i < Stage::kCopies; ++i) {
+      to_[i] = kStageWeightBytes + piece / 8 * kRows * kChunkBytes +
+               Swizzled(row + i * Stage::kCopyRows, piece % 8);
+    }
+  }
+
+  __device__ __forceinline__ void Copy(uint8_t* stage, int chunk) const {
+    const int column = chunk * kChunkInputs<kFormat>;
+    const bool live = column + column_ < inputs_;
+#pragma unroll
+    for (int i = 0; i < Stage::kCopies; ++i) {
+      if (i * Stage::kCopyRows < rows_)
+        CopyAsync16(stage + to_[i], From(i, live ? column : 0), live);
+    }
+  }
+  /// The same through registers, so that nothing waits for the copies under way.
+  __device__ __forceinline__ void Load(uint4 (&values)[Stage::kCopies], int chunk) const {
+    const int column = chunk * kChunkInputs<kFormat>;
+    const bool live = column + column_ < inputs_;
+#pragma unroll
+    for (int i = 0; i < Stage::kCopies; ++i) {
+      values[i] = uint4{0, 0, 0, 0};
+      if (live && i * Stage::kCopyRows < rows_) {
+        values[i] = __ldcg(reinterpret_cast<const uint4*>(From(i, column)));
+      }
+    }
+  }
+  __device__ __forceinline__ void Store(uint8_t* stage,
+                                        const uint4 (&values)[Stage::kCopies]) const {
+#pragma unroll
+    for (int i = 0; i < Stage::kCopies; ++i) {
+      if (i * Stage::kCopyRows < rows_) *reinterpret_cast<uint4*>(stage + to_[i]) = values[i];
+    }
+  }
+
+ private:
+  __device__ __forceinline__ const bf16* From(int copy, int column) const {
+    return from_ + static_cast<int64_t>(copy * Stage::kCopyRows) * inputs_ + column;
+  }
+
+  int rows_;  // from this lane's first on
+  int inputs_;
+  int column_;
+  const bf16* from_;
+  int to_[Stage::kCopies];
+};
+
+/// A warp's sums of one slice, to where they are added.
+template <int kN>
+__device__ __forceinline__ void KeepSlice(float* part, const float (&sums)[kN][4], int rows,
+                                          int lane) {
+#pragma unroll
+  for (int n = 0; n < kN; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int row = 8 * n + 2 * (lane % 4) + i % 2;
+      if (row < rows) part[row * kPartStride + lane / 4 + i / 2 * 8] = sums[n][i];
+    }
+  }
+}
+
+/// What one thread adds and stores of a tile: outputs g and g + 8 of a row.
+struct PairOfTile {
+  int row;
+  int g;
+  Channels channels;
+  float old_low;
+  float old_high;
+
+  __device__ __forceinline__ PairOfTile(const Output& out, int rows, int tile)
+      : row(static_cast<int>(threadIdx.x) / 8), g(static_cast<int>(threadIdx.x) % 8) {
+    if (row >= rows) return;
+    channels = LoadChannels(out, tile, g);
+    old_low = LoadOld(out, row, kTileOutputs * tile + g);
+    old_high = LoadOld(out, row, kTileOutputs * tile + g + kTileOutputs / 2);
+  }
+  /// Slices from the first to the last.
+  __device__ __forceinline__ void Add(const Output& out, const float* parts, int rows, int tile) {
+    if (row >= rows) return;
+    const float* part = parts + row * kPartStride + g;
+    float low = part[0];
+    float high = part[8];
+#pragma unroll
+    for (int slice = 1; slice < kFewRowsWarps; ++slice) {
+      part += rows * kPartStride;
+      low += part[0];
+      high += part[8];
+    }
+    StorePair(out, row, tile, g, low, high, channels, old_low, old_high);
+  }
+};
+
+/// Weights of the first stages before the predecessor has ended, their activations then.
+template <WeightFormat kFormat, int kRows, int kStages>
+__device__ __forceinline__ void FillRing(uint8_t* ring, WeightStream<kFewRowsWarps>& weights,
+                                         const ActivationStream<kFormat, kRows>& activations) {
+  using Stage = SlicedStage<kFormat, kRows>;
+  int chunks[kStages];
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) {
+    chunks[i] = weights.chunk();
+    if (weights.live()) {
+      weights.Copy(ring + i * Stage::kBytes);
+      weights.Next();
+    }
+    CommitCopies();
+  }
+  WaitForPredecessor();
+  uint4 values[kStages][Stage::kCopies];
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) activations.Load(values[i], chunks[i]);
+#pragma unroll
+  for (int i = 0; i < kStages; ++i) activations.Store(ring + i * Stage::kBytes, values[i]);
+}
+
+template <WeightFormat kFormat, int kRows, int kStages>
+__global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsOperands a) {
+  using Stage = SlicedStage<kFormat, kRows>;
+  constexpr int kRingBytes = kStages * Stage::kBytes;
+  constexpr int kZeros = kFewRowsWarps * kRingBytes;
+  ReleaseSuccessor();
+  uint8_t* shared = SharedMemory<uint8_t>();
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int first_tile = static_cast<int>(blockIdx.x);
+  const int tile_step = static_cast<int>(gridDim.x);
+  const int chunks = a.padded / kChunkInputs<kFormat>;
+  const int ring = warp * kRingBytes;
+  float* parts = reinterpret_cast<float*>(shared + kZeros + Stage::kXBytes);
+
+  // Every warp clears what its own lanes read as absent rows.
+  for (int i = lane; i < Stage::kXBytes / 16; i += kWarpThreads) {
+    reinterpret_cast<uint4*>(shared + kZeros)[i] = uint4{0, 0, 0, 0};
+  }
+  WeightStream<kFewRowsWarps> weights(a, kFormat, first_tile, tile_step, warp, chunks, lane);
+  const ActivationStream<kFormat, kRows> activations(a, lane);
+  FillRing<kFormat, kRows, kStages>(shared + ring, weights, activations);
+
+  const LaneRows<Stage::kN> rows(a.rows, kZeros, lane, [&](int row) {
+    return ring + kStageWeightBytes + Swizzled(row, lane / 8);
+  });
+  const int lane_weights = ring + LaneOfWeights(lane);
+  int slot = 0;
+  int buffer = 0;
+  for (int tile = first_tile; tile < a.tiles; tile += tile_step) {
+    PairOfTile pair(out, a.rows, tile);
+    float sums[Stage::kN][4] = {};
+    for (int chunk = warp; chunk < chunks; chunk += kFewRowsWarps) {
+      TakeStage<kFormat, Stage::kN, kStages>(
+          sums, shared, lane_weights + slot,
+          [&](int n, int i) {
+            return (rows.From(n, slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
+          },
+          [&] {
+            if (!weights.live()) return;
+            weights.Copy(shared + ring + slot);
+            activations.Copy(shared + ring + slot, weights.chunk());
+            weights.Next();
+          });
+      slot = slot + Stage::kBytes == kRingBytes ? 0 : slot + Stage::kBytes;
+    }
+    float* tile_parts = parts + buffer * kFewRowsWarps * a.rows * kPartStride;
+    KeepSlice(tile_parts + warp * a.rows * kPartStride, sums, a.rows, lane);
+    __syncthreads();
+    pair.Add(out, tile_parts, a.rows, tile);
+    buffer ^= 1;  // the next tile's sums go elsewhere, so one barrier a tile is enough
+  }
+  WaitForCopies<0>();
+}
+
+/// How many stages a ring has where shared memory is plenty: some 80 KiB of weights of a block for
+/// one or two rows, and fewer as activations take their part.
+template <WeightFormat kFormat, int kRows>
+struct Rings {
+  static constexpr bool kWide = kFormat == WeightFormat::kBf16;
+  static constexpr int kDeep = kRows == 2 ? 5 : kRows == 8 ? (kWide ? 4 : 3) : (kWide ? 3 : 2);
+  static constexpr int kShort = kRows == 16 ? 1 : 2;
+};
+
+template <WeightFormat kFormat, int kRows>
+cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                  cudaStream_t stream) {
+  using Stage = SlicedStage<kFormat, kRows>;
+  constexpr int kDeep = Rings<kFormat, kRows>::kDeep;
+  constexpr int kShort = Rings<kFormat, kRows>::kShort;
+  const int tiles = w.packed_outputs() / kTileOutputs;
+  const int blocks = tiles < gpu.multiprocessors ? tiles : gpu.multiprocessors;
+  const int deep = Stage::SharedBytes(kDeep, operands.rows);
+  if (deep <= gpu.shared_max) {
+    return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kDeep>, blocks,
+                        kFewRowsWarps, deep, operands, w, stream);
+  }
+  return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kShort>, blocks,
+                      kFewRowsWarps, Stage::SharedBytes(kShort, operands.rows), operands, w,
+                      stream);
+}
+
+template <WeightFormat kFormat>
+cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                        cudaStream_t stream) {
+  return operands.rows <= 2   ? Start<kFormat, 2>(operands, w, gpu, stream)
+         : operands.rows <= 8 ? Start<kFormat, 8>(operands, w, gpu, stream)
+                              : Start<kFormat, kFewRowsMax>(operands, w, gpu, stream);
+}
+
+}  // namespace
+
+bool SlicesFit(const Weights&, int rows, const GpuLimits& gpu) {
+  constexpr WeightFormat kLargest = WeightFormat::kInt8;
+  constexpr int kStages = Rings<kLargest, kFewRowsMax>::kShort;
+  return rows <= kFewRowsMax &&
+         SlicedStage<kLargest, kFewRowsMax>::SharedBytes(kStages, rows) <= gpu.shared_max;
+}
+
+cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                         cudaStream_t stream) {
+  return w.format == WeightFormat::kInt8
+             ? StartFormat<WeightFormat::kInt8>(operands, w, gpu, stream)
+             : StartFormat<WeightFormat::kBf16>(operands, w, gpu, stream);
+}
+
+}  // namespace neurogrid::kernels
