@@ -7,7 +7,7 @@ namespace neurogrid {
 absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
   return absl::UnimplementedError(absl::StrCat("device cuda:", ordinal,
                                                " is asked for; this build has no CUDA "
-                                               "(configure with -DNG_CUDA=ON)"));
+                                               "(it needs nvcc of CUDA 12 or later)"));
 }
 
 }  // namespace neurogrid

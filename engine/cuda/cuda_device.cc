@@ -72,7 +72,14 @@ int MultiprocessorsOf(int ordinal) {
 
 absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal) {
   int count = 0;
-  NG_RETURN_IF_ERROR(CudaStatus(cudaGetDeviceCount(&count), "the count of devices"));
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) {
+    cudaGetLastError();  // asked and answered: not sticky
+    return absl::NotFoundError(
+        absl::StrCat("device cuda:", ordinal,
+                     " is asked for; this machine has none: ", cudaGetErrorString(error)));
+  }
+  NG_RETURN_IF_ERROR(CudaStatus(error, "the count of devices"));
   if (ordinal < 0 || ordinal >= count) {
     return absl::NotFoundError(
         absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));

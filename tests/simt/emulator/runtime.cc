@@ -140,6 +140,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "out of memory";
     case cudaErrorNoDevice:
       return "no CUDA-capable device is detected";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
     case cudaErrorNotReady:
@@ -166,9 +168,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::strcpy(properties->name, "emulated");
   properties->totalGlobalMem = simt::kMemoryBytes;
-  properties->major = 8;
+  properties->major = simt::architecture / 10;
+  properties->minor = simt::architecture % 10;
   properties->multiProcessorCount = 1;
-  properties->sharedMemPerBlockOptin = 163 * 1024;
+  properties->sharedMemPerBlockOptin = std::min(simt::SharedBytesMax(), size_t{163} * 1024);
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {

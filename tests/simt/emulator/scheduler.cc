@@ -246,7 +246,6 @@ bool RunBlock(Launch& launch) {
 
 bool CheckShape(const LaunchShape& shape) {
   const size_t count = size_t{shape.block.x} * shape.block.y * shape.block.z;
-  constexpr size_t kSharedMax = 227 * 1024;
   std::string what;
   if (count == 0 || count % kWarpSize != 0 || count > kThreadsMax) {
     what = std::to_string(count) + " threads a block: a multiple of 32 up to 1024 is wanted";
@@ -254,7 +253,7 @@ bool CheckShape(const LaunchShape& shape) {
     what = "an empty grid";
   } else if (shape.grid.y > 65535 || shape.grid.z > 65535) {
     what = "a grid of more than 65535 blocks in y or z";
-  } else if (shape.shared_bytes > kSharedMax) {
+  } else if (shape.shared_bytes > SharedBytesMax()) {
     what = std::to_string(shape.shared_bytes) + " bytes of shared memory";
   }
   if (!what.empty()) SetFailure(std::string(shape.kernel) + ": " + what);

@@ -21,6 +21,12 @@ struct Extent3 {
 };
 inline Extent3 block_extent, grid_extent;
 
+// Ten times the compute capability that is stood in for: below 80 without tensor cores for bf16 and
+// copies behind the kernel's back.
+inline int architecture = 80;
+/// Dynamic shared memory that a block may ask for.
+inline size_t SharedBytesMax() { return (architecture < 80 ? 64 : 227) * size_t{1024}; }
+
 /// The last lane to arrive calls it with what all lanes brought and where they want their answers.
 using Combine = void (*)(const void* const in[kWarpSize], void* const out[kWarpSize]);
 
