@@ -72,6 +72,16 @@ absl::StatusOr<std::unique_ptr<Rotation>> Ops::MakeRotation(const RopeParameters
   return DoMakeRotation(parameters, head_dim, positions_max);
 }
 
+void Ops::RunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
+  NG_CHECK(batch.positions.size() == batch.tokens.size());
+  DoRunSteps(memory, batch, steps);
+}
+
+void Ops::DoRunSteps(StepMemory*, const Batch& batch, Steps steps) {
+  DoBeginBatch(batch);
+  steps(batch);
+}
+
 void Ops::BeginBatch(const Batch& batch) {
   NG_CHECK(batch.positions.size() == batch.tokens.size());
   DoBeginBatch(batch);
@@ -188,13 +198,18 @@ void Ops::Softcap(Tensor y, float cap) {
   DoSoftcap(y, cap);
 }
 
-std::vector<SampledToken> Ops::Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                      int vocab_size) {
+void Ops::Draw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
   NG_CHECK(logits.dtype == DType::kF32 && logits.shape.rank() == 2);
   NG_CHECK(logits.shape[0] == static_cast<int64_t>(sampling.size()));
   NG_CHECK(vocab_size > 0 && vocab_size <= logits.shape[1]);
-  if (sampling.empty()) return {};
-  return DoSample(logits, sampling, vocab_size);
+  if (sampling.empty()) return;
+  DoDraw(logits, sampling, vocab_size);
+}
+
+std::vector<SampledToken> Ops::Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
+                                      int vocab_size) {
+  Draw(logits, sampling, vocab_size);
+  return sampling.empty() ? std::vector<SampledToken>() : Drawn();
 }
 
 }  // namespace neurogrid

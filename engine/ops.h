@@ -128,11 +128,14 @@ struct HeadNorms {
 /// The largest operands that a stage will ever pass: what a backend's own scratch is sized for.
 struct OpsLimits {
   int rows_max = 0;
+  int sequences_max = 0;
+  int samples_max = 0;
   int64_t inputs_max = 0;  // of any matrix
   int query_heads = 0;
   int head_dim = 0;
   int positions_max = 0;
   int vocab_size = 0;
+  int64_t activation_bytes = 0;  // of a step's, where they come from the host or go there
 
   bool operator==(const OpsLimits&) const = default;
 };
@@ -141,6 +144,13 @@ struct OpsLimits {
 struct HostWork {
   int64_t launches = 0;  // kernels queued
   double waited_s = 0;   // with nothing to do but wait for the device
+  int64_t repeated = 0;  // steps that were one launch, of all their kernels
+};
+
+/// What a device has kept of one stage's steps, to repeat it. The stage's, and gone before it.
+class StepMemory {
+ public:
+  virtual ~StepMemory() = default;
 };
 
 /// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and
@@ -186,8 +196,19 @@ class Ops {
   /// Grows the backend's own scratch, so that the steps below allocate nothing within `limits`.
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
 
+  /// For the steps of a stage of these limits; null on a device that keeps nothing.
+  virtual std::unique_ptr<StepMemory> MakeStepMemory(const BatchLimits&) { return nullptr; }
+
   // Steps of a forward pass. The first says what the others are about; where one fails, the rest do
   // nothing, and Health says why.
+
+  /// Begins the batch and has `steps` queue what is to be done with it: calls of the functions from
+  /// Embed to Draw. A device may hand it a larger batch, whose further rows have no effect on pages
+  /// and slots and whose results are to be ignored, or repeat what it queued for another batch of
+  /// the same shape instead of calling it: so all that differs between the calls of one memory, and
+  /// is not a copy to or from the host, has to be in the batch.
+  using Steps = absl::FunctionRef<void(const Batch& batch)>;
+  void RunSteps(StepMemory* memory, const Batch& batch, Steps steps);
 
   /// Before the steps of a batch, which all name this one until the next call.
   void BeginBatch(const Batch& batch);
@@ -201,7 +222,7 @@ class Ops {
   /// x in memory of the host, valid until the next call.   x  [rows, columns]
   ConstTensor CopyToHost(ConstTensor x);
 
-  /// y = x, from memory of the host: activations of the stage before.
+  /// y = x, from memory of the host: activations of the stage before. Also before the batch begins.
   ///   y, x  [rows, columns]  the same dtype
   void CopyFromHost(Tensor y, ConstTensor x);
 
@@ -272,6 +293,10 @@ class Ops {
   /// Draws one token from each row: the contract of Sampler (engine/sampler.h).
   ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are
   ///   padding.
+  void Draw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size);
+  /// What the last Draw drew for the samples of the batch, once it is there; nothing after an
+  /// error.
+  std::vector<SampledToken> Drawn() { return DoDrawn(); }
   std::vector<SampledToken> Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                    int vocab_size);
 
@@ -287,6 +312,7 @@ class Ops {
   virtual absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                                    int head_dim,
                                                                    int positions_max) = 0;
+  virtual void DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps);
   virtual void DoBeginBatch(const Batch& batch) = 0;
   virtual ConstTensor DoCopyToHost(ConstTensor x) = 0;
   virtual void DoCopyFromHost(Tensor y, ConstTensor x) = 0;
@@ -308,8 +334,8 @@ class Ops {
   virtual void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                                   const StateLayerView& state, const Batch& batch) = 0;
   virtual void DoSoftcap(Tensor y, float cap) = 0;
-  virtual std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                             int vocab_size) = 0;
+  virtual void DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) = 0;
+  virtual std::vector<SampledToken> DoDrawn() = 0;
 };
 
 }  // namespace neurogrid

@@ -14,6 +14,7 @@ class DeviceStage : public Stage {
       : ops_(ops),
         transformer_(std::move(transformer)),
         options_(options),
+        memory_(ops.MakeStepMemory(options.limits)),
         determinism_class_(absl::StrCat(ops.kernel_set(), "/", NameOf(options.precision))) {}
 
   absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) override {
@@ -24,13 +25,18 @@ class DeviceStage : public Stage {
           "activations are ", InfoOf(activations.dtype).name, " ", activations.shape.ToString(),
           " but the batch implies ", InfoOf(activation_dtype()).name, " ", expected.ToString()));
     }
+    if (!transformer_->first_stage()) transformer_->Receive(activations);
+    const bool draws = transformer_->last_stage() && batch.samples() > 0;
+    ops_.RunSteps(memory_.get(), batch, [&](const Batch& steps) {
+      transformer_->Layers(steps);
+      if (!draws) return;
+      const Tensor logits = transformer_->Logits(steps.sampled_rows);
+      ops_.Draw(logits, steps.sampling, options_.limits.vocab_size);
+    });
     Output output;
-    const ConstTensor hidden = transformer_->Forward(batch, activations);
+    if (draws) output.sampled = ops_.Drawn();
     if (!transformer_->last_stage()) {
-      output.activations = ops_.CopyToHost(hidden);
-    } else if (batch.samples() > 0) {
-      const Tensor logits = transformer_->Logits(batch.sampled_rows);
-      output.sampled = ops_.Sample(logits, batch.sampling, options_.limits.vocab_size);
+      output.activations = ops_.CopyToHost(transformer_->Hidden(batch.rows()));
     }
     NG_RETURN_IF_ERROR(ops_.Health());
     return output;
@@ -45,6 +51,7 @@ class DeviceStage : public Stage {
   Ops& ops_;
   std::unique_ptr<Transformer> transformer_;
   StageOptions options_;
+  std::unique_ptr<StepMemory> memory_;
   std::string determinism_class_;
 };
 

@@ -45,14 +45,20 @@ absl::Status CheckOptions(const ModelConfig& config, const StageOptions& options
   return check("vocab_size", limits.vocab_size, 1, config.vocab_size);
 }
 
-OpsLimits OpsLimitsOf(const ModelConfig& config, const BatchLimits& limits) {
+OpsLimits OpsLimitsOf(const ModelConfig& config, const StageOptions& options) {
+  const BatchLimits& limits = options.limits;
   const int64_t attended = int64_t{config.query_heads} * config.head_dim;
+  const bool whole = IsFirstStage(options.layers) && IsLastStage(config, options.layers);
+  const int64_t values = int64_t{limits.rows_max} * config.hidden_size;
   return {.rows_max = limits.rows_max,
+          .sequences_max = limits.sequences_max,
+          .samples_max = limits.samples_max,
           .inputs_max = std::max<int64_t>({config.hidden_size, config.ffn_size, attended}),
           .query_heads = config.query_heads,
           .head_dim = config.head_dim,
           .positions_max = limits.positions_max,
-          .vocab_size = limits.vocab_size};
+          .vocab_size = limits.vocab_size,
+          .activation_bytes = whole ? 0 : BytesOf(ActivationDType(options.precision), values)};
 }
 
 }  // namespace
@@ -81,7 +87,7 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
   NG_ASSIGN_OR_RETURN(states_, StateCache::Allocate(ops_, config_, options_.layers,
                                                     options_.precision, limits.slots));
   NG_ASSIGN_OR_RETURN(workspace_, Workspace::Allocate(ops_, config_, options_));
-  NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, limits)));
+  NG_RETURN_IF_ERROR(ops_.Reserve(OpsLimitsOf(config_, options_)));
   for (int layer = options_.layers.first; layer < options_.layers.last; ++layer) {
     NG_ASSIGN_OR_RETURN(Layer loaded, LoadLayer(loader, names, layer));
     layers_.push_back(std::move(loaded));
@@ -162,14 +168,14 @@ void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matri
   }
 }
 
-ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
+void Transformer::Receive(ConstTensor activations) {
+  NG_CHECK(!first_stage());
+  ops_.CopyFromHost(workspace_.For(static_cast<int>(activations.shape[0])).hidden, activations);
+}
+
+void Transformer::Layers(const Batch& batch) {
   const Activations a = activations_ = workspace_.For(batch.rows());
-  ops_.BeginBatch(batch);
-  if (first_stage()) {
-    ops_.Embed(a.hidden, *embedding_, batch.tokens, embedding_scale_);
-  } else {
-    ops_.CopyFromHost(a.hidden, activations);
-  }
+  if (first_stage()) ops_.Embed(a.hidden, *embedding_, batch.tokens, embedding_scale_);
   ops_.RmsNorm(a.normed, a.hidden, NormOf(config_, layers_.front().block_norm));
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
@@ -184,7 +190,13 @@ ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
     const Norm next = i + 1 < layers_.size() ? NormOf(config_, layers_[i + 1].block_norm) : Norm();
     AddProjection(a, a.gated, *layer.down, NormOf(config_, layer.post_ffn_norm), next);
   }
-  return a.hidden;
+}
+
+ConstTensor Transformer::Forward(const Batch& batch, ConstTensor activations) {
+  if (!first_stage()) Receive(activations);
+  ops_.BeginBatch(batch);
+  Layers(batch);
+  return Hidden(batch.rows());
 }
 
 Tensor Transformer::Logits(absl::Span<const int32_t> rows) {

@@ -43,12 +43,18 @@ class Transformer {
                                                            const StageOptions& options,
                                                            const Stage::Progress& progress);
 
+  /// Brings the activations of the stage before, [rows, hidden], to where Layers reads them.
+  void Receive(ConstTensor activations);
+  /// Runs the layers for the batch that has begun: behind Receive; the first stage embeds
+  /// batch.tokens instead.
+  void Layers(const Batch& batch);
   /// The residual stream after the last layer, [rows, hidden], in memory of the device; valid until
-  /// the next call.
-  /// `activations` is that of the stage before; the first stage embeds batch.tokens instead.
+  /// the next call of Receive or Layers.
+  ConstTensor Hidden(int rows) const { return workspace_.For(rows).hidden; }
+  /// All of these.
   ConstTensor Forward(const Batch& batch, ConstTensor activations);
 
-  /// Logits of rows of the last Forward, [rows.size(), vocab] f32, in memory that the caller may
+  /// Logits of rows of the last Layers, [rows.size(), vocab] f32, in memory that the caller may
   /// overwrite. Last stage only; at most samples_max rows.
   Tensor Logits(absl::Span<const int32_t> rows);
 

@@ -37,6 +37,7 @@ __global__ void __launch_bounds__(kHeadsPerBlock* kWarpThreads)
   const float* weight = is_value ? nullptr : is_query ? norms.query_weight : norms.key_weight;
   const float* cosines = rotation + static_cast<int64_t>(positions[row]) * dim;
   const int64_t slot = slots[row];
+  if (slot < 0 && !is_query) return WaitForPredecessor();
   float w[kPairs][2];
   float cosine[kPairs];
   float sine[kPairs];

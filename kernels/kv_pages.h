@@ -45,7 +45,7 @@ struct HeadNorms {
 ///   qkv        [rows, (query_heads + 2 kv_heads) * head_dim]  q, k, v; the keys stay as they were
 ///   rotation   [positions, 2, half]  cosines, then sines
 ///   positions  [rows]                an input of the step
-///   slots      [rows]                page * 16 + position % 16; an input of the step
+///   slots      [rows]                page * 16 + position % 16, below 0: writes nothing; an input
 ///
 /// A warp for each head of a row, its pairs in registers; what it needs besides is there before the
 /// predecessor has ended. Bound by latency for few rows, by memory for many. T: float or bf16.

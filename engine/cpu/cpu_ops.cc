@@ -231,18 +231,16 @@ void CpuOps::DoSoftcap(Tensor y, float cap) {
   });
 }
 
-std::vector<SampledToken> CpuOps::DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                           int vocab_size) {
+void CpuOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
   NG_CHECK(vocab_size <= reserved_.vocab_size);
-  std::vector<SampledToken> tokens(sampling.size());
+  drawn_.assign(sampling.size(), {});
   const int64_t stride = logits.shape[1];
   cpu_.pool->ParallelFor(static_cast<int64_t>(sampling.size()), [&](int64_t row, int worker) {
     const absl::Span<float> values(logits.as<float>() + row * stride,
                                    static_cast<size_t>(vocab_size));
     const auto i = static_cast<size_t>(row);
-    tokens[i] = samplers_[static_cast<size_t>(worker)].Sample(values, sampling[i]);
+    drawn_[i] = samplers_[static_cast<size_t>(worker)].Sample(values, sampling[i]);
   });
-  return tokens;
 }
 
 }  // namespace neurogrid

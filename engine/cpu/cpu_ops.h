@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "engine/cpu/attention.h"
@@ -58,8 +59,8 @@ class CpuOps : public Ops {
   void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                           const StateLayerView& state, const Batch& batch) override;
   void DoSoftcap(Tensor y, float cap) override;
-  std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                     int vocab_size) override;
+  void DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) override;
+  std::vector<SampledToken> DoDrawn() override { return std::exchange(drawn_, {}); }
 
   CpuContext cpu_;
   OpsLimits reserved_;
@@ -67,6 +68,7 @@ class CpuOps : public Ops {
   AttentionScratch attention_scratch_;
   std::vector<float> row_scratch_;  // [threads][inputs_max]
   std::vector<Sampler> samplers_;   // [threads]
+  std::vector<SampledToken> drawn_;
 };
 
 }  // namespace neurogrid

@@ -70,7 +70,7 @@ int MultiprocessorsOf(int ordinal) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal) {
+absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const CudaOptions& options) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) {
@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal) {
     return absl::NotFoundError(
         absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));
   }
-  NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal, options));
   return std::unique_ptr<Device>(new CudaDevice(ordinal, std::move(ops)));
 }
 

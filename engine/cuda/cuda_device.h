@@ -12,7 +12,7 @@ namespace neurogrid {
 class CudaDevice : public Device {
  public:
   /// NotFound without that device, Internal when the runtime cannot open it.
-  static absl::StatusOr<std::unique_ptr<Device>> Open(int ordinal);
+  static absl::StatusOr<std::unique_ptr<Device>> Open(int ordinal, const CudaOptions& options = {});
 
   Ops& ops() override { return *ops_; }
   DeviceSpeed MeasureSpeed() override;

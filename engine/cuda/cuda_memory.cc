@@ -1,18 +1,10 @@
 #include "engine/cuda/cuda_memory.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 
 namespace neurogrid {
-namespace {
-
-constexpr int64_t kAlignment = 256;
-constexpr int64_t kChunkBytesMin = int64_t{1} << 18;
-
-}  // namespace
-
 absl::Status CudaStatus(cudaError_t error, absl::string_view what) {
   if (error == cudaSuccess) return absl::OkStatus();
   const std::string message = absl::StrCat("cuda: ", what, ": ", cudaGetErrorString(error));
@@ -37,47 +29,50 @@ absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t bytes) {
   return buffer;
 }
 
-absl::Status StepInputs::Reserve(int64_t bytes) {
-  for (const Chunk& chunk : chunks_) {
-    if (chunk.host.bytes() >= bytes) return absl::OkStatus();
+Staging::~Staging() {
+  for (const Block& block : blocks_) {
+    if (block.read != nullptr) cudaEventDestroy(block.read);
   }
-  Chunk chunk;
-  NG_ASSIGN_OR_RETURN(chunk.host, PinnedBuffer::Allocate(bytes));
-  NG_ASSIGN_OR_RETURN(chunk.device, CudaBuffer::Allocate(bytes));
-  chunks_.push_back(std::move(chunk));
+}
+
+absl::Status Staging::Grow(Block& block, int64_t bytes) {
+  if (block.sent) {
+    NG_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(block.read), "a copy to the device"));
+    block.sent = false;
+  }
+  if (block.read == nullptr) {
+    NG_RETURN_IF_ERROR(
+        CudaStatus(cudaEventCreateWithFlags(&block.read, cudaEventDisableTiming), "an event"));
+  }
+  if (block.memory.bytes() < bytes) {
+    const int64_t larger = std::max(bytes, 2 * block.memory.bytes());
+    NG_ASSIGN_OR_RETURN(block.memory, PinnedBuffer::Allocate(larger));
+  }
   return absl::OkStatus();
 }
 
-void StepInputs::Clear() {
-  for (Chunk& chunk : chunks_) chunk.used = 0;
+absl::Status Staging::Reserve(int64_t bytes) {
+  for (Block& block : blocks_) NG_RETURN_IF_ERROR(Grow(block, bytes));
+  return absl::OkStatus();
 }
 
-const void* StepInputs::PutBytes(const void* bytes, int64_t count, cudaStream_t stream,
-                                 absl::Status& status) {
-  if (count == 0) return nullptr;
-  const auto fits = [&](const Chunk& chunk) { return chunk.used + count <= chunk.host.bytes(); };
-  auto chunk = std::find_if(chunks_.begin(), chunks_.end(), fits);
-  if (chunk == chunks_.end()) {
-    Chunk larger;
-    const int64_t size = std::max(2 * count, kChunkBytesMin);
-    absl::StatusOr<PinnedBuffer> host = PinnedBuffer::Allocate(size);
-    absl::StatusOr<CudaBuffer> device = CudaBuffer::Allocate(size);
-    status.Update(host.status());
-    status.Update(device.status());
-    if (!status.ok()) return nullptr;
-    larger.host = *std::move(host);
-    larger.device = *std::move(device);
-    chunks_.push_back(std::move(larger));
-    chunk = chunks_.end() - 1;
-  }
-  uint8_t* from = chunk->host.as<uint8_t>() + chunk->used;
-  uint8_t* to = chunk->device.as<uint8_t>() + chunk->used;
-  std::memcpy(from, bytes, static_cast<size_t>(count));
-  chunk->used += (count + kAlignment - 1) / kAlignment * kAlignment;
-  status.Update(CudaStatus(
-      cudaMemcpyAsync(to, from, static_cast<size_t>(count), cudaMemcpyHostToDevice, stream),
-      "inputs of a step"));
-  return to;
+absl::StatusOr<uint8_t*> Staging::Next(int64_t bytes) {
+  at_ ^= 1;
+  if (blocks_[at_].memory.bytes() < bytes) NG_RETURN_IF_ERROR(Reserve(bytes));
+  NG_RETURN_IF_ERROR(Grow(blocks_[at_], bytes));
+  return blocks_[at_].memory.as<uint8_t>();
+}
+
+absl::Status Staging::Send(void* to, int64_t bytes, cudaStream_t stream) {
+  Block& block = blocks_[at_];
+  NG_CHECK(bytes <= block.memory.bytes());
+  NG_RETURN_IF_ERROR(
+      CudaStatus(cudaMemcpyAsync(to, block.memory.as<void>(), static_cast<size_t>(bytes),
+                                 cudaMemcpyHostToDevice, stream),
+                 "a copy to the device"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(block.read, stream), "a copy to the device"));
+  block.sent = true;
+  return absl::OkStatus();
 }
 
 }  // namespace neurogrid

@@ -4,9 +4,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <memory>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "common/status.h"
@@ -66,29 +64,31 @@ class PinnedBuffer {
   int64_t bytes_ = 0;
 };
 
-/// The small arrays of a step on their way to the device: each is copied once, from pinned memory
-/// that keeps it until the next Clear. Grows when a step needs more than any before.
-class StepInputs {
+/// The way to the device in two pinned blocks: one is filled while the device reads the other.
+class Staging {
  public:
-  absl::Status Reserve(int64_t bytes);
-  /// The device has read what was put.
-  void Clear();
+  Staging() = default;
+  ~Staging();
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
 
-  /// `values` on the device once the stream gets there; null with an error in `status`.
-  template <typename T>
-  const T* Put(const std::vector<T>& values, cudaStream_t stream, absl::Status& status) {
-    return static_cast<const T*>(
-        PutBytes(values.data(), static_cast<int64_t>(values.size() * sizeof(T)), stream, status));
-  }
-  const void* PutBytes(const void* bytes, int64_t count, cudaStream_t stream, absl::Status& status);
+  /// Memory for so many bytes in both blocks, so that Next allocates nothing up to there.
+  absl::Status Reserve(int64_t bytes);
+  /// A block of at least `bytes`, once the device has read what it was sent from there.
+  absl::StatusOr<uint8_t*> Next(int64_t bytes);
+  /// Queues a copy of the first `bytes` of the block that Next gave.
+  absl::Status Send(void* to, int64_t bytes, cudaStream_t stream);
 
  private:
-  struct Chunk {
-    PinnedBuffer host;
-    CudaBuffer device;
-    int64_t used = 0;
+  struct Block {
+    PinnedBuffer memory;
+    cudaEvent_t read = nullptr;  // by the device
+    bool sent = false;
   };
-  std::vector<Chunk> chunks_;
+  static absl::Status Grow(Block& block, int64_t bytes);
+
+  Block blocks_[2];
+  size_t at_ = 0;
 };
 
 }  // namespace neurogrid

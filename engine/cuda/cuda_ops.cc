@@ -21,6 +21,8 @@ namespace {
 using DeviceBf16 = __nv_bfloat16;
 
 constexpr int64_t kAttentionStatesBytesMax = int64_t{64} << 20;
+constexpr int64_t kTablePagesMax = int64_t{1} << 20;  // where memory for the inputs begins
+constexpr int64_t kEditsAtFirst = 4096;
 
 class CudaRotation : public Rotation {
  public:
@@ -53,9 +55,10 @@ int ColumnsOf(ConstTensor x) { return static_cast<int>(x.shape[1]); }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal) {
+absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOptions& options) {
   std::unique_ptr<CudaOps> ops(new CudaOps());
   ops->ordinal_ = ordinal;
+  ops->graphs_ = options.graphs;
   NG_RETURN_IF_ERROR(ops->Select());
   cudaDeviceProp properties;
   NG_RETURN_IF_ERROR(
@@ -86,7 +89,8 @@ void CudaOps::Wait(absl::string_view op) {
 }
 
 HostWork CudaOps::Work() const {
-  return {.launches = kernels::LaunchesQueued().load(), .waited_s = waited_s_};
+  return {
+      .launches = kernels::LaunchesQueued().load(), .waited_s = waited_s_, .repeated = repeated_};
 }
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Allocate(int64_t bytes) {
@@ -111,6 +115,8 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
   NG_RETURN_IF_ERROR(Select());
   OpsLimits& r = reserved_;
   r.rows_max = std::max(r.rows_max, limits.rows_max);
+  r.sequences_max = std::max(r.sequences_max, limits.sequences_max);
+  r.samples_max = std::max(r.samples_max, limits.samples_max);
   r.inputs_max = std::max(r.inputs_max, limits.inputs_max);
   r.query_heads = std::max(r.query_heads, limits.query_heads);
   r.head_dim = std::max(r.head_dim, limits.head_dim);
@@ -122,14 +128,20 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
                                                    ": CUDA kernels take multiples of 8 up to ",
                                                    kernels::kHeadDimMax));
   }
-  // Small arrays of a step: some ten words a row, and the page tables.
-  NG_RETURN_IF_ERROR(inputs_.Reserve(int64_t{256} * r.rows_max + 4 * r.positions_max));
+  const int64_t pages = int64_t{r.sequences_max} * (r.positions_max / kPageTokens + 1);
+  NG_RETURN_IF_ERROR(batch_.Reserve(r.rows_max, std::min(pages, kTablePagesMax), kEditsAtFirst));
+  NG_RETURN_IF_ERROR(GrowSampler(r.samples_max, kEditsAtFirst, r.vocab_size));
+  NG_RETURN_IF_ERROR(activations_.Reserve(limits.activation_bytes));
+  if (host_activations_.bytes() < limits.activation_bytes) {
+    NG_ASSIGN_OR_RETURN(host_activations_, PinnedBuffer::Allocate(limits.activation_bytes));
+  }
   const int64_t splits = r.positions_max / kernels::kSplitTokens + 1;
   const int64_t wanted =
       4 * kernels::StateFloats(int64_t{r.rows_max} * splits, r.query_heads, r.head_dim);
   const int64_t bytes = std::min(wanted, kAttentionStatesBytesMax);
   if (attention_states_.bytes() < bytes) {
     NG_ASSIGN_OR_RETURN(attention_states_, CudaBuffer::Allocate(bytes));
+    batch_.Invalidate();
   }
   return absl::OkStatus();
 }
@@ -189,14 +201,25 @@ absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopePara
 }
 
 void CudaOps::DoBeginBatch(const Batch& batch) {
-  if (!Healthy()) return;
+  if (BeginInputs(batch)) SendInputs(batch);
+}
+
+bool CudaOps::BeginInputs(const Batch& batch) {
+  if (!Healthy()) return false;
   health_.Update(Select());
-  Wait("the batch before");  // The host's copies of its inputs are free again.
-  inputs_.Clear();
-  if (!Healthy()) return;
-  batch_.Begin(batch, inputs_, stream_);
-  begun_ = &batch;
-  health_.Update(batch_.status());
+  if (!aside_.empty()) Wait("the batch before");
+  aside_.clear();
+  if (Healthy()) batch_.Begin(batch, attention_states_.bytes());
+  return Healthy();
+}
+
+bool CudaOps::SendInputs(const Batch& named) {
+  begun_ = &named;
+  const SamplerRows& drawn = batch_.sampler();
+  health_.Update(GrowSampler(batch_.samples(), static_cast<int64_t>(drawn.edits.size()),
+                             reserved_.vocab_size));
+  if (Healthy()) health_.Update(batch_.Send(stream_));
+  return Healthy();
 }
 
 ConstTensor CudaOps::DoCopyToHost(ConstTensor x) {
@@ -217,19 +240,33 @@ ConstTensor CudaOps::DoCopyToHost(ConstTensor x) {
 
 void CudaOps::DoCopyFromHost(Tensor y, ConstTensor x) {
   if (!Healthy()) return;
-  const void* staged = inputs_.PutBytes(x.data, x.bytes(), stream_, health_);
-  if (staged == nullptr) return;
-  Note(cudaMemcpyAsync(y.data, staged, static_cast<size_t>(x.bytes()), cudaMemcpyDeviceToDevice,
+  health_.Update(Select());
+  const absl::StatusOr<uint8_t*> staged = activations_.Next(x.bytes());
+  health_.Update(staged.status());
+  if (!Healthy()) return;
+  std::memcpy(*staged, x.data, static_cast<size_t>(x.bytes()));
+  health_.Update(activations_.Send(y.data, x.bytes(), stream_));
+}
+
+const void* CudaOps::Aside(const void* bytes, int64_t count) {
+  absl::StatusOr<CudaBuffer> buffer = CudaBuffer::Allocate(count);
+  health_.Update(buffer.status());
+  if (!Healthy()) return nullptr;
+  Note(cudaMemcpyAsync(buffer->data(), bytes, static_cast<size_t>(count), cudaMemcpyHostToDevice,
                        stream_),
-       "a copy of activations");
+       "operands");
+  Wait("operands");
+  return aside_.emplace_back(*std::move(buffer)).data();
 }
 
 void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                       float scale) {
   if (!Healthy()) return;
-  const auto bytes = static_cast<int64_t>(tokens.size() * sizeof(int32_t));
-  const auto* ids =
-      static_cast<const int32_t*>(inputs_.PutBytes(tokens.data(), bytes, stream_, health_));
+  const int32_t* ids =
+      begun_ != nullptr && tokens.data() == begun_->tokens.data()
+          ? batch_.tokens()
+          : static_cast<const int32_t*>(
+                Aside(tokens.data(), static_cast<int64_t>(tokens.size() * sizeof(int32_t))));
   if (!Healthy()) return;
   const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(table);
   NG_CHECK(sections.size() == 1);
@@ -241,7 +278,6 @@ void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> t
                 }),
        "Embed");
 }
-
 void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
   NormRows("RmsNorm", y, x, nullptr, norm);
 }
@@ -249,9 +285,11 @@ void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
 void CudaOps::DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> rows,
                             const Norm& norm) {
   if (!Healthy()) return;
-  const auto bytes = static_cast<int64_t>(rows.size() * sizeof(int32_t));
-  const auto* sources =
-      static_cast<const int32_t*>(inputs_.PutBytes(rows.data(), bytes, stream_, health_));
+  const int32_t* sources =
+      begun_ != nullptr && rows.data() == begun_->sampled_rows.data()
+          ? batch_.sampled_rows()
+          : static_cast<const int32_t*>(
+                Aside(rows.data(), static_cast<int64_t>(rows.size() * sizeof(int32_t))));
   NormRows("RmsNormRows", y, x, sources, norm);
 }
 
@@ -342,9 +380,9 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
   if (!Healthy()) return;
   NG_CHECK(&batch == begun_);
   const int64_t state_bytes = 4 * kernels::StateFloats(1, spec.query_heads, kv.head_dim);
-  const kernels::AttentionWorkView& work = batch_.Attention(
-      spec.query_heads / kv.kv_heads, spec.window, attention_states_.bytes() / state_bytes);
-  health_.Update(batch_.status());
+  const absl::StatusOr<const kernels::AttentionWorkView*> work =
+      batch_.Attention(spec.query_heads / kv.kv_heads, spec.window, state_bytes, stream_);
+  health_.Update(work.status());
   if (!Healthy()) return;
   Note(ForDType(qkv.dtype,
                 [&](auto t) {
@@ -359,7 +397,7 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
                                                                spec.scale,
                                                                spec.softcap,
                                                                spec.window};
-                  return kernels::Attention(operands, work, stream_);
+                  return kernels::Attention(operands, **work, stream_);
                 }),
        "Attention");
 }
@@ -368,9 +406,10 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
                                  const StateLayerView& state, const Batch& batch) {
   if (!Healthy()) return;
   NG_CHECK(&batch == begun_);
-  const BatchInputs::Convolution& work = batch_.ShortConvolution();
-  health_.Update(batch_.status());
+  const absl::StatusOr<const BatchInputs::Convolution*> made = batch_.ShortConvolution(stream_);
+  health_.Update(made.status());
   if (!Healthy()) return;
+  const BatchInputs::Convolution& work = **made;
   Note(ForDType(out.dtype,
                 [&](auto t) {
                   using T = decltype(t);
@@ -393,47 +432,66 @@ void CudaOps::DoSoftcap(Tensor y, float cap) {
   if (Healthy()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
 }
 
-absl::Status CudaOps::GrowSampler(size_t rows, size_t edits, int vocab_size) {
-  const auto edit_bytes = static_cast<int64_t>(std::max<size_t>(edits, 1) * sizeof(float));
-  const auto result_bytes = static_cast<int64_t>(rows * sizeof(kernels::SamplerResult));
+absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
+  const auto edit_bytes = edits * static_cast<int64_t>(sizeof(float));
+  const auto result_bytes = rows * static_cast<int64_t>(sizeof(kernels::SamplerResult));
   if (raw_logits_.bytes() < edit_bytes) {
     NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
+    batch_.Invalidate();
   }
   const int64_t scratch = kernels::SamplerScratchBytes(static_cast<int>(rows), vocab_size);
   if (sampler_scratch_.bytes() < scratch) {
     NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
+    batch_.Invalidate();
   }
   if (device_results_.bytes() < result_bytes) {
     NG_ASSIGN_OR_RETURN(device_results_, CudaBuffer::Allocate(result_bytes));
     NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
+    batch_.Invalidate();
   }
   return absl::OkStatus();
 }
 
-std::vector<SampledToken> CudaOps::DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                            int vocab_size) {
-  const SamplerRows request = RowsForSampler(sampling);
-  const size_t count = sampling.size();
-  std::vector<SampledToken> tokens(count);
-  if (Healthy()) health_.Update(GrowSampler(count, request.edits.size(), vocab_size));
+void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
+  if (!Healthy()) return;
+  drawn_ = static_cast<int>(sampling.size());
+  kernels::SamplerOperands operands{logits.as<float>(),
+                                    logits.shape[1],
+                                    vocab_size,
+                                    batch_.sampler_rows(),
+                                    batch_.edits(),
+                                    raw_logits_.as<float>(),
+                                    sampler_scratch_.data(),
+                                    device_results_.as<kernels::SamplerResult>()};
+  kernels::SamplerNeeds needs = batch_.sampler().needs;
+  if (begun_ == nullptr || sampling.data() != begun_->sampling.data()) {
+    SamplerRows request;
+    FillSamplerRows(sampling, request);
+    const auto edits = static_cast<int64_t>(request.edits.size());
+    health_.Update(GrowSampler(drawn_, edits, vocab_size));
+    needs = request.needs;
+    operands.rows = static_cast<const kernels::SamplerRow*>(
+        Aside(request.rows.data(), drawn_ * static_cast<int64_t>(sizeof(kernels::SamplerRow))));
+    operands.edits = static_cast<const kernels::LogitEdit*>(
+        Aside(request.edits.data(), edits * static_cast<int64_t>(sizeof(kernels::LogitEdit))));
+    operands.raw = raw_logits_.as<float>();
+    operands.scratch = sampler_scratch_.data();
+    operands.results = device_results_.as<kernels::SamplerResult>();
+    if (!Healthy()) return;
+  }
+  Note(kernels::Sample(operands, drawn_, needs, stream_), "Draw");
+  Note(cudaMemcpyAsync(host_results_.as<void>(), operands.results,
+                       static_cast<size_t>(drawn_) * sizeof(kernels::SamplerResult),
+                       cudaMemcpyDeviceToHost, stream_),
+       "Draw");
+}
+
+std::vector<SampledToken> CudaOps::DoDrawn() {
+  if (Healthy()) Wait("a step up to its samples");
+  std::vector<SampledToken> tokens;
   if (!Healthy()) return tokens;
-  const kernels::SamplerOperands operands{logits.as<float>(),
-                                          logits.shape[1],
-                                          vocab_size,
-                                          inputs_.Put(request.rows, stream_, health_),
-                                          inputs_.Put(request.edits, stream_, health_),
-                                          raw_logits_.as<float>(),
-                                          sampler_scratch_.data(),
-                                          device_results_.as<kernels::SamplerResult>()};
-  if (!Healthy()) return tokens;
-  Note(kernels::Sample(operands, static_cast<int>(count), request.needs, stream_), "Sample");
-  Note(cudaMemcpyAsync(host_results_.as<void>(), device_results_.data(),
-                       count * sizeof(kernels::SamplerResult), cudaMemcpyDeviceToHost, stream_),
-       "Sample");
-  Wait("a step up to its samples");
-  if (!Healthy()) return tokens;
-  for (size_t i = 0; i < count; ++i) {
-    tokens[i] = TokenOf(host_results_.as<kernels::SamplerResult>()[i]);
+  for (int i = 0; i < drawn_; ++i) {
+    tokens.push_back(TokenOf(host_results_.as<kernels::SamplerResult>()[i]));
   }
   return tokens;
 }

@@ -7,23 +7,29 @@
 #include "engine/cuda/any_order.h"
 #include "engine/cuda/batch_inputs.h"
 #include "engine/cuda/cuda_memory.h"
+#include "engine/cuda/step_graphs.h"
 #include "engine/ops.h"
 #include "kernels/matmul.h"
 
 namespace neurogrid {
 
-/// One stream; every step is queued on it, and only CopyToHost and Sample wait. Steps allocate
+struct CudaOptions {
+  bool graphs = true;  // steps that decode are repeated as graphs
+};
+
+/// One stream; every step is queued on it, and only CopyToHost and Drawn wait. Steps allocate
 /// nothing once they have seen their largest batch. After an error they do nothing.
 class CudaOps : public Ops {
  public:
   /// On device `ordinal`, which must be there.
-  static absl::StatusOr<std::unique_ptr<CudaOps>> Open(int ordinal);
+  static absl::StatusOr<std::unique_ptr<CudaOps>> Open(int ordinal, const CudaOptions& options);
   ~CudaOps() override;
 
   absl::string_view kernel_set() const override { return kernel_set_; }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) override;
   absl::Status Reserve(const OpsLimits& limits) override;
+  std::unique_ptr<StepMemory> MakeStepMemory(const BatchLimits& limits) override;
   absl::Status Health() const override { return health_; }
   HostWork Work() const override;
 
@@ -46,6 +52,7 @@ class CudaOps : public Ops {
   absl::StatusOr<std::unique_ptr<Rotation>> DoMakeRotation(const RopeParameters& parameters,
                                                            int head_dim,
                                                            int positions_max) override;
+  void DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) override;
   void DoBeginBatch(const Batch& batch) override;
   ConstTensor DoCopyToHost(ConstTensor x) override;
   void DoCopyFromHost(Tensor y, ConstTensor x) override;
@@ -67,8 +74,8 @@ class CudaOps : public Ops {
   void DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                           const StateLayerView& state, const Batch& batch) override;
   void DoSoftcap(Tensor y, float cap) override;
-  std::vector<SampledToken> DoSample(Tensor logits, absl::Span<const SamplingRow> sampling,
-                                     int vocab_size) override;
+  void DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) override;
+  std::vector<SampledToken> DoDrawn() override;
 
   /// Keeps the first error; false once there is one.
   bool Healthy() const { return health_.ok(); }
@@ -80,24 +87,35 @@ class CudaOps : public Ops {
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
   void Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                 kernels::Epilogue epilogue);
-  absl::Status GrowSampler(size_t rows, size_t edits, int vocab_size);
+  bool BeginInputs(const Batch& batch);
+  /// Queues the inputs of the batch in batch_, whose steps are given `named`.
+  bool SendInputs(const Batch& named);
+  void RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps);
+  void Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch& batch, Steps steps);
+  absl::Status GrowSampler(int64_t rows, int64_t edits, int vocab_size);
+  /// On the device, for an op that is not about the batch that has begun. Allocates.
+  const void* Aside(const void* bytes, int64_t count);
 
   int ordinal_ = 0;
   std::string kernel_set_;
   cudaStream_t stream_ = nullptr;
   absl::Status health_;
   double waited_s_ = 0;
+  int64_t repeated_ = 0;
   OpsLimits reserved_;
   std::unique_ptr<AnyOrder> any_order_;  // null: one order
-  StepInputs inputs_;
+  bool graphs_ = true;
   BatchInputs batch_;
   const Batch* begun_ = nullptr;
+  std::vector<CudaBuffer> aside_;  // of this batch
+  Staging activations_;            // of CopyFromHost
   CudaBuffer attention_states_;
   PinnedBuffer host_activations_;  // of CopyToHost
   CudaBuffer raw_logits_;          // of the sampler's edits
   CudaBuffer sampler_scratch_;
   CudaBuffer device_results_;
   PinnedBuffer host_results_;
+  int drawn_ = 0;  // results that are wanted
 };
 
 }  // namespace neurogrid

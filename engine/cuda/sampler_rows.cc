@@ -28,8 +28,10 @@ void AddEdits(const SamplingRow& row, std::vector<LogitEdit>& edits) {
 
 }  // namespace
 
-SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling) {
-  SamplerRows result;
+void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result) {
+  result.rows.clear();
+  result.edits.clear();
+  result.needs = {};
   for (const SamplingRow& row : sampling) {
     const auto first = static_cast<int32_t>(result.edits.size());
     if (row.target < 0) AddEdits(row, result.edits);
@@ -49,7 +51,6 @@ SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling) {
     result.needs.draws |= result.rows.back().draws();
     result.needs.limited |= result.rows.back().limited();
   }
-  return result;
 }
 
 SampledToken TokenOf(const kernels::SamplerResult& result) {

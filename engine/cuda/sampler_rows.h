@@ -14,7 +14,7 @@ struct SamplerRows {
   std::vector<kernels::LogitEdit> edits;
   kernels::SamplerNeeds needs = {};
 };
-SamplerRows RowsForSampler(absl::Span<const SamplingRow> sampling);
+void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result);
 
 SampledToken TokenOf(const kernels::SamplerResult& result);
 

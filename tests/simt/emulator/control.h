@@ -24,4 +24,11 @@ bool CheckGuards(const std::string& after);
 /// Kernels run since the start of the process.
 uint64_t KernelsRun();
 
+/// The next launch of this kernel to run fails as an illegal access does: on the device, while the
+/// host goes on.
+void FailKernel(const std::string& name);
+
+/// Allocations of device memory and of pinned memory since the start of the process.
+uint64_t Allocations();
+
 }  // namespace simt

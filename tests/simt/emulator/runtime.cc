@@ -46,6 +46,8 @@ std::recursive_mutex mutex;
 std::map<unsigned char*, Allocation> allocations;  // by first byte
 size_t allocated_bytes = 0;
 std::vector<Stream*> streams;
+std::atomic<uint64_t> allocations_made = 0;
+std::string kernel_to_fail;
 
 Stream& DefaultStream() {
   static Stream stream;
@@ -120,9 +122,15 @@ cudaError_t EnqueueKernel(const LaunchShape& shape, cudaStream_t stream,
                           std::function<void()> body) {
   const std::lock_guard lock(mutex);
   if (!Failure().empty()) return cudaErrorLaunchFailure;
-  Enqueue(Of(stream), [shape, body = std::move(body)] { RunKernel(shape, body); });
+  Enqueue(Of(stream), [shape, body = std::move(body)] {
+    if (kernel_to_fail != shape.kernel) return static_cast<void>(RunKernel(shape, body));
+    SetFailure(std::exchange(kernel_to_fail, "") + ": an illegal memory access was encountered");
+  });
   return cudaSuccess;
 }
+
+void FailKernel(const std::string& name) { kernel_to_fail = name; }
+uint64_t Allocations() { return allocations_made; }
 
 }  // namespace simt
 
@@ -221,6 +229,7 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   if (Status() != cudaSuccess) return Status();
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
+  ++simt::allocations_made;
   if (bytes > simt::kMemoryBytes - simt::allocated_bytes) return cudaErrorMemoryAllocation;
   constexpr size_t kAlignment = 256;
   const size_t whole = bytes + 2 * simt::kGuardBytes;
@@ -251,6 +260,7 @@ cudaError_t cudaFree(void* pointer) {
   return Status();
 }
 cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
+  ++simt::allocations_made;
   *pointer = std::malloc(bytes);
   if (*pointer == nullptr) return cudaErrorMemoryAllocation;
   std::memset(*pointer, simt::kPoison, bytes);

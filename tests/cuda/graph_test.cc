@@ -1,0 +1,169 @@
+// Steps that a CUDA device repeats as graphs, beside the same steps run as they come.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cstring>
+
+#include "engine/model/stage_memory.h"
+#include "engine/ops.h"
+#include "engine/stage.h"
+#include "tests/cuda/cuda_support.h"
+#include "tests/engine/golden_support.h"
+
+namespace neurogrid {
+namespace {
+
+using Catch::Matchers::ContainsSubstring;
+
+constexpr int kVocab = 263;
+constexpr int kSequences = 6;
+constexpr int kPagesEach = 18;
+
+/// Two stages of a model on a device of their own, and what they put out.
+struct Pair {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Stage> first, last;
+  std::vector<uint8_t> activations;
+  std::vector<SampledToken> sampled;
+
+  Pair(const Checkpoint& checkpoint, Precision precision, bool graphs) {
+    auto opened = CudaDevice::Open(0, {.graphs = graphs});
+    REQUIRE(opened.ok());
+    device = *std::move(opened);
+    const int layers = checkpoint.config().layers_count();
+    const auto load = [&](LayerRange range) {
+      auto stage = Stage::Load(checkpoint, *device,
+                               {.layers = range,
+                                .precision = precision,
+                                .limits = TestLimits(kVocab, WidestWindow(checkpoint.config()))});
+      INFO(stage.status().ToString());
+      REQUIRE(stage.ok());
+      return *std::move(stage);
+    };
+    first = load({0, 2});
+    last = load({2, layers});
+  }
+
+  void Run(const Batch& batch) {
+    const auto between = first->Run(batch, {});
+    INFO(between.status().ToString());
+    REQUIRE(between.ok());
+    const ConstTensor& x = between->activations;
+    activations.assign(x.as<uint8_t>(), x.as<uint8_t>() + x.bytes());
+    auto output = last->Run(batch, x);
+    INFO(output.status().ToString());
+    REQUIRE(output.ok());
+    sampled = std::move(output->sampled);
+  }
+};
+
+/// Rows [first, end) of these sequences, each in pages and a slot of its own; drawn from with
+/// logprobs, so that a bit of the logits shows.
+Batch BatchFor(const std::vector<int>& sequences, const std::vector<int>& first, int rows,
+               int window) {
+  std::vector<Slice> slices;
+  for (const int s : sequences) {
+    const int begin = first[static_cast<size_t>(s)];
+    Slice slice{.ids = {}, .first = begin, .pages = {}, .source = begin == 0 ? -1 : s, .slot = s};
+    for (int i = 0; i < rows; ++i) slice.ids.push_back((begin + i) * 37 % kVocab + s);
+    for (int page = 0; page * kPageTokens < begin + rows; ++page) {
+      slice.pages.push_back(page * kSequences + s);  // page 0 holds position 0 of a sequence
+    }
+    slices.push_back(slice);
+  }
+  Batch batch = BatchOf(slices, window);
+  for (int i = 0; i < batch.sequences(); ++i) {
+    batch.sampled_rows.push_back(batch.sequence_offsets[static_cast<size_t>(i) + 1] - 1);
+    SamplingRow row;
+    row.seed = static_cast<uint64_t>(i) + 5;
+    row.position = first[static_cast<size_t>(sequences[static_cast<size_t>(i)])] + rows;
+    row.temperature = i % 2 == 0 ? 0.0f : 0.9f;
+    row.top_k = i % 3 == 2 ? 7 : 0;
+    row.top_logprobs = 5;
+    if (i % 2 == 1) row.bias = {{i, 1.5f}, {i + 40, -100.0f}};
+    batch.sampling.push_back(row);
+  }
+  return batch;
+}
+
+void CheckEqual(const Pair& a, const Pair& b) {
+  CHECK(a.activations == b.activations);
+  REQUIRE(a.sampled.size() == b.sampled.size());
+  for (size_t i = 0; i < a.sampled.size(); ++i) {
+    CAPTURE(i);
+    CHECK(a.sampled[i].token == b.sampled[i].token);
+    CHECK(a.sampled[i].logprob == b.sampled[i].logprob);
+    REQUIRE(a.sampled[i].top.size() == b.sampled[i].top.size());
+    for (size_t k = 0; k < a.sampled[i].top.size(); ++k) {
+      CHECK(a.sampled[i].top[k].id == b.sampled[i].top[k].id);
+      CHECK(a.sampled[i].top[k].logprob == b.sampled[i].top[k].logprob);
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("steps repeated as graphs give the bits of steps that are not", "[cuda][graph]") {
+  const auto [model, precision] = GENERATE(std::pair{std::string("llama"), Precision::kBf16},
+                                           std::pair{std::string("gemma3"), Precision::kBf16},
+                                           std::pair{std::string("lfm2"), Precision::kBf16},
+                                           std::pair{std::string("lfm2"), Precision::kF32});
+  CAPTURE(model, NameOf(precision));
+  SeedFor(model);
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
+  const int window = WidestWindow(checkpoint->config());
+  Pair graphs(*checkpoint, precision, true);
+  Pair eager(*checkpoint, precision, false);
+  std::vector<int> lengths(kSequences);
+  const auto both = [&](const std::vector<int>& sequences, int rows) {
+    const Batch batch = BatchFor(sequences, lengths, rows, window);
+    graphs.Run(batch);
+    eager.Run(batch);
+    CheckEqual(graphs, eager);
+    for (const int s : sequences) lengths[static_cast<size_t>(s)] += rows;
+  };
+  // One sequence is about to need a second split of 256 positions.
+  both({3}, 254);
+  both({0, 1, 2, 4, 5}, 7);
+  for (int step = 0; step < 4; ++step) both({0, 2, 3}, 1);           // of a width of 4
+  for (int step = 0; step < 3; ++step) both({0, 1, 2, 3, 4, 5}, 1);  // of a width of 8
+  both({1}, 5);                                                      // a prompt in between
+  for (int step = 0; step < 3; ++step) both({5, 3, 1}, 1);
+  CHECK(graphs.device->ops().Work().repeated >= 6);
+  CHECK(eager.device->ops().Work().repeated == 0);
+}
+
+#if defined(NG_SIMT)
+TEST_CASE("steps of a shape seen before allocate nothing on a CUDA device", "[cuda][graph]") {
+  const bool with_graphs = GENERATE(true, false);
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/lfm2");
+  Pair pair(*checkpoint, Precision::kBf16, with_graphs);
+  std::vector<int> lengths(kSequences);
+  const auto run = [&](const std::vector<int>& sequences, int rows) {
+    pair.Run(BatchFor(sequences, lengths, rows, 0));
+    for (const int s : sequences) lengths[static_cast<size_t>(s)] += rows;
+  };
+  run({0, 1, 2, 3}, 20);
+  const uint64_t before = simt::Allocations();
+  for (int step = 0; step < 4; ++step) run({0, 1, 2}, 1);
+  run({4}, 60);
+  for (int step = 0; step < 3; ++step) run({0, 1, 2, 3, 4}, 1);
+  CHECK(simt::Allocations() == before);
+}
+
+TEST_CASE("a kernel that fails in a graph ends its stage, and is named", "[cuda][graph]") {
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama");
+  Pair pair(*checkpoint, Precision::kBf16, GENERATE(true, false));
+  std::vector<int> lengths(kSequences);
+  for (int step = 0; step < 3; ++step, ++lengths[0]) pair.Run(BatchFor({0}, lengths, 1, 0));
+  simt::FailKernel("Attention, few rows");
+  const Batch batch = BatchFor({0}, lengths, 1, 0);
+  const auto failed = pair.first->Run(batch, {});
+  CHECK(failed.status().code() == absl::StatusCode::kInternal);
+  CHECK_THAT(std::string(failed.status().message()), ContainsSubstring("Attention, few rows"));
+  simt::TakeFailure();
+  CHECK_FALSE(pair.first->Run(batch, {}).ok());
+}
+#endif
+
+}  // namespace neurogrid
