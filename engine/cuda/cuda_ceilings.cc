@@ -42,10 +42,10 @@ absl::StatusOr<DeviceCeilings> MeasureMemory(cudaStream_t stream, int multiproce
   NG_ASSIGN_OR_RETURN(const CudaBuffer from, RandomValues(bytes / kElementBytes, 1, stream));
   NG_ASSIGN_OR_RETURN(const CudaBuffer to, CudaBuffer::Allocate(bytes));
   NG_ASSIGN_OR_RETURN(const CudaBuffer sums, CudaBuffer::Allocate(4 * kernels::BandwidthBlocks()));
-  NG_ASSIGN_OR_RETURN(const double read, SecondsOf(stream, [&] {
+  NG_ASSIGN_OR_RETURN(const double read, LeastSecondsOf(stream, [&] {
                         return kernels::ReadAll(sums.as<uint32_t>(), from.data(), bytes, stream);
                       }));
-  NG_ASSIGN_OR_RETURN(const double copy, SecondsOf(stream, [&] {
+  NG_ASSIGN_OR_RETURN(const double copy, LeastSecondsOf(stream, [&] {
                         return kernels::CopyAll(to.data(), from.data(), bytes, stream);
                       }));
   return DeviceCeilings{.read_bandwidth = static_cast<double>(bytes) / read,

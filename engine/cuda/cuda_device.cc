@@ -1,12 +1,11 @@
 #include "engine/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "common/log.h"
-#include "common/mapped_file.h"
 #include "engine/cuda/cuda_ceilings.h"
 #include "engine/cuda/timing.h"
 #include "kernels/matmul.h"
@@ -51,13 +50,11 @@ absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
 
 /// "580.159.04" of the file that the driver keeps; empty without it.
 std::string DriverVersion() {
-  const absl::StatusOr<std::string> text = ReadSmallFile("/proc/driver/nvidia/version", 4096);
-  if (!text.ok()) return "";
-  for (const absl::string_view word : absl::StrSplit(*text, absl::ByAnyChar(" \n"))) {
-    if (absl::StrContains(word, '.') &&
-        word.find_first_not_of("0123456789.") == absl::string_view::npos) {
-      return std::string(word);
-    }
+  std::ifstream file("/proc/driver/nvidia/version");  // its size is not known before it is read
+  std::string word;
+  while (file >> word) {
+    const bool number = word.find_first_not_of("0123456789.") == std::string::npos;
+    if (number && absl::StrContains(word, '.')) return word;
   }
   return "";
 }
