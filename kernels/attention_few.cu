@@ -11,6 +11,12 @@ __device__ __forceinline__ float* StateOf(const Bf16Attention& o, int64_t state,
   return o.states + (state * o.query_heads + head) * (o.kv.head_dim + kStatePadding);
 }
 
+__device__ __forceinline__ SoftmaxPart PartOfState(const Bf16Attention& o, int64_t state,
+                                                   int head) {
+  const float2 part = *reinterpret_cast<const float2*>(StateOf(o, state, head) + o.kv.head_dim);
+  return {part.x, part.y};
+}
+
 template <int kDim>
 __device__ __forceinline__ void StoreSplit(
     const SplitAttention<kDim, 1>& block, const AttentionPlace& place,
@@ -87,121 +93,166 @@ __global__ void __launch_bounds__(kAttentionThreads)
   }
 }
 
-/// A piece of a row's states of one head for a warp: kPairs pairs of columns a lane, of kSplits
-/// splits, and of each split its part in the lane of its number.
-template <int kPairs>
-struct States {
-  static constexpr int kSplits = kWarpThreads / kPairs;
+constexpr int kMergeThreads = 128;
+constexpr int kMergeColumns = kHeadDimMax / kMergeThreads;
+constexpr int kMergeFloats = 8192;
 
-  float2 outputs[kSplits][kPairs];
-  SoftmaxPart part;
-
-  static __device__ __forceinline__ int ColumnOf(int pair) {
-    return 2 * (static_cast<int>(threadIdx.x) + pair * kWarpThreads);
-  }
-  __device__ __forceinline__ void Load(const Bf16Attention& o, int64_t state, int head,
-                                       int splits) {
-    const int lane = static_cast<int>(threadIdx.x);
-#pragma unroll
-    for (int split = 0; split < kSplits; ++split) {
-      if (split >= splits) break;
-#pragma unroll
-      for (int pair = 0; pair < kPairs; ++pair) {
-        if (ColumnOf(pair) >= o.kv.head_dim) continue;
-        outputs[split][pair] =
-            *reinterpret_cast<const float2*>(StateOf(o, state + split, head) + ColumnOf(pair));
-      }
-    }
-    part = NoKeys();
-    if (lane < kSplits && lane < splits) {
-      const float2 both =
-          *reinterpret_cast<const float2*>(StateOf(o, state + lane, head) + o.kv.head_dim);
-      part = {both.x, both.y};
-    }
-  }
+struct MergeShared {
+  float outputs[kMergeFloats];
+  float old_parts[kMergeThreads];  // factors of what was merged before a split
+  float new_parts[kMergeThreads];  // of the split
+  float sums[kMergeThreads];       // times the factor
+  float maxima[kMergeThreads / kWarpThreads];
 };
 
-template <int kPairs>
-struct Merged {
-  float2 outputs[kPairs];
-  float sum;
-  float maximum;
-
-  /// Merges splits one by one. What the merging of one needs of the others are the maxima before
-  /// it, which are exact: a scan finds all at once.
-  __device__ __forceinline__ void Add(const States<kPairs>& states, int splits) {
-    const int lane = static_cast<int>(threadIdx.x);
-    float largest = states.part.maximum;
+/// The largest of the warp's maxima up to each lane's.
+__device__ __forceinline__ float LargestSoFar(float maximum) {
 #pragma unroll
-    for (unsigned distance = 1; distance < kWarpThreads; distance *= 2) {
-      largest = fmaxf(largest, __shfl_up_sync(kFullMask, largest, distance));
-    }
-    largest = fmaxf(largest, maximum);
-    const float before = __shfl_up_sync(kFullMask, largest, 1);
-    const float base = largest == MinusInfinity() ? 0.0f : largest;
-    const float old_part = Exp2((lane == 0 ? maximum : before) - base);
-    const float new_part = Exp2(states.part.maximum - base);
-    const float new_sum = __fmul_rn(states.part.sum, new_part);
-    maximum = __shfl_sync(kFullMask, largest, kWarpThreads - 1);
-#pragma unroll
-    for (int split = 0; split < States<kPairs>::kSplits; ++split) {
-      if (split >= splits) break;
-      const MergeFactors factors{__shfl_sync(kFullMask, old_part, split),
-                                 __shfl_sync(kFullMask, new_part, split)};
-      sum = __fadd_rn(__fmul_rn(sum, factors.old_part), __shfl_sync(kFullMask, new_sum, split));
-#pragma unroll
-      for (int pair = 0; pair < kPairs; ++pair) {
-        const float2 output = states.outputs[split][pair];
-        outputs[pair].x = MergeOutput(outputs[pair].x, output.x, factors);
-        outputs[pair].y = MergeOutput(outputs[pair].y, output.y, factors);
-      }
-    }
+  for (unsigned distance = 1; distance < kWarpThreads; distance *= 2) {
+    maximum = fmaxf(maximum, __shfl_up_sync(kFullMask, maximum, distance));
   }
-};
+  return maximum;
+}
 
-/// Merges states: a warp for each row and head. kPairs: head_dim / 64, rounded up.
-template <int kPairs>
-__global__ void __launch_bounds__(4 * kWarpThreads)
-    MergeStatesKernel(Bf16Attention o, AttentionWorkView work) {
-  constexpr int kSplits = States<kPairs>::kSplits;
+/// Merges a row's states of one head, a split a thread. What a split's merging needs of the others
+/// are the maxima before it, which are exact: a scan finds them at once, and only sums go from
+/// split to split.
+__global__ void __launch_bounds__(kMergeThreads)
+    MergeByBlocksKernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
   const int rows = work.live == nullptr ? work.merges_count : work.live->merges;
-  const int unit = static_cast<int>(blockIdx.x * blockDim.y + threadIdx.y);
-  if (unit >= rows * o.query_heads) return WaitForPredecessor();
-  const AttentionMerge merge = work.merges[unit / o.query_heads];
-  const int head = unit % o.query_heads;
-  Merged<kPairs> merged{{}, 0, MinusInfinity()};
+  if (static_cast<int>(blockIdx.x) >= rows) return WaitForPredecessor();
+  MergeShared& shared = SharedObject<MergeShared>();
+  const AttentionMerge merge = work.merges[blockIdx.x];
+  const int thread = static_cast<int>(threadIdx.x);
+  const int warp = thread / kWarpThreads;
+  const int head = static_cast<int>(blockIdx.y);
+  const int dim = o.kv.head_dim;
+  const int splits_max =
+      kMergeFloats / dim < kMergeThreads ? kMergeFloats / dim : kMergeThreads;  // at a time
+  float carried = MinusInfinity();
+  float sum = 0;
+  float outputs[kMergeColumns] = {};
   WaitForPredecessor();
-  States<kPairs> states;
-  states.Load(o, merge.first_state, head, merge.splits);
-  for (int first = 0; first < merge.splits; first += kSplits) {
-    States<kPairs> following;
-    following.Load(o, int64_t{merge.first_state} + first + kSplits, head,
-                   merge.splits - first - kSplits);
-    merged.Add(states, merge.splits - first);
-    states = following;
-  }
-  bf16* out = o.out + (static_cast<int64_t>(merge.row) * o.query_heads + head) * o.kv.head_dim;
+  for (int first = 0; first < merge.splits; first += splits_max) {
+    const int splits = merge.splits - first < splits_max ? merge.splits - first : splits_max;
+    for (int i = thread; i < splits * (dim / 4); i += kMergeThreads) {
+      const int split = i / (dim / 4);
+      const int column = i % (dim / 4) * 4;
+      CopyAsync16(shared.outputs + split * dim + column,
+                  StateOf(o, merge.first_state + first + split, head) + column, true);
+    }
+    CommitCopies();
+    const bool live = thread < splits;
+    const SoftmaxPart part =
+        live ? PartOfState(o, merge.first_state + first + thread, head) : NoKeys();
+    float largest = LargestSoFar(part.maximum);
+    if (thread % kWarpThreads == kWarpThreads - 1) shared.maxima[warp] = largest;
+    __syncthreads();
+    float before = carried;  // of all before this warp
+    for (int i = 0; i < warp; ++i) before = fmaxf(before, shared.maxima[i]);
+    largest = fmaxf(largest, before);
+    const float neighbour = __shfl_up_sync(kFullMask, largest, 1);
+    if (thread % kWarpThreads != 0) before = neighbour;
+    SoftmaxPart merged{before, 0};
+    const MergeFactors factors = Merge(merged, part);
+    shared.old_parts[thread] = factors.old_part;
+    shared.new_parts[thread] = factors.new_part;
+    shared.sums[thread] = __fmul_rn(part.sum, factors.new_part);
+    for (const float maximum : shared.maxima) carried = fmaxf(carried, maximum);
+    WaitForCopies<0>();
+    __syncthreads();
+#pragma unroll 8
+    for (int split = 0; split < splits; ++split) {
+      const MergeFactors both{shared.old_parts[split], shared.new_parts[split]};
+      sum = __fadd_rn(__fmul_rn(sum, both.old_part), shared.sums[split]);
 #pragma unroll
-  for (int pair = 0; pair < kPairs; ++pair) {
-    const int column = States<kPairs>::ColumnOf(pair);
-    if (column >= o.kv.head_dim) continue;
-    *reinterpret_cast<uint32_t*>(out + column) = PackBf16(
-        Finished(merged.outputs[pair].x, merged.sum), Finished(merged.outputs[pair].y, merged.sum));
+      for (int i = 0; i < kMergeColumns; ++i) {
+        const int column = thread + i * kMergeThreads;
+        if (column >= dim) continue;
+        outputs[i] = MergeOutput(outputs[i], shared.outputs[split * dim + column], both);
+      }
+    }
+    __syncthreads();  // the next splits overwrite all of it
+  }
+  const int64_t row = static_cast<int64_t>(merge.row) * o.query_heads + head;
+#pragma unroll
+  for (int i = 0; i < kMergeColumns; ++i) {
+    const int column = thread + i * kMergeThreads;
+    if (column < dim) o.out[row * dim + column] = FromFloat<bf16>(Finished(outputs[i], sum));
   }
 }
 
+constexpr int kMergeWarps = 4;  // of a block
+
+/// Merges a row's states of one head by a warp, for many rows: a lane has kPairs pairs of columns.
+template <int kPairs>
+__global__ void __launch_bounds__(kMergeWarps* kWarpThreads)
+    MergeByWarpsKernel(Bf16Attention o, AttentionWorkView work) {
+  constexpr int kAhead = 8 / kPairs;  // splits under way at a time
+  ReleaseSuccessor();
+  const int rows = work.live == nullptr ? work.merges_count : work.live->merges;
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int unit =
+      static_cast<int>(blockIdx.x) * kMergeWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
+  if (unit >= rows * o.query_heads) return WaitForPredecessor();
+  const AttentionMerge merge = work.merges[unit / o.query_heads];
+  const int head = unit % o.query_heads;
+  const int dim = o.kv.head_dim;
+  SoftmaxPart total = NoKeys();
+  float2 outputs[kPairs] = {};
+  WaitForPredecessor();
+  for (int first = 0; first < merge.splits; first += kAhead) {
+    SoftmaxPart parts[kAhead];
+    float2 states[kAhead][kPairs] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      parts[i] = NoKeys();
+      if (first + i >= merge.splits) continue;
+      parts[i] = PartOfState(o, merge.first_state + first + i, head);
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        const int column = 2 * (lane + pair * kWarpThreads);
+        if (column >= dim) continue;
+        states[i][pair] = *reinterpret_cast<const float2*>(
+            StateOf(o, merge.first_state + first + i, head) + column);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {  // a part without keys changes nothing
+      const MergeFactors factors = Merge(total, parts[i]);
+#pragma unroll
+      for (int pair = 0; pair < kPairs; ++pair) {
+        outputs[pair].x = MergeOutput(outputs[pair].x, states[i][pair].x, factors);
+        outputs[pair].y = MergeOutput(outputs[pair].y, states[i][pair].y, factors);
+      }
+    }
+  }
+  bf16* out = o.out + (static_cast<int64_t>(merge.row) * o.query_heads + head) * dim;
+#pragma unroll
+  for (int pair = 0; pair < kPairs; ++pair) {
+    const int column = 2 * (lane + pair * kWarpThreads);
+    if (column >= dim) continue;
+    *reinterpret_cast<uint32_t*>(out + column) =
+        PackBf16(Finished(outputs[pair].x, total.sum), Finished(outputs[pair].y, total.sum));
+  }
+}
+
+/// Few rows wait for the longest chain, many for the number of blocks.
 cudaError_t LaunchMerge(const Bf16Attention& o, const AttentionWorkView& work,
                         cudaStream_t stream) {
-  constexpr int kUnitsOfBlocks = 512;  // up to here a warp has a multiprocessor of its own, or most
-  const int units = work.merges_count * o.query_heads;
-  const int warps = units > kUnitsOfBlocks ? 4 : 1;
-  const LaunchShape shape{"Attention, merge",
-                          dim3(static_cast<unsigned>((units + warps - 1) / warps)),
-                          dim3(kWarpThreads, static_cast<unsigned>(warps)), 0, stream};
-  if (o.kv.head_dim <= 64) return Launch(shape, MergeStatesKernel<1>, o, work);
-  if (o.kv.head_dim <= 128) return Launch(shape, MergeStatesKernel<2>, o, work);
-  return Launch(shape, MergeStatesKernel<4>, o, work);
+  constexpr int kUnitsOfBlocks = 512;
+  const auto rows = static_cast<unsigned>(work.merges_count);
+  const auto heads = static_cast<unsigned>(o.query_heads);
+  if (rows * heads <= kUnitsOfBlocks) {
+    return Launch({"Attention, merge", dim3(rows, heads), dim3(kMergeThreads), 0, stream},
+                  MergeByBlocksKernel, o, work);
+  }
+  const LaunchShape shape{"Attention, merge", dim3((rows * heads + kMergeWarps - 1) / kMergeWarps),
+                          dim3(kMergeWarps * kWarpThreads), 0, stream};
+  if (o.kv.head_dim <= 64) return Launch(shape, MergeByWarpsKernel<1>, o, work);
+  if (o.kv.head_dim <= 128) return Launch(shape, MergeByWarpsKernel<2>, o, work);
+  return Launch(shape, MergeByWarpsKernel<4>, o, work);
 }
 
 /// As many blocks as the device runs at a time: more would only follow one another.

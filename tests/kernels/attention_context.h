@@ -85,6 +85,10 @@ class Context {
                   h_.query_heads / h_.kv_heads, h_.window, how.states_max, work);
       rows += part.rows;
     }
+    if (how.spare == 0) return Launch(work, qkv, rows, how);
+    // What a count of too much would run: its row must stay as it was.
+    const std::vector<float> row(static_cast<size_t>(width() + 2 * kv_width()), 1.0f);
+    qkv.insert(qkv.end(), row.begin(), row.end());
     return Launch(work, qkv, rows, how);
   }
 
@@ -121,13 +125,21 @@ class Context {
       copy.resize(std::max<size_t>(copy.size(), 1));
       return std::make_unique<Device<typename std::decay_t<decltype(values)>::value_type>>(copy);
     };
-    const auto few = upload(work.few_tiles);
-    const auto items = upload(work.items);
-    const auto merges = upload(work.merges);
-    const auto more = upload(work.more_tiles);
     const AttentionCounts counts{
         static_cast<int>(work.few_tiles.size()), static_cast<int>(work.items.size()),
         static_cast<int>(work.merges.size()), static_cast<int>(work.more_tiles.size())};
+    AttentionWork spare = work;
+    for (int i = 0; i < how.spare; ++i) {
+      const AttentionTile tile{rows, 1, 0, 0, 0, 0, 1};
+      spare.items.push_back({counts.few_tiles, 0});
+      spare.few_tiles.push_back(tile);
+      spare.more_tiles.push_back(tile);
+      spare.merges.push_back({rows, 0, 1});
+    }
+    const auto few = upload(spare.few_tiles);
+    const auto items = upload(spare.items);
+    const auto merges = upload(spare.merges);
+    const auto more = upload(spare.more_tiles);
     const Device<AttentionCounts> live(std::vector<AttentionCounts>{counts});
     const AttentionWorkView view{few->data(),
                                  items->data(),
@@ -138,15 +150,17 @@ class Context {
                                  counts.merges + how.spare,
                                  counts.more_tiles + how.spare,
                                  how.spare > 0 ? live.data() : nullptr};
-    Device<T> out(Size(rows, width()));
+    const auto narrowed = [](const std::vector<float>& wide) {
+      if constexpr (sizeof(T) == 2) {
+        return ToBf16(wide);
+      } else {
+        return wide;
+      }
+    };
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    Device<T> out(narrowed(std::vector<float>(Size(rows + (how.spare > 0 ? 1 : 0), width()), nan)));
     Device<float> states(static_cast<size_t>(StateFloats(work.states, h_.query_heads, h_.dim)) + 1);
-    std::vector<T> narrow;
-    if constexpr (sizeof(T) == 2) {
-      narrow = ToBf16(qkv);
-    } else {
-      narrow = qkv;
-    }
-    const Device<T> queries(narrow);
+    const Device<T> queries(narrowed(qkv));
     const AttentionOperands<T> operands{out.data(),
                                         queries.data(),
                                         width() + 2 * kv_width(),
@@ -158,7 +172,14 @@ class Context {
                                         h_.softcap,
                                         h_.window};
     REQUIRE(how.way(operands, view, nullptr) == cudaSuccess);
-    return Widen(out.Read());
+    std::vector<float> result = Widen(out.Read());
+    for (size_t i = Size(rows, width()); i < result.size(); ++i) {
+      if (std::isnan(result[i])) continue;
+      FAIL_CHECK("a row was attended that is not there");
+      break;
+    }
+    result.resize(Size(rows, width()));
+    return result;
   }
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(h_.dim)); }

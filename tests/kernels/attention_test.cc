@@ -62,6 +62,20 @@ TEMPLATE_TEST_CASE("states of any number of splits merge in order", "[kernels]",
   CHECK(SameBits(RowsOf(context, out, 1, 2), context.Run({{0, length - 2, 2}}, {.states_max = 0})));
 }
 
+TEST_CASE("the states of many rows merge as those of few", "[kernels]") {
+  const Seeded seeded;
+  const Heads heads = GENERATE(Heads{16, 1, 64}, Heads{16, 1, 72}, Heads{16, 1, 136});
+  const Context<Bf16> context(heads, {290, 600});
+  std::vector<Context<Bf16>::Part> batch{{1, 599, 1}};
+  for (int position = 257; position < 290; ++position) batch.push_back({0, position, 1});
+  const std::vector<float> out = context.Run(batch);
+  context.Check(RowsOf(context, out, 0, 1), 1, 599);
+  CHECK(SameBits(RowsOf(context, out, 0, 1), context.Run({batch[0]})));
+  for (const int i : {1, 33}) {
+    CHECK(SameBits(RowsOf(context, out, i, 1), context.Run({batch[static_cast<size_t>(i)]})));
+  }
+}
+
 TEMPLATE_TEST_CASE("a recorded launch takes what there is and leaves the rest of its grid",
                    "[kernels]", float, Bf16) {
   const Seeded seeded;
