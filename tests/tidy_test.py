@@ -164,7 +164,8 @@ def main():
         if path.suffix == ".md":
             check_readmes(path, (ROOT / path).read_text())
         if name.startswith("tests/") and name.endswith("_test.cc"):
-            if not re.search(rf"ng_test\({path.parent.name}\b", tests_listed):
+            folder = path.parent.relative_to("tests")
+            if not re.search(rf"ng_test\({folder}[ )]|/{folder}/\*\.cc", tests_listed):
                 breach(path, 0, "is in no target of tests/CMakeLists.txt")
     for folder in ["proto", "common", "kernels", "engine", "worker", "coordinator", "deploy", "tests"]:
         if (ROOT / folder).exists() and not (ROOT / folder / "README.md").exists():

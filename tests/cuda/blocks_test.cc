@@ -8,7 +8,6 @@
 
 #include "engine/model/read_rows.h"
 #include "tests/cuda/cuda_support.h"
-#include "tests/engine/block_model.h"
 #include "tests/engine/cpu_support.h"
 #include "tests/engine/golden_blocks.h"
 
@@ -245,42 +244,6 @@ TEST_CASE("rows that a file interleaves are put back on a CUDA device", "[cuda][
   std::vector<float> expected(rows.size());
   ReadRows(entry, 0, kGoldenBlockRows, expected.data());
   CHECK(SameBits(rows, expected));
-}
-
-TEST_CASE("logits of a model of blocks stray from f32 as bf16's do on a CUDA device",
-          "[cuda][groups]") {
-  SeedFor("blocks");
-  const BlockModel model(DType::kQ4_0, DType::kQ5_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0);
-  const std::unique_ptr<Device> device = Cuda();
-  const auto logits = [&](Precision precision) {
-    Chain chain(model.config(), model.weights(), device->ops(), precision);
-    return LogitsOf(chain, SomeIds(40));
-  };
-  const std::vector<float> exact = logits(Precision::kF32);
-  const Error bf16_error = ErrorOf(logits(Precision::kBf16), exact);
-  const Error error = ErrorOf(logits(Precision::kAuto), exact);
-  CAPTURE(bf16_error.max, bf16_error.mean, error.max, error.mean);
-  // Activations are rounded in both; the weights in one alone.
-  CHECK(error.mean <= bf16_error.mean);
-  CHECK(error.max <= 1.5 * bf16_error.max);
-  CHECK(error.max > 0);
-}
-
-TEST_CASE(
-    "logits of a model of blocks have the same bits in any chunks and stages on a CUDA device",
-    "[cuda][groups]") {
-  SeedFor("blocks");
-  const BlockModel model(DType::kQ4_K, DType::kQ6_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K);
-  const std::unique_ptr<Device> device = Cuda();
-  Chain chain(model.config(), model.weights(), device->ops(), Precision::kAuto);
-  Chain stages(model.config(), model.weights(), device->ops(), Precision::kAuto, {1});
-  const std::vector<int32_t> ids = SomeIds(40);
-  const std::vector<float> alone = LogitsOf(chain, ids);
-  for (const int chunk : {1, 7, 16, 0}) {
-    CAPTURE(chunk);
-    CHECK(SameBits(LogitsOf(chain, ids, chunk), alone));
-  }
-  CHECK(SameBits(LogitsOf(stages, ids, 16), alone));
 }
 
 }  // namespace neurogrid

@@ -31,7 +31,7 @@ TEST_CASE("SmolLM2 in its own blocks says on a GPU what it says on a CPU", "[cud
   if (!path) SKIP("SmolLM2-135M-Instruct is not on this machine");
   const auto checkpoint = Checkpoint::Open(*path).value();
   const std::unique_ptr<Device> gpu = Cuda();
-  const std::unique_ptr<Device> cpu = Cpu(InstructionSets().back(), 8);
+  const std::unique_ptr<Device> cpu = MakeDevice("cpu", 8).value();
   Chain exact(*checkpoint, cpu->ops(), Precision::kF32);
   Chain on_cpu(*checkpoint, cpu->ops(), Precision::kAuto);
   Chain on_gpu(*checkpoint, gpu->ops(), Precision::kAuto);

@@ -52,7 +52,7 @@ TEST_CASE("a bias enters behind each projection that has one", "[golden]") {
   const auto checkpoint = Checkpoint::Open(folder.path());
   INFO(checkpoint.status().ToString());
   REQUIRE(checkpoint.ok());
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(**checkpoint, device->ops(), Precision::kF32);
   const std::vector<int32_t> ids = {3, 0, 5};
   LogitsOf(chain, ids);
@@ -61,9 +61,9 @@ TEST_CASE("a bias enters behind each projection that has one", "[golden]") {
   const std::string attention = "model.layers.0.self_attn.";
   const std::string mlp = "model.layers.0.mlp.";
   std::vector<double> attended;
-  for (size_t i = 0; i < 8; ++i) attended.push_back(of[attention + "v_proj.bias"][i % 4]);
+  for (size_t i = 0; i < 16; ++i) attended.push_back(of[attention + "v_proj.bias"][i % 8]);
   std::vector<double> gated;
-  for (size_t i = 0; i < 12; ++i) {
+  for (size_t i = 0; i < 16; ++i) {
     const double gate = of[mlp + "gate_proj.bias"][i];
     gated.push_back(gate / (1 + std::exp(-gate)) * of[mlp + "up_proj.bias"][i]);
   }

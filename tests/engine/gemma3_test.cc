@@ -84,7 +84,7 @@ TEST_CASE("Gemma 3 in float32 gives the reference's logits and continuations",
   const std::optional<std::string> path = Gemma3();
   if (!path) SKIP("Gemma 3 270M is not on this machine");
   const std::unique_ptr<Checkpoint> checkpoint = Checkpoint::Open(*path).value();
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(*checkpoint, device->ops(), Precision::kF32);
   constexpr double kBound = 1e-3;  // models.md 7.1, real checkpoints
   const std::vector<Prompt> prompts = Prompts();
@@ -126,7 +126,7 @@ TEST_CASE("Gemma 3 in bfloat16 predicts a text as well as the reference", "[.][l
   const std::optional<std::string> path = Gemma3();
   if (!path) SKIP("Gemma 3 270M is not on this machine");
   const std::unique_ptr<Checkpoint> checkpoint = Checkpoint::Open(*path).value();
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(*checkpoint, device->ops(), Precision::kBf16);
   const Prompt prompt = Prompts().back();
   REQUIRE(prompt.ids.size() > 600);  // beyond the window

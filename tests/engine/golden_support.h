@@ -9,10 +9,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "engine/cpu/cpu_device.h"
 #include "engine/model/checkpoint.h"
 #include "tests/engine/chain.h"
 #include "tests/engine/cpu_support.h"
+#include "tests/engine/test_device.h"
 #include "tests/support/golden.h"
 
 namespace neurogrid {
@@ -29,11 +29,6 @@ inline std::unique_ptr<Checkpoint> OpenGolden(const std::string& name) {
   REQUIRE(checkpoint.ok());
   return *std::move(checkpoint);
 }
-
-inline std::unique_ptr<Device> Cpu(InstructionSet set, int threads = 2) {
-  return std::make_unique<CpuDevice>(threads, set);
-}
-inline std::unique_ptr<Device> Cpu() { return Cpu(InstructionSets().back()); }
 
 /// "p5." for each prompt that a reference file holds.
 inline std::vector<std::string> PromptsOf(const Reference& reference) {
@@ -73,6 +68,25 @@ inline Error AllowedInBf16(const Reference& reference, const std::string& prompt
   const Error own = ErrorOf(reference[prompt + "logits_bf16_run"], exact);
   const double floor = 0.01 * DeviationOf(exact);
   return {.max = std::max(floor, 1.5 * own.max), .mean = std::max(floor, 1.5 * own.mean)};
+}
+
+/// Tokens that are drawn after each prompt: references have 32.
+inline int GreedyTokens() { return UsualDepth() == Depth::kEverything ? 32 : 8; }
+
+/// The most likely tokens after each prompt, as far as each of `expected` goes.
+inline void CheckGreedy(Chain& chain, const std::vector<std::vector<int32_t>>& prompts,
+                        std::vector<std::vector<int32_t>> expected) {
+  size_t longest = 0;
+  for (std::vector<int32_t>& tokens : expected) {
+    tokens.resize(std::min(tokens.size(), static_cast<size_t>(GreedyTokens())));
+    longest = std::max(longest, tokens.size());
+  }
+  auto found = GreedyOfAll(chain, prompts, static_cast<int>(longest));
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    CAPTURE(prompts[i].size());
+    found[i].resize(expected[i].size());
+    CHECK(found[i] == expected[i]);
+  }
 }
 
 /// Cuts before every layer but the first, so that Chain::hidden shows each one.

@@ -19,7 +19,7 @@ Parity ParityOf(const std::string& model) {
   Parity parity;
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain f32(*checkpoint, device->ops(), Precision::kF32);
   Chain bf16(*checkpoint, device->ops(), Precision::kBf16);
   const auto keep = [](double error, double bound, double& worst, double& worst_bound) {
@@ -41,11 +41,11 @@ Parity ParityOf(const std::string& model) {
 
 TEST_CASE("float32 logits and hidden states are the reference's", "[golden]") {
   const std::string model = GENERATE(from_range(TinyModels()));
-  const InstructionSet set = GENERATE(from_range(InstructionSets()));
-  CAPTURE(model, NameOf(set));
+  const DeviceVariant kernels = GENERATE(from_range(KernelVariants()));
+  CAPTURE(model, kernels.name);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu(set);
+  const std::unique_ptr<Device> device = kernels.make();
   Chain chain(*checkpoint, device->ops(), Precision::kF32, EveryLayer(*checkpoint));
   const auto layers = static_cast<size_t>(checkpoint->config().layers_count());
   const std::vector<std::string> prompts = PromptsOf(reference);
@@ -65,7 +65,7 @@ TEST_CASE("float32 continues a prompt with the reference's tokens", "[golden]") 
   CAPTURE(model);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(*checkpoint, device->ops(), Precision::kF32);
   std::vector<std::vector<int32_t>> asked, expected;
   for (const std::string& p : PromptsOf(reference)) {
@@ -73,7 +73,7 @@ TEST_CASE("float32 continues a prompt with the reference's tokens", "[golden]") 
     expected.push_back(reference.Ids(p + "greedy"));
     REQUIRE(expected.back().size() == 32);
   }
-  CHECK(GreedyOfAll(chain, asked, 32) == expected);
+  CheckGreedy(chain, asked, expected);
 }
 
 TEST_CASE("bfloat16 logits err no more than the reference's own bfloat16 run", "[golden]") {
@@ -81,25 +81,26 @@ TEST_CASE("bfloat16 logits err no more than the reference's own bfloat16 run", "
   CAPTURE(model);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(*checkpoint, device->ops(), Precision::kBf16);
+  std::vector<std::vector<int32_t>> asked, expected;
   for (const std::string& p : PromptsOf(reference)) {
     CAPTURE(p);
+    asked.push_back(reference.Ids(p + "ids"));
     const Error allowed = AllowedInBf16(reference, p);
-    const Error error = ErrorOf(LogitsOf(chain, reference.Ids(p + "ids")), reference[p + "logits"]);
+    const Error error = ErrorOf(LogitsOf(chain, asked.back()), reference[p + "logits"]);
     CHECK(error.max <= allowed.max);
     CHECK(error.mean <= allowed.mean);
-    const size_t decided = DecidedTokens(reference[p + "greedy_margin"], 4 * error.max);
-    std::vector<int32_t> greedy = reference.Ids(p + "greedy");
-    greedy.resize(decided);
-    CHECK(Greedy(chain, reference.Ids(p + "ids"), static_cast<int>(decided)) == greedy);
+    expected.push_back(reference.Ids(p + "greedy"));
+    expected.back().resize(DecidedTokens(reference[p + "greedy_margin"], 4 * error.max));
   }
+  CheckGreedy(chain, asked, expected);
 }
 
 TEST_CASE("a file of bfloat16 weights gives float32 logits of those weights", "[golden]") {
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama/bf16");
   const Reference reference(Golden("tiny/llama/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(*checkpoint, device->ops(), Precision::kF32);
   for (const std::string& p : PromptsOf(reference)) {
     CAPTURE(p);
@@ -115,7 +116,7 @@ TEST_CASE("a GGUF copy gives the bits of the safetensors", "[golden]") {
   const std::unique_ptr<Checkpoint> directory = OpenGolden("tiny/" + model);
   const std::unique_ptr<Checkpoint> gguf = OpenGolden("gguf/" + model + "-F32.gguf");
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain from_directory(*directory, device->ops(), Precision::kF32);
   Chain from_gguf(*gguf, device->ops(), Precision::kF32);
   for (const std::string& p : PromptsOf(reference)) {

@@ -48,7 +48,7 @@ TEST_CASE("a bfloat16 run rounds scale, embedding and norms where the family's r
     config.norm_offset = 1;
     config.norm_rounds_before_weight = false;
   }
-  const std::unique_ptr<Device> device = Cpu();
+  const std::unique_ptr<Device> device = TestDevice();
   Chain chain(config, checkpoint->weights(), device->ops(), Precision::kBf16);
   const std::vector<float> logits = LogitsOf(chain, {0, 1, 2, 3, 4, 5});
 

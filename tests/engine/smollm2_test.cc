@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
-#include "engine/device.h"
 #include "tests/engine/chain.h"
+#include "tests/engine/test_device.h"
 #include "tests/support/golden.h"
 #include "tests/support/test_data.h"
 
@@ -26,9 +26,7 @@ struct Fixture {
     auto opened = Checkpoint::Open(path);
     REQUIRE(opened.ok());
     checkpoint = *std::move(opened);
-    auto made = MakeDevice("cpu", 0);
-    REQUIRE(made.ok());
-    device = *std::move(made);
+    device = TestDevice();
     chain = std::make_unique<Chain>(*checkpoint, device->ops(), precision);
   }
   std::unique_ptr<Checkpoint> checkpoint;

@@ -214,7 +214,7 @@ TEST_CASE("a bad config is refused with the field's name", "[config][U7]") {
       {R"("hidden_size":"8")", "hidden_size is \"8\" but must be an integer"},
       {R"("hidden_size":8.5)", "hidden_size is 8.5"},
       {R"("num_hidden_layers":1000000000)", "num_hidden_layers is 1000000000"},
-      {R"("num_attention_heads":3)", "hidden_size 8 is no multiple of num_attention_heads 3"},
+      {R"("num_attention_heads":3,"head_dim":null)", "hidden_size 8 is no multiple of num_attention_heads 3"},
       {R"("num_key_value_heads":3,"num_attention_heads":4)", "num_key_value_heads"},
       {R"("head_dim":3)", "head_dim is 3 but must be even"},
       {R"("vocab_size":-1)", "vocab_size is -1"},

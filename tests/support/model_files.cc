@@ -69,20 +69,20 @@ std::vector<FloatTensor> MicroLlama() {
   add("model.norm.weight", {8});
   add("lm_head.weight", {6, 8});
   add(layer + "input_layernorm.weight", {8});
-  add(layer + "self_attn.q_proj.weight", {8, 8});
-  add(layer + "self_attn.k_proj.weight", {4, 8});
-  add(layer + "self_attn.v_proj.weight", {4, 8});
-  add(layer + "self_attn.o_proj.weight", {8, 8});
+  add(layer + "self_attn.q_proj.weight", {16, 8});
+  add(layer + "self_attn.k_proj.weight", {8, 8});
+  add(layer + "self_attn.v_proj.weight", {8, 8});
+  add(layer + "self_attn.o_proj.weight", {8, 16});
   add(layer + "post_attention_layernorm.weight", {8});
-  add(layer + "mlp.gate_proj.weight", {12, 8});
-  add(layer + "mlp.up_proj.weight", {12, 8});
-  add(layer + "mlp.down_proj.weight", {8, 12});
+  add(layer + "mlp.gate_proj.weight", {16, 8});
+  add(layer + "mlp.up_proj.weight", {16, 8});
+  add(layer + "mlp.down_proj.weight", {8, 16});
   return tensors;
 }
 
 std::string MicroConfig() {
   return R"({"model_type":"llama","architectures":["LlamaForCausalLM"],"hidden_size":8,
-"intermediate_size":12,"num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,
+"intermediate_size":16,"num_hidden_layers":1,"num_attention_heads":2,"num_key_value_heads":1,"head_dim":8,
 "vocab_size":6,"max_position_embeddings":64,"rms_norm_eps":1e-5,"tie_word_embeddings":false})";
 }
 

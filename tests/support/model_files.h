@@ -60,7 +60,7 @@ struct FloatTensor {
 /// Header and data of these tensors, in this order.
 std::string SafetensorsOf(const std::vector<FloatTensor>& tensors);
 
-/// All tensors of a tiny llama of 1 layer: hidden 8, 2 heads of 4, 1 kv head, ffn 12, vocab 6, with
+/// All tensors of a tiny llama of 1 layer: hidden 8, 2 heads of 8, 1 kv head, ffn 16, vocab 6, with
 /// the config text that describes it.
 std::vector<FloatTensor> MicroLlama();
 std::string MicroConfig();

@@ -1,0 +1,42 @@
+// The one place where tests of the engine get their device: a program is one of the columns cpu,
+// cuda-emulated and cuda.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/device.h"
+
+namespace neurogrid {
+
+enum class Column { kCpu, kCudaEmulated, kCuda };
+
+/// Of this program.
+Column ThisColumn();
+
+/// A new one: the first GPU, or the processor with its widest kernels. Emulated threads take turns
+/// in an order that depends on the test and differs between the devices of a test.
+std::unique_ptr<Device> TestDevice();
+
+/// How far a test goes. The emulator takes a second for what a processor does in a few
+/// milliseconds, so it looks at samples; the whole sweep is a test of its own there, tagged [long].
+enum class Depth { kSamples, kEverything };
+inline Depth UsualDepth() {
+  return ThisColumn() == Column::kCudaEmulated ? Depth::kSamples : Depth::kEverything;
+}
+
+struct DeviceVariant {
+  std::string name;
+  std::function<std::unique_ptr<Device>()> make;
+};
+
+/// What gives other roundings where something is wrong: each set of kernels, any number of threads,
+/// any order of turns.
+std::vector<DeviceVariant> DeviceVariants();
+
+/// Those that differ in their kernels.
+std::vector<DeviceVariant> KernelVariants();
+
+}  // namespace neurogrid
