@@ -124,7 +124,7 @@ int Stages(const Weights& w, int rows, const GpuLimits& gpu) {
   constexpr int kEnough = 100 * 1024;
   const int half = (gpu.shared_max + kReserved) / 2 - kReserved;
   for (const int shared : {rows <= 8 && half >= kEnough ? half : gpu.shared_max, gpu.shared_max}) {
-    for (const int stages : {6, 5, kStagesMin}) {
+    for (const int stages : {rows > 8 && w.format == WeightFormat::kInt8 ? 5 : 6, 5, kStagesMin}) {
       if (SharedBytes(kFewRowsWarps * stages, w, rows) <= shared) return stages;
     }
   }
@@ -137,17 +137,23 @@ cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLim
   constexpr int kWarps = kFewRowsWarps;
   constexpr int kManyTiles = 24;  // for a multiprocessor
   const int tiles = w.packed_outputs() / kTileOutputs;
-  const int many = tiles >= kManyTiles * gpu.multiprocessors ? 2 : 1;
+  // int8 multiplies as long as it copies: two blocks of a kind on one multiprocessor, beside one
+  // without, would end late, so they ask for more than half of the shared memory.
+  constexpr bool kAlone = kFormat == WeightFormat::kInt8;
+  const int shared_min = kAlone ? SharedOfOne(gpu) : 0;
+  const int many = tiles >= kManyTiles * gpu.multiprocessors && !kAlone ? 2 : 1;
   const int blocks = tiles < gpu.multiprocessors ? tiles : many * gpu.multiprocessors;
   // So few tiles: half the warps, each with twice the ring, or nearly.
   if (tiles <= blocks * kWarps / 2) {
     constexpr int kHalfStages = kStages == 6 ? 10 : 2 * kStages;
     return StartFewRows(
         "MatMul, few rows, chain", ChainKernel<kFormat, kN, kWarps / 2, kHalfStages>, blocks,
-        kWarps / 2, SharedBytes(kWarps / 2 * kHalfStages, w, operands.rows), operands, w, stream);
+        kWarps / 2, AtLeast(shared_min, SharedBytes(kWarps / 2 * kHalfStages, w, operands.rows)),
+        operands, w, stream);
   }
   return StartFewRows("MatMul, few rows, chain", ChainKernel<kFormat, kN, kWarps, kStages>, blocks,
-                      kWarps, SharedBytes(kWarps * kStages, w, operands.rows), operands, w, stream);
+                      kWarps, AtLeast(shared_min, SharedBytes(kWarps * kStages, w, operands.rows)),
+                      operands, w, stream);
 }
 
 template <WeightFormat kFormat, int kN>

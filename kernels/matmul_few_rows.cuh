@@ -163,6 +163,10 @@ __device__ __forceinline__ void TakeStage(float (&sums)[kN][4], const uint8_t* s
   Multiply<kFormat, kN>(sums, fragments);
 }
 
+/// So much shared memory that a multiprocessor holds one such block.
+inline int SharedOfOne(const GpuLimits& gpu) { return gpu.shared_max / 2 + 2048; }
+inline int AtLeast(int least, int bytes) { return bytes < least ? least : bytes; }
+
 template <typename Kernel>
 cudaError_t StartFewRows(const char* name, Kernel kernel, int blocks, int warps, int shared,
                          const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {

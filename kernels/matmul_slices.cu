@@ -226,7 +226,10 @@ cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLim
   constexpr int kShort = Rings<kFormat, kRows>::kShort;
   const int tiles = w.packed_outputs() / kTileOutputs;
   const int blocks = tiles < gpu.multiprocessors ? tiles : gpu.multiprocessors;
-  const int deep = Stage::SharedBytes(kDeep, operands.rows);
+  // Where a block is busy with one long tile, none of its kind should join it.
+  constexpr int kLong = 12;  // chunks of a slice
+  const bool alone = kRows == 2 && w.stride() / kChunkInputs<kFormat> >= kLong * kFewRowsWarps;
+  const int deep = AtLeast(alone ? SharedOfOne(gpu) : 0, Stage::SharedBytes(kDeep, operands.rows));
   if (deep <= gpu.shared_max) {
     return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kDeep>, blocks,
                         kFewRowsWarps, deep, operands, w, stream);
