@@ -95,7 +95,9 @@ TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
 }
 
 TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
-  if (ThisColumn() == Column::kCudaEmulated) return;  // the emulator itself does, at each launch
+  // The emulator allocates at each launch, a GPU's inputs are lists on the host (up to 16 KiB
+  // here); what is allocated on the device is counted by the tests of graphs.
+  if (ThisColumn() != Column::kCpu) return;
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
   const std::string model = GENERATE("tiny/llama", "tiny/lfm2-bias", "tiny/gemma2");
   CAPTURE(model, NameOf(precision));
