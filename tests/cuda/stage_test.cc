@@ -118,7 +118,8 @@ TEST_CASE("a CUDA device draws from logits what the CPU draws", "[cuda]") {
   rows[7].top_logprobs = 20;
   const auto memory = device->ops().Upload(logits);
   REQUIRE(memory.ok());
-  device->ops().BeginBatch(Batch());
+  const Batch none;
+  device->ops().BeginBatch(none);
   const std::vector<SampledToken> found = device->ops().Sample(
       {(*memory)->data(), DType::kF32, Shape({kRows, static_cast<int64_t>(stride)})}, rows, ids);
   REQUIRE(device->ops().Health().ok());
