@@ -118,7 +118,8 @@ absl::Status Cluster::Open() {
                                                  .identity = std::move(identity),
                                                  .host = any ? "127.0.0.1" : options_.host,
                                                  .port = port_->port(),
-                                                 .results = pipeline_.get()}));
+                                                 .results = pipeline_.get(),
+                                                 .on_lost = options_.local->on_lost}));
   return absl::OkStatus();
 }
 

@@ -63,6 +63,7 @@ struct LocalDevice {
   int threads = 0;
   bool any_order = false;  // --determinism off
   std::string model_path;
+  std::function<void(const absl::Status&)> on_lost = nullptr;  // of LocalStage::Options
 };
 
 /// Threads: one event loop that owns ClusterState; gRPC's own for connections; the pipeline's for

@@ -37,9 +37,11 @@ class InProcessStage : public LocalStage {
                                          return OpenDirectPeer(sender, results, std::move(peer));
                                        }},
                                       source_.get()));
-    thread_ = std::thread([this] {
+    thread_ = std::thread([this, on_lost = options.on_lost] {
       const absl::Status status = worker_->Run();
-      if (!status.ok()) LogError("the coordinator's own stage: ", status.message());
+      if (status.ok()) return;
+      LogError("the coordinator's own stage: ", status.message());
+      if (on_lost) on_lost(status);
     });
     return absl::OkStatus();
   }

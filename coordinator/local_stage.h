@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,9 @@ class LocalStage {
     std::string host;       // of the coordinator's port
     int port = 0;
     StepReceiver* results = nullptr;  // of the pipeline; must outlive this
+    /// Hears, on a thread of the stage, why it is no member any more although nobody stopped it:
+    /// its device is broken.
+    std::function<void(const absl::Status&)> on_lost;
   };
   /// Measures the device (half a second) and starts joining.
   static absl::StatusOr<std::unique_ptr<LocalStage>> Start(const Options& options);

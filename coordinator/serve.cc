@@ -186,6 +186,43 @@ void PrintReady(const Config& config, int http_port, const std::string& name, bo
   std::fflush(stdout);
 }
 
+/// What ends the process beside a signal.
+class DeviceLoss {
+ public:
+  /// On any thread: wakes whoever waits for a signal.
+  void Set(const absl::Status& status) {
+    {
+      const std::lock_guard lock(mutex_);
+      status_.Update(status);
+    }
+    kill(getpid(), SIGTERM);
+  }
+  absl::Status status() const {
+    const std::lock_guard lock(mutex_);
+    return status_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  absl::Status status_;
+};
+
+/// A broken device may keep whoever frees its memory waiting: the process ends all the same.
+void EndSoon() {
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::seconds(10));
+    std::_Exit(1);
+  }).detach();
+}
+
+void EndRequests(Serving& serving, Api& api, const HttpServer& server, const std::string& why) {
+  api.EndRequests();
+  serving.AbortAll(absl::UnavailableError(why));
+  for (int wait = 0; wait < 50 && server.requests_in_flight() > 0; ++wait) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+}
+
 /// Waits for running requests; whatever is left at the limit ends with an error event.
 void DrainAndStop(const Config& config, Serving& serving, Api& api, const HttpServer& server,
                   const sigset_t& signals) {
@@ -209,11 +246,7 @@ void DrainAndStop(const Config& config, Serving& serving, Api& api, const HttpSe
          (busy() && passed_ms() < config.drain_delay_ms + config.drain_timeout_ms)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  api.EndRequests();
-  serving.AbortAll(absl::UnavailableError("draining: the server stops"));
-  for (int wait = 0; wait < 50 && server.requests_in_flight() > 0; ++wait) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  }
+  EndRequests(serving, api, server, "draining: the server stops");
 }
 
 }  // namespace
@@ -263,6 +296,8 @@ absl::Status Serve(const Config& config) {
     bar.Show(node, done, total);
   };
   const bool chats = model.text.chat_template != nullptr;
+  DeviceLoss loss;
+  options.on_device_lost = [&loss](const absl::Status& status) { loss.Set(status); };
   options.on_ready = [&] { PrintReady(config, http_port, model.name, chats); };
   Supervisor supervisor(std::move(options), serving);
   serving.set_describe_cluster([&] { return supervisor.Describe(); });
@@ -283,10 +318,16 @@ absl::Status Serve(const Config& config) {
   std::fflush(stdout);
   int signal = 0;
   sigwait(&signals, &signal);
-  DrainAndStop(config, serving, *api, *server, signals);
+  const absl::Status lost = loss.status();
+  if (lost.ok()) {
+    DrainAndStop(config, serving, *api, *server, signals);
+  } else {
+    EndSoon();
+    EndRequests(serving, *api, *server, "draining: the device of the server is broken");
+  }
   server.reset();
   serving.Stop();  // Before the cluster goes that its chain sends steps into.
-  return absl::OkStatus();
+  return lost;
 }
 
 absl::Status PrintPlan(const Config& config) {

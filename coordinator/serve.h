@@ -5,7 +5,9 @@
 
 namespace neurogrid {
 
-/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+/// Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once. Where the
+/// coordinator's own device breaks, requests end with an error and so does this: only another
+/// process gets the device back.
 absl::Status Serve(const Config& config);
 /// Prints the plan for this machine alone; starts nothing and writes nothing.
 absl::Status PrintPlan(const Config& config);

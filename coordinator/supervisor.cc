@@ -78,7 +78,8 @@ absl::Status Supervisor::Start() {
     cluster.local = LocalDevice{.device = config.device,
                                 .threads = config.threads,
                                 .any_order = config.determinism == "off",
-                                .model_path = config.model};
+                                .model_path = config.model,
+                                .on_lost = options_.on_device_lost};
   }
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Cluster> started, Cluster::Start(std::move(cluster), this));
   {

@@ -57,6 +57,9 @@ class Device {
   /// From here on products may add in any order where that is faster: their bits then depend on the
   /// number of rows. Before any weights are loaded. Unimplemented where there is one order only.
   virtual absl::Status AllowAnyOrder();
+  /// OK, or why the device answers no more, in its own words: whatever it holds is lost, and only
+  /// another process may get it back.
+  virtual absl::Status Health() { return absl::OkStatus(); }
   /// Versions, clocks and temperature as they are now, for whoever reads the figures; or "".
   virtual std::string Condition() { return ""; }
   /// Measures speed on first call.

@@ -2,6 +2,7 @@
 #include <pthread.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -81,6 +82,14 @@ void StopOnSignal(const sigset_t& signals, Worker& worker) {
   }).detach();
 }
 
+/// A broken device may keep whoever frees its memory waiting: the process ends all the same.
+void EndSoon() {
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::seconds(10));
+    _exit(1);
+  }).detach();
+}
+
 /// A worker reads its files from this machine alone; the coordinator's download verb brings them.
 absl::StatusOr<std::string> LocateModel(const std::string& model, const std::string& hub_cache) {
   const absl::StatusOr<FoundModel> found = FindModel(model, hub_cache);
@@ -131,7 +140,9 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
                                      .host_id = HostId()},
                                     &model));
   StopOnSignal(signals, *worker);
-  return worker->Run();
+  const absl::Status ended = worker->Run();
+  if (!ended.ok()) EndSoon();
+  return ended;
 }
 
 }  // namespace

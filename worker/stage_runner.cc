@@ -16,8 +16,12 @@ uint32_t MicrosecondsBetween(StageRunner::Clock::time_point from,
 
 }  // namespace
 
-StageRunner::StageRunner(std::string name, StageSource* source)
-    : name_(std::move(name)), source_(source), thread_([this] { Loop(); }) {}
+StageRunner::StageRunner(std::string name, StageSource* source,
+                         std::function<void(const absl::Status&)> on_broken)
+    : name_(std::move(name)),
+      source_(source),
+      on_broken_(std::move(on_broken)),
+      thread_([this] { Loop(); }) {}
 
 StageRunner::~StageRunner() {
   {
@@ -67,8 +71,16 @@ void StageRunner::Loop() {
 
 void StageRunner::Load(StageRequest request, Stage::Progress progress,
                        std::function<void(const absl::StatusOr<Loaded>&)> done) {
-  Post([this, request = std::move(request), progress = std::move(progress),
-        done = std::move(done)] { done(LoadNow(request, progress)); });
+  Post(
+      [this, request = std::move(request), progress = std::move(progress), done = std::move(done)] {
+        const absl::StatusOr<Loaded> loaded = LoadNow(request, progress);
+        done(loaded);
+        if (!loaded.ok()) AskDevice(loaded.status());
+      });
+}
+
+void StageRunner::AskDevice(const absl::Status& error) {
+  if (!source_->Health().ok()) on_broken_(error);
 }
 
 absl::StatusOr<StageRunner::Loaded> StageRunner::LoadNow(const StageRequest& request,
@@ -125,7 +137,8 @@ void StageRunner::RunStep(Step step) {
     return;
   }
   const Clock::time_point start = Clock::now();
-  if (step.status.ok()) step.status = RunStage(step);
+  absl::Status ran;
+  if (step.status.ok()) step.status = ran = RunStage(step);
   if (!step.status.ok()) {
     step.activations.clear();
     step.batch = Batch();
@@ -135,6 +148,7 @@ void StageRunner::RunStep(Step step) {
                         .compute_us = MicrosecondsBetween(start, end)});
   last_step_ = step.number;
   sink_(std::move(step));
+  if (!ran.ok()) AskDevice(ran);
 }
 
 absl::Status StageRunner::RunStage(Step& step) {

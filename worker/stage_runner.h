@@ -32,8 +32,11 @@ class StageRunner {
     uint32_t load_ms = 0;
   };
 
-  /// `name` stands in error messages. `source` must outlive the runner.
-  StageRunner(std::string name, StageSource* source);
+  /// `name` stands in error messages. `source` must outlive the runner. `on_broken` hears, on the
+  /// runner's thread, the error after which the device answers no more, once that error has gone
+  /// its usual way.
+  StageRunner(std::string name, StageSource* source,
+              std::function<void(const absl::Status&)> on_broken);
   /// Finishes the task at hand, drops the rest.
   ~StageRunner();
 
@@ -64,10 +67,12 @@ class StageRunner {
   void Loop();
   void RunStep(Step step);
   absl::Status RunStage(Step& step);
+  void AskDevice(const absl::Status& error);
   absl::StatusOr<Loaded> LoadNow(const StageRequest& request, const Stage::Progress& progress);
 
   std::string name_;
   StageSource* source_;
+  std::function<void(const absl::Status&)> on_broken_;
   LoadedStage loaded_;                   // of the thread, as the four below
   std::optional<StageRequest> request_;  // what loaded_ was loaded for
   Sink sink_;

@@ -32,6 +32,8 @@ class StageSource {
   virtual ~StageSource() = default;
   virtual absl::StatusOr<LoadedStage> Load(const StageRequest& request,
                                            const Stage::Progress& progress) = 0;
+  /// Device::Health of the device that it loads to.
+  virtual absl::Status Health() = 0;
 };
 
 /// Loads from `model_path`, or where that is empty from the place the coordinator names, if it
@@ -42,6 +44,7 @@ class LocalModel : public StageSource {
       : device_(device), model_path_(std::move(model_path)) {}
   absl::StatusOr<LoadedStage> Load(const StageRequest& request,
                                    const Stage::Progress& progress) override;
+  absl::Status Health() override { return device_->Health(); }
 
  private:
   Device* device_;

@@ -51,7 +51,7 @@ Worker::Worker(Options options, StageSource* source, std::string node_id, std::s
       cluster_id_(std::move(cluster_id)),
       boot_id_(RandomBootId()),
       gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }),
-      runner_(node_id_, source),
+      runner_(node_id_, source, [this](const absl::Status& status) { Break(status); }),
       service_(MakeStageService(cluster_id_, &gate_)) {}
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSource* source) {
@@ -79,13 +79,15 @@ absl::Status Worker::Run() {
     DropPlan();
     if (welcomed_) wait = kRedialFirst;
     std::unique_lock lock(mutex_);
+    if (!broken_.ok()) return broken_;
     if (stopping_) return absl::OkStatus();
     lock.unlock();
     if (end.refused) return end.status;
     if (!welcomed_) NG_RETURN_IF_ERROR(ExplainFailure(end));
     if (welcomed_) LogWarning("lost the coordinator: ", end.status.message(), "; dialling again");
     lock.lock();
-    stopped_.wait_for(lock, Jittered(wait), [this] { return stopping_; });
+    stopped_.wait_for(lock, Jittered(wait), [this] { return stopping_ || !broken_.ok(); });
+    if (!broken_.ok()) return broken_;
     if (stopping_) return absl::OkStatus();
     wait = std::min(2 * wait, kRedialMost);
   }
@@ -116,7 +118,7 @@ JoinSession::End Worker::RunSession() {
                       this);
   {
     const std::lock_guard lock(mutex_);
-    if (stopping_) return {};
+    if (stopping_ || !broken_.ok()) return {};
     session_ = &session;
   }
   JoinSession::End end = session.Run();
@@ -172,6 +174,7 @@ void Worker::Fail(uint64_t epoch, const absl::Status& status) {
   {
     const std::lock_guard lock(mutex_);
     if (!assign_.has_value() || assign_->epoch() != epoch) return;
+    assign_.reset();  // an epoch fails once
   }
   LogError("epoch ", epoch, ": ", status.message());
   wire::FromWorker message;
@@ -179,6 +182,20 @@ void Worker::Fail(uint64_t epoch, const absl::Status& status) {
   message.mutable_stage_failed()->set_reason(
       std::string(status.message().substr(0, kWireStringBytesMax)));
   Send(message);
+}
+
+/// A broken device is good for nothing in this process: the worker leaves, and Run ends.
+void Worker::Break(const absl::Status& status) {
+  uint64_t epoch = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    broken_ = absl::InternalError(absl::StrCat("the device is broken: ", status.message()));
+    if (assign_.has_value()) epoch = assign_->epoch();
+  }
+  Fail(epoch, status);
+  const std::lock_guard lock(mutex_);
+  stopped_.notify_all();
+  if (session_ != nullptr) session_->Stop("its device is broken");
 }
 
 void Worker::OnAssign(const wire::Assign& assign) {

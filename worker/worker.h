@@ -41,7 +41,8 @@ class Worker : private JoinSession::Events {
   static absl::StatusOr<std::unique_ptr<Worker>> Start(Options options, StageSource* source);
   ~Worker() override;
 
-  /// Stays a member until Stop (then OK) or until the coordinator refuses for good.
+  /// Stays a member until Stop (then OK), until the coordinator refuses for good, or until the
+  /// device answers no more: the coordinator has heard of it by then.
   absl::Status Run();
   /// Any thread: says goodbye and ends Run.
   void Stop();
@@ -64,6 +65,7 @@ class Worker : private JoinSession::Events {
   absl::StatusOr<StageRunner::Sink> OpenEdge(const wire::Assign& assign);
   wire::Report MakeReport() const;
   void Fail(uint64_t epoch, const absl::Status& status);
+  void Break(const absl::Status& status);
   void Send(const wire::FromWorker& message);
   void DropPlan();
   JoinSession::End RunSession();
@@ -78,6 +80,7 @@ class Worker : private JoinSession::Events {
   std::mutex mutex_;
   std::condition_variable stopped_;
   bool stopping_ = false;
+  absl::Status broken_;  // why the device answers no more
   JoinSession* session_ = nullptr;
   std::optional<wire::Assign> assign_;  // the latest one
 

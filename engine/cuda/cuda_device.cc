@@ -120,6 +120,12 @@ absl::StatusOr<double> CudaDevice::LibrarySeconds(absl::Span<const MatMulShape> 
 
 absl::Status CudaDevice::AllowAnyOrder() { return ops_->AllowAnyOrder(); }
 
+absl::Status CudaDevice::Health() {
+  NG_RETURN_IF_ERROR(ops_->Health());
+  // Errors that broke the context are the answer to everything.
+  return CudaStatus(cudaStreamSynchronize(ops_->stream()), "the device");
+}
+
 std::string CudaDevice::Condition() {
   int driver = 0;
   int runtime = 0;

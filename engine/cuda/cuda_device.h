@@ -19,6 +19,7 @@ class CudaDevice : public Device {
   absl::StatusOr<DeviceCeilings> MeasureCeilings() override;
   absl::StatusOr<double> LibrarySeconds(absl::Span<const MatMulShape> shapes) override;
   absl::Status AllowAnyOrder() override;
+  absl::Status Health() override;
   std::string Condition() override;
   DeviceReport Report() override;
 

@@ -6,7 +6,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
+#include <cstdlib>
 #include <filesystem>
 
 #include "absl/strings/match.h"
@@ -22,9 +24,10 @@ namespace {
 /// neurogrid-worker with its output in a file. Killed, if need be, at the end.
 class WorkerProcess {
  public:
-  WorkerProcess(const std::string& folder, const std::vector<std::string>& flags)
+  WorkerProcess(const std::string& folder, const std::vector<std::string>& flags,
+                const std::string& program = NG_WORKER_PROGRAM)
       : output_(absl::StrCat(folder, "/output-", ++count_)) {
-    std::vector<std::string> words = {NG_WORKER_PROGRAM};
+    std::vector<std::string> words = {program};
     words.insert(words.end(), flags.begin(), flags.end());
     std::vector<char*> argv;
     for (std::string& word : words) argv.push_back(word.data());
@@ -33,7 +36,7 @@ class WorkerProcess {
     posix_spawn_file_actions_init(&files);
     posix_spawn_file_actions_addopen(&files, 1, output_.c_str(), O_WRONLY | O_CREAT, 0600);
     posix_spawn_file_actions_adddup2(&files, 1, 2);
-    REQUIRE(posix_spawn(&id_, NG_WORKER_PROGRAM, &files, nullptr, argv.data(), environ) == 0);
+    REQUIRE(posix_spawn(&id_, program.c_str(), &files, nullptr, argv.data(), environ) == 0);
     posix_spawn_file_actions_destroy(&files);
   }
   ~WorkerProcess() {
@@ -135,6 +138,43 @@ TEST_CASE("a killed or frozen worker breaks the plan, and the rest serves a new 
   CHECK(a.Wait() == 0);
   REQUIRE(p.recorder.Wait([&] { return p.recorder.ended.size() == 3; }));
   CHECK(p.recorder.ended[2].node == "a");
+}
+
+TEST_CASE(
+    "a worker whose device breaks says in which op, leaves, and exits with 1; the rest serves on",
+    "[loss][C17]") {
+  const std::string path = Golden("tiny/llama");
+  const auto checkpoint = Checkpoint::Open(path).value();
+  const int vocab = checkpoint->config().vocab_size;
+  Processes p;
+  auto flags = p.Flags("gpu", p.Token(), path);
+  *std::find(flags.begin(), flags.end(), "cpu") = "cuda:0";
+  setenv("NG_EMULATED_FAILURE", "Embed", 1);
+  WorkerProcess gpu(p.folder.path(), flags, NG_EMULATED_WORKER_PROGRAM);
+  unsetenv("NG_EMULATED_FAILURE");
+  WorkerProcess cpu(p.folder.path(), p.Flags("cpu", p.Token(), path));
+  REQUIRE(p.WaitForMembers(2));
+  const uint64_t first = p.Activate({"gpu", "cpu"}, *checkpoint);
+  REQUIRE(p.cluster->Submit(first, 1, OneToken(vocab)).ok());
+  REQUIRE(p.recorder.Wait([&] { return p.recorder.results.size() == 1; }));
+  REQUIRE(p.recorder.results[0].status.ok());
+
+  REQUIRE(p.cluster->Submit(first, 2, OneToken(vocab)).ok());
+  REQUIRE(p.recorder.Wait([&] { return !p.recorder.ended.empty(); }));
+  const std::string words = "the copy of its activations: Embed: an illegal memory access";
+  CHECK(p.recorder.ended[0].node == "gpu");
+  CHECK(absl::StrContains(p.recorder.ended[0].reason, words));
+  CHECK(p.recorder.ended[0].was_active);
+  CHECK(gpu.Wait() == 1);
+  CHECK(absl::StrContains(gpu.Output(), "error: the device is broken: stage gpu [0,2): "));
+  CHECK(absl::StrContains(gpu.Output(), words));
+  REQUIRE(p.WaitForMembers(1));
+
+  const uint64_t second = p.Activate({"cpu"}, *checkpoint);
+  REQUIRE(p.cluster->Submit(second, 3, OneToken(vocab)).ok());
+  REQUIRE(p.recorder.Wait(
+      [&] { return !p.recorder.results.empty() && p.recorder.results.back().epoch == second; }));
+  CHECK(p.recorder.results.back().status.ok());
 }
 
 TEST_CASE("workers come back to a restarted coordinator by themselves, at a higher epoch",

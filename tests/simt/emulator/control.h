@@ -24,9 +24,9 @@ bool CheckGuards(const std::string& after);
 /// Kernels run since the start of the process.
 uint64_t KernelsRun();
 
-/// The next launch of this kernel to run fails as an illegal access does: on the device, while the
-/// host goes on.
-void FailKernel(const std::string& name);
+/// Of the launches of this kernel to run, that behind the next `after` fails as an illegal access
+/// does: on the device, while the host goes on.
+void FailKernel(const std::string& name, int after = 0);
 
 /// Allocations of device memory and of pinned memory since the start of the process.
 uint64_t Allocations();

@@ -48,6 +48,7 @@ size_t allocated_bytes = 0;
 std::vector<Stream*> streams;
 std::atomic<uint64_t> allocations_made = 0;
 std::string kernel_to_fail;
+int runs_before_failure = 0;
 
 Stream& DefaultStream() {
   static Stream stream;
@@ -123,13 +124,17 @@ cudaError_t EnqueueKernel(const LaunchShape& shape, cudaStream_t stream,
   const std::lock_guard lock(mutex);
   if (!Failure().empty()) return cudaErrorLaunchFailure;
   Enqueue(Of(stream), [shape, body = std::move(body)] {
-    if (kernel_to_fail != shape.kernel) return static_cast<void>(RunKernel(shape, body));
+    if (kernel_to_fail != shape.kernel || runs_before_failure-- > 0)
+      return static_cast<void>(RunKernel(shape, body));
     SetFailure(std::exchange(kernel_to_fail, "") + ": an illegal memory access was encountered");
   });
   return cudaSuccess;
 }
 
-void FailKernel(const std::string& name) { kernel_to_fail = name; }
+void FailKernel(const std::string& name, int after) {
+  kernel_to_fail = name;
+  runs_before_failure = after;
+}
 uint64_t Allocations() { return allocations_made; }
 
 }  // namespace simt
