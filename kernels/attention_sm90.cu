@@ -7,11 +7,13 @@
 #include "kernels/attention.cuh"
 #include "kernels/attention_ways.h"
 #include "kernels/launch.h"
-#include "kernels/mma_sm90.cuh"
+#include "kernels/wgmma.cuh"
 
 namespace neurogrid::kernels {
 namespace {
 
+constexpr int kWarpgroupThreads = 128;
+constexpr int kBarrierBytes = 8;
 constexpr int kThreads = 3 * kWarpgroupThreads;
 constexpr int kRowsEach = kMoreTileRows / 2;    // of a warpgroup
 constexpr int kHalfBytes = kSplitTokens * 128;  // a split's keys or values of 64 columns
@@ -19,8 +21,7 @@ constexpr int kStepBytes = 16 * 128;            // of 16 positions
 constexpr int kSteps = kSplitTokens / 16;
 constexpr int kArrivals = 8;  // warps that use a slot
 
-constexpr int kLoadBarriers = 1;  // of each of the two: its queries are there
-constexpr int kTurnBarriers = 3;  // of each: the other has ended its turn
+constexpr int kLoadBarriers = 1;  // of each of the two that attend: its queries are there
 
 template <int kDim>
 struct Shared {
@@ -31,19 +32,19 @@ struct Shared {
   static constexpr int kQueriesBytes = 2 * kHalves * kQueryBytes;
   static constexpr int kAlignment = 1024;  // of swizzled rows
   static constexpr size_t kBytes =
-      kAlignment + kQueriesBytes + kSlots * kSlotBytes + 2 * kSlots * sizeof(uint64_t);
+      kAlignment + kQueriesBytes + kSlots * kSlotBytes + 2 * kSlots * kBarrierBytes;
 
   uint8_t* queries;  // [warpgroup][half][row]
   uint8_t* slots;    // [half][position]
-  uint64_t* full;
-  uint64_t* empty;
+  uint32_t full;     // a barrier for each slot: its keys or values are there
+  uint32_t empty;    // nobody needs them any more
 
   __device__ explicit Shared(uint8_t* shared) {
     const uint32_t beyond = SharedAddress(shared) % kAlignment;
     queries = shared + (beyond == 0 ? 0 : kAlignment - beyond);
     slots = queries + kQueriesBytes;
-    full = reinterpret_cast<uint64_t*>(slots + kSlots * kSlotBytes);
-    empty = full + kSlots;
+    full = SharedAddress(slots + kSlots * kSlotBytes);
+    empty = full + kSlots * kBarrierBytes;
   }
   __device__ __forceinline__ uint8_t* slot(int chunk) const {
     return slots + chunk % kSlots * kSlotBytes;
@@ -61,6 +62,20 @@ __device__ __forceinline__ void CopySplit(uint8_t* slot, const Bf16Attention& o,
   const int thread = static_cast<int>(threadIdx.x);
   const int piece = thread % 8;
   const int first_token = thread / 8;  // of 16
+  if (place.first == 0 && place.last == kSplitTokens) {
+    const bf16* tile = values ? o.kv.values(0, place.kv_head) : o.kv.keys(0, place.kv_head);
+    const bf16* from = tile + first_token * kDim + piece * 8;
+    uint8_t* to = slot + SwizzledByte(first_token, piece);
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      const int64_t at = place.PageOf(16 * step) * o.kv.page_stride;
+#pragma unroll
+      for (int half = 0; half < kDim / 64; ++half) {
+        CopyAsync16(to + half * kHalfBytes + step * kStepBytes, from + at + half * 64, true);
+      }
+    }
+    return;
+  }
   // Products with the values always take all steps: what lies behind the last is zeros.
   for (int step = 0; step < (values ? kSteps : place.steps()); ++step) {
     const int token = 16 * step + first_token;
@@ -83,12 +98,13 @@ __device__ __forceinline__ void Produce(const Shared<kDim>& shared, const Bf16At
   constexpr int kSlots = Shared<kDim>::kSlots;
   const int chunks = 2 * place.tile.splits;
   const auto hand_over = [&](int chunk) {
-    FenceForAsync();
-    ArriveAt(shared.full + chunk % kSlots);
+    FenceForProducts();
+    Arrive(shared.full + chunk % kSlots * kBarrierBytes);
   };
   for (int chunk = 0; chunk < chunks; ++chunk) {
     if (chunk >= kSlots) {
-      WaitAt(shared.empty + chunk % kSlots, static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
+      WaitBarrier(shared.empty + chunk % kSlots * kBarrierBytes,
+                  static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
     }
     place.SetSplit(place.tile.first_split + chunk / 2, o);
     CopySplit<kDim>(shared.slot(chunk), o, place, chunk % 2 == 1);
@@ -119,7 +135,7 @@ __device__ __forceinline__ void LoadQueries(uint8_t* queries, const Bf16Attentio
                                          SwizzledByte(row, column % 64 / 8)),
              piece);
   }
-  FenceForAsync();
+  FenceForProducts();
 }
 
 /// Element i of the scores of a row: of eight positions j elements 4 j .. 4 j + 3, as fragments
@@ -133,14 +149,15 @@ __device__ __forceinline__ void QueueScores(uint32_t queries, uint32_t keys, int
                                             float (&scores)[64]) {
 #pragma unroll
   for (int half = 0; half < kDim / 64; ++half) {
-    const uint64_t a = SwizzledDescriptor(queries + half * Shared<kDim>::kQueryBytes);
-    const uint64_t b = SwizzledDescriptor(keys + half * kHalfBytes) + part * (kHalfBytes / 2 / 16);
+    const uint64_t a = RowsDescriptor(queries + half * Shared<kDim>::kQueryBytes);
+    const uint64_t b = RowsDescriptor(keys + half * kHalfBytes) + part * (kHalfBytes / 2 / 16);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
-      WarpgroupMma(scores, a + 2 * step, b + 2 * step, half + step > 0);
+      Wgmma<128>::Run(scores, a + kStepDescriptor * step, b + kStepDescriptor * step,
+                      half + step > 0);
     }
   }
-  WarpgroupCommit();
+  CommitProducts();
 }
 
 /// Probabilities as the A operand of the step of 16 positions `step`.
@@ -209,20 +226,20 @@ __device__ __forceinline__ void Hide(const Bf16Attention& o, const AttentionPlac
 template <int kHalves>
 __device__ __forceinline__ void QueueOutputs(uint32_t values, const Probabilities& probabilities,
                                              float (&outputs)[kHalves][32]) {
-  const uint64_t b = SwizzledDescriptor(values);
+  const uint64_t b = RowsDescriptor(values);
 #pragma unroll
   for (int step = 0; step < kSteps; ++step) {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      WarpgroupMmaTransposed(outputs[half], probabilities[step],
-                             b + (half * kHalfBytes + step * kStepBytes) / 16, step > 0);
+      WgmmaTransposed(outputs[half], probabilities[step],
+                      b + (half * kHalfBytes + step * kStepBytes) / 16, step > 0);
     }
   }
-  WarpgroupCommit();
+  CommitProducts();
 }
 
-/// One of the two warpgroups that attend. They take turns at the tensor cores: while one has its
-/// products, outputs of a split and scores of the next, the other makes probabilities of scores.
+/// One of the two warpgroups that attend. Outputs of a split and scores of the next go together, so
+/// that the tensor cores have work from one warpgroup while the other makes probabilities.
 template <int kDim>
 struct Consumer {
   static constexpr int kHalves = Shared<kDim>::kHalves;
@@ -232,7 +249,6 @@ struct Consumer {
   const Shared<kDim>& shared;
   const Bf16Attention& o;
   AttentionPlace place;
-  int group;  // 0 or 1
   int lane;
   int first_row;
   float factor;
@@ -249,17 +265,16 @@ struct Consumer {
     return SharedAddress(shared.slot(chunk));
   }
   __device__ __forceinline__ void WaitFor(int chunk) const {
-    WaitAt(shared.full + chunk % kSlots, static_cast<uint32_t>(chunk / kSlots) & 1u);
+    WaitBarrier(shared.full + chunk % kSlots * kBarrierBytes,
+                static_cast<uint32_t>(chunk / kSlots) & 1u);
   }
   __device__ __forceinline__ void Leave(int chunk) const {
-    if (lane == 0) ArriveAt(shared.empty + chunk % kSlots);
+    if (lane == 0) Arrive(shared.empty + chunk % kSlots * kBarrierBytes);
   }
-  __device__ __forceinline__ void BeginTurn() const { SyncPair(kTurnBarriers + group); }
-  __device__ __forceinline__ void EndTurn() const { ArriveAtPair(kTurnBarriers + 1 - group); }
 
   /// Scores of `split` have been queued: probabilities, and what they add up to.
   __device__ __forceinline__ void TakeScores(int split) {
-    WarpgroupWait<0>();
+    WaitForProducts<0>();
     Pin(scores[0]);
     Pin(scores[1]);
     Leave(2 * split);
@@ -287,42 +302,35 @@ struct Consumer {
 
   __device__ __forceinline__ void Attend() {
     const int splits = place.tile.splits;
-    if (group == 1) EndTurn();  // the first is the other's
     WaitFor(0);
-    BeginTurn();
-    WarpgroupArrive();
+    BeginProducts();
     QueueScores<kDim>(queries, SlotOf(0), 0, scores[0]);
     QueueScores<kDim>(queries, SlotOf(0), 1, scores[1]);
-    EndTurn();
     TakeScores(0);
     for (int split = 1; split < splits; ++split) {
       const uint32_t keys = SlotOf(2 * split);
       WaitFor(2 * split - 1);
       WaitFor(2 * split);
-      BeginTurn();
-      WarpgroupArrive();
+      BeginProducts();
       QueueOutputs<kHalves>(SlotOf(2 * split - 1), probabilities, outputs);
       if constexpr (kScoresEarly) {
         QueueScores<kDim>(queries, keys, 0, scores[0]);
-        WarpgroupWait<1>();
+        WaitForProducts<1>();
       } else {
-        WarpgroupWait<0>();
+        WaitForProducts<0>();
       }
       PinOutputs();
-      WarpgroupArrive();
+      BeginProducts();
       if constexpr (!kScoresEarly) QueueScores<kDim>(queries, keys, 0, scores[0]);
       QueueScores<kDim>(queries, keys, 1, scores[1]);
-      EndTurn();
       Leave(2 * split - 1);
       TakeOutputs();
       TakeScores(split);
     }
     WaitFor(2 * splits - 1);
-    BeginTurn();
-    WarpgroupArrive();
+    BeginProducts();
     QueueOutputs<kHalves>(SlotOf(2 * splits - 1), probabilities, outputs);
-    if (group == 0) EndTurn();
-    WarpgroupWait<0>();
+    WaitForProducts<0>();
     PinOutputs();
     TakeOutputs();
   }
@@ -352,11 +360,10 @@ __device__ __forceinline__ void Consume(const Shared<kDim>& shared, const Bf16At
   const int first_row = group * kRowsEach;
   uint8_t* queries = shared.queries + group * Shared<kDim>::kHalves * Shared<kDim>::kQueryBytes;
   LoadQueries<kDim>(queries, o, place, first_row);
-  SyncWarpgroup(kLoadBarriers + group);
+  SyncThreads<kWarpgroupThreads>(kLoadBarriers + group);
   Consumer<kDim> consumer{shared,
                           o,
                           place,
-                          group,
                           static_cast<int>(threadIdx.x) % kWarpThreads,
                           first_row,
                           FactorOf(o),
@@ -380,9 +387,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const Shared<kDim> shared(SharedMemory<uint8_t>());
   if (thread == 0) {
     for (int slot = 0; slot < Shared<kDim>::kSlots; ++slot) {
-      InitBarrier(shared.full + slot, kWarpgroupThreads);
-      InitBarrier(shared.empty + slot, kArrivals);
+      InitBarrier(shared.full + slot * kBarrierBytes, kWarpgroupThreads);
+      InitBarrier(shared.empty + slot * kBarrierBytes, kArrivals);
     }
+    PublishBarriers();
   }
   __syncthreads();
   WaitForPredecessor();
@@ -399,10 +407,10 @@ __global__ void __launch_bounds__(kThreads, 1)
                              0};
   const int warpgroup = __shfl_sync(kFullMask, thread / kWarpgroupThreads, 0);
   if (warpgroup == 0) {
-    LowerRegisters<40>();
+    GiveRegisters<40>();
     Produce<kDim>(shared, o, place);
   } else {
-    RaiseRegisters<232>();
+    TakeRegisters<232>();
     Consume<kDim>(shared, o, place, warpgroup - 1);
   }
 }

@@ -103,6 +103,17 @@ __device__ __forceinline__ void Pin(float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+/// The same for operands: before the products, so that nothing is moved in between.
+template <int kCount>
+__device__ __forceinline__ void Pin(uint32_t (&a)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(a[i])::"memory");
+}
+
+/// What this thread, not a copy by map, wrote to shared memory is there for products.
+__device__ __forceinline__ void FenceForProducts() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
 
 /// d = a b, or d += a b where `adds`: 64 rows of a by kN rows of b over one step of 16. A warp has
 /// 16 rows of a; of them and of each 8 rows of b a lane holds what Mma's c holds.
@@ -145,6 +156,18 @@ NG_WGMMA(256,
              NG_TEN(9) NG_TEN(10) NG_TEN(11) "%120,%121,%122,%123,%124,%125,%126,%127",
          128, 129, 130, 131, 132, 133, NG_D32(0), NG_D32(32), NG_D32(64), NG_D32(96))
 #undef NG_WGMMA
+
+/// The same with a from registers and 64 columns of b, whose rows go along d's: 16 rows of b, 2
+/// KiB, a step.
+__device__ __forceinline__ void WgmmaTransposed(float (&d)[32], const uint32_t (&a)[4], uint64_t b,
+                                                bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" NG_TEN() NG_TEN(1)
+          NG_TEN(2) "%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
+      : NG_D32(0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{adds}));
+}
 #undef NG_D32
 #undef NG_D8
 #undef NG_TEN
