@@ -31,11 +31,14 @@ class Memory {
       piece[i] = static_cast<uint8_t>(state >> 24);
       piece[i + 1] = static_cast<uint8_t>(0x3c + (state >> 16 & 0x80));  // bf16 near +-0.01
     }
+    const void* from = piece.data();
     for (int64_t at = 0; at < bytes; at += kPiece) {
-      Require(cudaMemcpy(static_cast<uint8_t*>(data_) + at, piece.data(),
-                         static_cast<size_t>(std::min(kPiece, bytes - at)), cudaMemcpyHostToDevice),
+      Require(cudaMemcpy(static_cast<uint8_t*>(data_) + at, from,
+                         static_cast<size_t>(std::min(kPiece, bytes - at)), cudaMemcpyDefault),
               "pattern");
+      from = data_;
     }
+    Require(cudaDeviceSynchronize(), "pattern");
   }
   ~Memory() { cudaFree(data_); }
   Memory(const Memory&) = delete;

@@ -1,11 +1,9 @@
-// Times the kernels of one step of LFM2.5-1.2B's shape on a GPU, each chain as a graph: matmuls by
-// rows and format (or of the one format named), decode attention by context. Run by hand; needs
-// nothing but the CUDA runtime.
+// Times the matmuls of one step of LFM2.5-1.2B's shape on a GPU, the chain as a graph, by rows and
+// format (or of the one format named). Run by hand; needs nothing but the CUDA runtime.
 #include <cstdio>
 #include <string>
 #include <vector>
 
-#include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "tests/bench/gpu_timing.h"
 
@@ -90,52 +88,6 @@ void TimeMatMuls(cudaStream_t stream, const Format& format) {
   }
 }
 
-void TimeAttention(cudaStream_t stream, int sequences, int context, int rows) {
-  constexpr int kQueryHeads = 32;
-  constexpr int kKvHeads = 8;
-  constexpr int kDim = 64;
-  const int pages_each = (context + kPageTokens - 1) / kPageTokens;
-  const int64_t page_elements = int64_t{2} * kPageTokens * kKvHeads * kDim;
-  std::vector<int32_t> pages;
-  for (int i = 0; i < sequences * pages_each; ++i) pages.push_back(sequences * pages_each - 1 - i);
-  AttentionWork work;
-  for (int s = 0; s < sequences; ++s) {
-    AddSequence({s * rows, rows, context - rows, s * pages_each}, kQueryHeads / kKvHeads, 0,
-                int64_t{1} << 20, work);
-  }
-  const AttentionWorkView view{Upload(work.few_tiles),
-                               Upload(work.items),
-                               Upload(work.merges),
-                               Upload(work.more_tiles),
-                               static_cast<int>(work.few_tiles.size()),
-                               static_cast<int>(work.items.size()),
-                               static_cast<int>(work.merges.size()),
-                               static_cast<int>(work.more_tiles.size())};
-  const int width = (kQueryHeads + 2 * kKvHeads) * kDim;
-  const Memory kv(page_elements * 2 * sequences * pages_each);
-  const Memory qkv(int64_t{2} * sequences * rows * width);
-  const Memory out(int64_t{2} * sequences * rows * kQueryHeads * kDim);
-  const Memory states(4 * StateFloats(work.states, kQueryHeads, kDim) + 4);
-  const AttentionOperands<__nv_bfloat16> operands{
-      out.as<__nv_bfloat16>(),
-      qkv.as<__nv_bfloat16>(),
-      width,
-      {kv.as<__nv_bfloat16>(), page_elements, kKvHeads, kDim},
-      Upload(pages),
-      states.as<float>(),
-      kQueryHeads,
-      0.125f,
-      0,
-      0};
-  const double us =
-      GraphUs(stream, [&] { Require(Attention(operands, view, stream), "attention"); });
-  const double bytes = 2.0 * static_cast<double>(page_elements) * sequences * pages_each;
-  const double pairs = rows * (context - 0.5 * rows) * sequences;  // visible (query, key)
-  std::printf("attention sequences %4d context %6d rows %5d  %9.1f us  %7.0f GB/s  %6.1f TFLOP/s\n",
-              sequences, context, rows, us, bytes / us * 1e-3,
-              4 * pairs * kQueryHeads * kDim / us * 1e-6);
-}
-
 }  // namespace
 }  // namespace neurogrid::kernels
 
@@ -147,9 +99,5 @@ int main(int argc, char** argv) {
   for (const Format& format : kFormats) {
     if (only.empty() || only == format.name) TimeMatMuls(stream, format);
   }
-  if (!only.empty()) return 0;
-  for (const int context : {512, 4096, 32768}) TimeAttention(stream, 1, context, 1);
-  for (const int sequences : {64, 256}) TimeAttention(stream, sequences, 1024, 1);
-  for (const int context : {512, 2048, 8192}) TimeAttention(stream, 1, context, context);
   return 0;
 }
