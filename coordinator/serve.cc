@@ -249,6 +249,22 @@ void DrainAndStop(const Config& config, Serving& serving, Api& api, const HttpSe
   EndRequests(serving, api, server, "draining: the server stops");
 }
 
+/// Until a signal has been obeyed, or the own device is lost: then why.
+absl::Status ServeToTheEnd(const Config& config, Serving& serving, Api& api,
+                           const HttpServer& server, const DeviceLoss& loss,
+                           const sigset_t& signals) {
+  int signal = 0;
+  sigwait(&signals, &signal);
+  const absl::Status lost = loss.status();
+  if (lost.ok()) {
+    DrainAndStop(config, serving, api, server, signals);
+  } else {
+    EndSoon();
+    EndRequests(serving, api, server, "draining: the device of the server is broken");
+  }
+  return lost;
+}
+
 }  // namespace
 
 absl::Status Serve(const Config& config) {
@@ -316,18 +332,10 @@ absl::Status Serve(const Config& config) {
       config.http_host.c_str(), http_port, config.grpc_host.c_str(), supervisor.grpc_port(),
       supervisor.grpc_port(), absl::StrCat(" --state-dir ", config.state_dir).c_str());
   std::fflush(stdout);
-  int signal = 0;
-  sigwait(&signals, &signal);
-  const absl::Status lost = loss.status();
-  if (lost.ok()) {
-    DrainAndStop(config, serving, *api, *server, signals);
-  } else {
-    EndSoon();
-    EndRequests(serving, *api, *server, "draining: the device of the server is broken");
-  }
+  const absl::Status ended = ServeToTheEnd(config, serving, *api, *server, loss, signals);
   server.reset();
   serving.Stop();  // Before the cluster goes that its chain sends steps into.
-  return lost;
+  return ended;
 }
 
 absl::Status PrintPlan(const Config& config) {
