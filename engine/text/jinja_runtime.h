@@ -1,7 +1,6 @@
 // One rendering of a chat template: its limits, its clock, and the making of values under both.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
@@ -26,7 +25,7 @@ struct Limits {
   int run_depth =
       1500;  // all nesting while running, macros in expressions in loops ...; guards the stack
   int64_t memory_bytes = 64 << 20;
-  absl::Duration wall = absl::Seconds(1);
+  absl::Duration time = absl::Seconds(1);  // of the processor: a busy machine refuses nobody
 };
 
 class Runtime {
@@ -85,7 +84,7 @@ class Runtime {
 
   const Limits limits_;
   const absl::Time now_;
-  const std::chrono::steady_clock::time_point deadline_;
+  const absl::Duration deadline_;  // of the thread that renders
   Meter meter_;  // Before everything that holds values.
   bool read_clock_ = false;
   bool raised_ = false;

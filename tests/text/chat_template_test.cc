@@ -233,7 +233,7 @@ TEST_CASE("a template that is a bomb ends at a limit that its error names",
     // No clock: what ends a bomb here must be counted, so that the answer is the same on a slow
     // machine.
     jinja::Limits limits;
-    limits.wall = absl::Hours(1);
+    limits.time = absl::Hours(1);
     const auto compiled = jinja::Template::Compile(bomb.source, limits);
     absl::Status status = compiled.status();
     if (compiled.ok()) status = (*compiled)->Render({}, kNow).status;
@@ -250,7 +250,7 @@ TEST_CASE("templates may nest ninety levels deep", "[chat_template][R29]") {
 
 TEST_CASE("a rendering ends when its time is up", "[chat_template][R29][U12]") {
   jinja::Limits limits;
-  limits.wall = absl::ZeroDuration();
+  limits.time = absl::ZeroDuration();
   const auto compiled =
       jinja::Template::Compile("{% for i in range(9) %}{% endfor %}", limits).value();
   CHECK(absl::StrContains(compiled->Render({}, kNow).status.message(), "longer than 0"));
