@@ -2,6 +2,7 @@
 // request can run, give the reference's tokens.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
 #include <deque>
 #include <fstream>
 #include <map>
@@ -11,9 +12,9 @@
 #include "coordinator/scheduler.h"
 #include "coordinator/window_pages.h"
 #include "engine/batch_check.h"
-#include "engine/device.h"
 #include "engine/model/stage_memory.h"
 #include "engine/stage.h"
+#include "tests/engine/test_device.h"
 #include "tests/support/golden.h"
 
 namespace neurogrid {
@@ -65,7 +66,7 @@ class Served {
  public:
   Served(const std::string& name, Room room, const std::vector<int>& cuts)
       : checkpoint_(Checkpoint::Open(Golden(name)).value()),
-        device_(MakeDevice("cpu", 1).value()),
+        device_(TestDevice()),
         limits_(LimitsOf(checkpoint_->config(), room)),
         scheduler_(OptionsOf(static_cast<int>(cuts.size()) + 1)) {
     std::vector<int> bounds = cuts;
@@ -78,11 +79,11 @@ class Served {
     }
   }
 
-  RequestId Ask(const std::vector<int32_t>& prompt, int n = 1) {
+  RequestId Ask(const std::vector<int32_t>& prompt, int tokens_max, int n = 1) {
     GenerationRequest asked;
     asked.prompts = {prompt};
     asked.n = n;
-    asked.tokens_max = 32;
+    asked.tokens_max = tokens_max;
     asked.sampling.temperature = 0;
     Refusal refusal;
     const std::optional<RequestId> id = scheduler_.Admit(std::move(asked), now_, &refusal);
@@ -145,42 +146,74 @@ class Served {
   SteadyTime now_;
 };
 
-TEST_CASE(
-    "a request gets the reference's tokens alone or among others, cold or cached, preempted "
-    "or not",
-    "[scheduler][families]") {
-  const std::string name = GENERATE("tiny/gemma2", "tiny/gemma3", "tiny/mistral-window",
-                                    "tiny/lfm2", "tiny/lfm2-bias", "tiny/qwen3");
-  const auto cuts = GENERATE(std::vector<int>{}, std::vector<int>{1, 3});
-  const Room room = GENERATE(Room::kEnough, Room::kTight);
-  CAPTURE(name, cuts.size(), room == Room::kTight);
-  const std::vector<Reference> references = ReferencesOf(name);
-  REQUIRE(references.size() >= 5);
-  Served served(name, room, cuts);
+struct Case {
+  std::string name;
+  std::vector<int> cuts;
+  Room room;
+};
 
-  for (const Reference& reference : references) {  // alone, cold
-    const RequestId id = served.Ask(reference.prompt);
+std::vector<Case> Cases(Depth depth) {
+  if (depth == Depth::kSamples) {
+    return {{"tiny/gemma2", {}, Room::kTight}, {"tiny/lfm2", {1, 3}, Room::kEnough}};
+  }
+  std::vector<Case> cases;
+  for (const char* name : {"tiny/gemma2", "tiny/gemma3", "tiny/mistral-window", "tiny/lfm2",
+                           "tiny/lfm2-bias", "tiny/qwen3"}) {
+    for (const auto& cuts : {std::vector<int>{}, std::vector<int>{1, 3}}) {
+      for (const Room room : {Room::kEnough, Room::kTight}) cases.push_back({name, cuts, room});
+    }
+  }
+  return cases;
+}
+
+/// Every prompt of the reference alone and cold, then all at once, some with several choices.
+void CheckServed(const Case& world, size_t tokens) {
+  CAPTURE(world.name, world.cuts.size(), world.room == Room::kTight);
+  std::vector<Reference> references = ReferencesOf(world.name);
+  REQUIRE(references.size() >= 5);
+  for (Reference& reference : references) {
+    REQUIRE(reference.greedy.size() >= tokens);
+    reference.greedy.resize(tokens);
+  }
+  const auto count = static_cast<int>(tokens);
+  Served served(world.name, world.room, world.cuts);
+  for (const Reference& reference : references) {
+    const RequestId id = served.Ask(reference.prompt, count);
     served.Run();
     CHECK(served.tokens[{id, 0}] == reference.greedy);
   }
   const int64_t hits = served.stats().prefix_hits;
+  const auto choices = [](const Reference& r) { return r.prompt.size() > 40 ? 3 : 1; };
   std::vector<RequestId> ids;
-  for (const Reference& reference : references) {  // all at once, some with several choices
-    ids.push_back(served.Ask(reference.prompt, reference.prompt.size() > 40 ? 3 : 1));
+  for (const Reference& reference : references) {
+    ids.push_back(served.Ask(reference.prompt, count, choices(reference)));
   }
   served.Run();
   for (size_t i = 0; i < references.size(); ++i) {
     CAPTURE(references[i].prompt.size());
-    for (int choice = 0; choice < (references[i].prompt.size() > 40 ? 3 : 1); ++choice) {
+    for (int choice = 0; choice < choices(references[i]); ++choice) {
       CHECK(served.tokens[{ids[i], choice}] == references[i].greedy);
     }
   }
-  if (room == Room::kTight) {
+  if (world.room == Room::kTight) {
     CHECK(served.stats().preemptions > 0);
   } else {
     CHECK(served.stats().preemptions == 0);
     CHECK(served.stats().prefix_hits - hits >= 80);  // of the prompt of 96 tokens
   }
+}
+
+TEST_CASE(
+    "a request gets the reference's tokens alone or among others, cold or cached, preempted "
+    "or not",
+    "[scheduler][families]") {
+  CheckServed(GENERATE(from_range(Cases(UsualDepth()))),
+              UsualDepth() == Depth::kEverything ? 32 : 6);
+}
+
+TEST_CASE("a request gets the reference's tokens in every world", "[.][long][families]") {
+  if (ThisColumn() != Column::kCudaEmulated) return;  // where that is the usual
+  CheckServed(GENERATE(from_range(Cases(Depth::kEverything))), 32);
 }
 
 }  // namespace
