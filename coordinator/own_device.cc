@@ -17,7 +17,7 @@ absl::StatusOr<ReportedNode> OwnNode(const Config& config) {
   const DeviceReport report = device->Report();
   ReportedNode node;
   node.id = "local";
-  node.is_cpu = report.kind == "cpu";
+  node.device_kind = report.kind;
   node.with_coordinator = true;
   node.memory_total_bytes = report.memory_total_bytes;
   node.memory_free_bytes = report.memory_free_bytes;

@@ -62,6 +62,10 @@ absl::Status CheckReport(const ReportedNode& node) {
 
 }  // namespace
 
+std::string DeviceOf(const ReportedNode& node) {
+  return absl::StrCat(node.host_id, "/", node.device_kind);
+}
+
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,
                    const BatchLimits& limits) {
   ModelFacts facts = FactsAt(checkpoint, name, precision, limits);
@@ -86,16 +90,15 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
       node.memory_free_bytes = node.memory_total_bytes;
     }
     NG_RETURN_IF_ERROR(CheckReport(node));
-    const int64_t reserve = node.is_cpu ? std::max(1024 * kMiB, node.memory_total_bytes / 10)
-                                        : std::max(512 * kMiB, node.memory_total_bytes / 50);
+    const int64_t reserve = node.device_kind == "cpu"
+                                ? std::max(1024 * kMiB, node.memory_total_bytes / 10)
+                                : std::max(512 * kMiB, node.memory_total_bytes / 50);
     const auto neighbours =
-        std::count_if(nodes.begin(), nodes.end(), [&](const ReportedNode& other) {
-          return other.is_cpu && node.is_cpu && other.host_id == node.host_id;
-        });
+        std::count_if(nodes.begin(), nodes.end(),
+                      [&](const ReportedNode& other) { return DeviceOf(other) == DeviceOf(node); });
     NodeFacts entry;
     entry.id = node.id;
-    entry.budget_bytes =
-        std::max<int64_t>(0, node.memory_free_bytes - reserve) / std::max<int64_t>(1, neighbours);
+    entry.budget_bytes = std::max<int64_t>(0, node.memory_free_bytes - reserve) / neighbours;
     entry.read_bandwidth = node.read_bandwidth;
     entry.matmul_rate = node.matmul_rate;
     entry.with_coordinator = node.with_coordinator;

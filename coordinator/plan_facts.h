@@ -16,14 +16,17 @@ namespace neurogrid {
 /// A node as it reported itself.
 struct ReportedNode {
   std::string id;
-  std::string host_id;  // nodes of one host share its memory
-  bool is_cpu = true;
-  bool with_coordinator = false;  // on the coordinator's own host
+  std::string host_id;
+  std::string device_kind = "cpu";  // or "cuda:N"; nodes of one device of a host share its memory
+  bool with_coordinator = false;    // on the coordinator's own host
   int64_t memory_total_bytes = 0;
   int64_t memory_free_bytes = 0;
   double read_bandwidth = 0;
   double matmul_rate = 0;
 };
+
+/// Equal where two nodes compute on one device, and so share its memory and its speed.
+std::string DeviceOf(const ReportedNode& node);
 
 /// The model at `precision`, and at those of fewer bytes for the error of a model that does not
 /// fit.
@@ -31,7 +34,7 @@ ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precis
                    const BatchLimits& limits);
 
 /// Budgets by what is free, less a reserve of 1 GiB or 10 % on a CPU (512 MiB or 2 % otherwise),
-/// shared between the nodes of a host. Errors name nodes whose figures are out of bounds.
+/// shared between the nodes of one device. Errors name nodes whose figures are out of bounds.
 absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> nodes,
                                                const Config& config);
 

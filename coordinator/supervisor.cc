@@ -122,7 +122,7 @@ std::vector<ReportedNode> Supervisor::Members() const {
     ReportedNode member;
     member.id = node.id;
     member.host_id = node.report.host_id;
-    member.is_cpu = node.report.device_kind == "cpu";
+    member.device_kind = node.report.device_kind;
     member.with_coordinator = node.id == kLocalNode;
     member.memory_total_bytes = node.report.memory_total_bytes;
     member.memory_free_bytes = node.report.memory_free_bytes;
@@ -155,21 +155,21 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
   return PlanStages(facts_, nodes, {}, options_.config.workload, placement);
 }
 
-/// With requests running a better plan waits; idle, it must be better by a tenth and take in a host
-/// that was not there: processes of one host share its memory bandwidth, whatever each measured
-/// alone.
+/// With requests running a better plan waits; idle, it must be better by a tenth and take in a
+/// device that was not there: processes of one device share its memory bandwidth, whatever each
+/// measured alone.
 bool Supervisor::WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const {
   if (!serving_.idle()) return false;
-  const auto hosts_of = [&](const Plan& plan) {
-    std::set<std::string> hosts;
+  const auto devices_of = [&](const Plan& plan) {
+    std::set<std::string> devices;
     for (const PlannedStage& stage : plan.stages) {
       for (const ReportedNode& member : members) {
-        if (member.id == stage.node) hosts.insert(member.is_cpu ? member.host_id : member.id);
+        if (member.id == stage.node) devices.insert(DeviceOf(member));
       }
     }
-    return hosts;
+    return devices;
   };
-  if (hosts_of(next) == hosts_of(plan_)) return false;
+  if (devices_of(next) == devices_of(plan_)) return false;
   return next.tokens_per_s > kGainWorthMoving * plan_.tokens_per_s;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/rng.h"
+#include "coordinator/plan_facts.h"
 
 namespace neurogrid {
 namespace {
@@ -120,6 +121,31 @@ TEST_CASE("every plan is contiguous, fits, and is the same for the same input", 
   CHECK(next == static_cast<int>(model.layers.size()));
   CHECK(plan->pages >= 4 * 8);
   CHECK(PlanStages(model, nodes, {}, kWork, {})->explanation == plan->explanation);
+}
+
+TEST_CASE("nodes of one device share its memory, and other devices of the host do not",
+          "[planner]") {
+  const auto node = [](const char* id, const char* host, const char* device) {
+    return ReportedNode{.id = id,
+                        .host_id = host,
+                        .device_kind = device,
+                        .memory_total_bytes = 40'000'000'000,
+                        .memory_free_bytes = 30'000'000'000,
+                        .read_bandwidth = 1e11,
+                        .matmul_rate = 1e12};
+  };
+  const int64_t of_gpu = 30'000'000'000 - 40'000'000'000 / 50;
+  const int64_t of_cpu = 30'000'000'000 - 40'000'000'000 / 10;
+  const std::vector<NodeFacts> facts =
+      FactsOf({node("a", "one", "cuda:0"), node("b", "one", "cuda:0"), node("c", "one", "cuda:1"),
+               node("d", "two", "cuda:0"), node("e", "one", "cpu"), node("f", "one", "cpu"),
+               node("g", "two", "cpu")},
+              Config())
+          .value();
+  std::vector<int64_t> budgets;
+  for (const NodeFacts& entry : facts) budgets.push_back(entry.budget_bytes);
+  CHECK(budgets == std::vector<int64_t>{of_gpu / 2, of_gpu / 2, of_gpu, of_gpu, of_cpu / 2,
+                                        of_cpu / 2, of_cpu});
 }
 
 }  // namespace
