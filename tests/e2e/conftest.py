@@ -17,6 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("NG_BIN", ROOT / "build/bin"))
 COORDINATOR, WORKER = BIN / "neurogrid-coordinator", BIN / "neurogrid-worker"
+DEVICE = os.environ.get("NG_E2E_DEVICE", "cpu")  # of every process that computes; cuda:0 puts them all on one GPU
 START_LIMIT_S = 120  # ends a hang; no test measures time
 
 
@@ -57,7 +58,7 @@ class Cluster:
         self.model = model or default_model()
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log = open(self.folder / "log", "w+b")
-        device = coordinator_device or ("none" if workers else "cpu")
+        device = coordinator_device or ("none" if workers else DEVICE)
         self.workers = {}
         self.coordinator = self._spawn(
             COORDINATOR, "serve", "--model", self.model, "--device", device, "--min-peers", workers,
@@ -81,10 +82,10 @@ class Cluster:
             time.sleep(0.1)
         raise AssertionError(f"no token: {err}")
 
-    def add_worker(self, name, *flags):
+    def add_worker(self, name, *flags, device=None):
         self.workers[name] = self._spawn(
             WORKER, "--bootstrap", f"127.0.0.1:{self.grpc_port}", "--token", self.token(), "--name", name,
-            "--model", self.model, "--device", "cpu", "--threads", 1, "--state-dir", self.folder / name, *flags)
+            "--model", self.model, "--device", device or DEVICE, "--threads", 1, "--state-dir", self.folder / name, *flags)
 
     def kill(self, name, how=signal.SIGKILL):
         self.workers[name].send_signal(how)
@@ -161,7 +162,8 @@ class Cluster:
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory):
     """Two workers for every test that does not change the cluster."""
-    cluster = Cluster(tmp_path_factory.mktemp("shared"), workers=2).wait_ready()
+    both = "{worker-1: {use: always}, worker-2: {use: always}}"
+    cluster = Cluster(tmp_path_factory.mktemp("shared"), workers=2, flags=["--nodes", both]).wait_ready()
     yield cluster
     cluster.stop()
 

@@ -7,7 +7,7 @@ import time
 
 import openai
 import pytest
-from conftest import COORDINATOR, WORKER, default_model, free_port, run
+from conftest import COORDINATOR, DEVICE, WORKER, default_model, free_port, run
 
 PROMPTS = ["Write a sentence about the sea.", "What is 2 + 2?", "List some animals. " * 40]
 
@@ -163,7 +163,7 @@ def test_starts_that_fail_say_why_in_a_sentence(tmp_path):
 
 def test_a_port_in_use_is_named(start, tmp_path):
     cluster = start().wait_ready()
-    code, _, err = run(COORDINATOR, "serve", "--model", cluster.model, "--device", "cpu", "--http-port", cluster.http_port,
+    code, _, err = run(COORDINATOR, "serve", "--model", cluster.model, "--device", DEVICE, "--http-port", cluster.http_port,
                        "--grpc-port", free_port(), "--state-dir", tmp_path / "other")
     refused(code, err, cluster.http_port)
 
@@ -193,7 +193,7 @@ def test_workers_without_a_right_to_join_are_refused(start, tmp_path):
 
 
 def test_plan_prints_the_table_and_starts_nothing(tmp_path):
-    code, out, err = run(COORDINATOR, "plan", "--model", default_model(), "--device", "cpu", "--state-dir", tmp_path / "s")
+    code, out, err = run(COORDINATOR, "plan", "--model", default_model(), "--device", DEVICE, "--state-dir", tmp_path / "s")
     assert code == 0, err
     assert "layers" in out and "[0,30)" in out and "predicted" in out
     assert not (tmp_path / "s").exists()
