@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("NG_BIN", ROOT / "build/bin"))
 COORDINATOR, WORKER = BIN / "neurogrid-coordinator", BIN / "neurogrid-worker"
-DEVICE = os.environ.get("NG_E2E_DEVICE", "cpu")  # of every process that computes; cuda:0 puts them all on one GPU
+DEVICES = os.environ.get("NG_E2E_DEVICE", "cpu").split(",")  # workers take them in turn; cuda:0 puts all on one GPU
+DEVICE = DEVICES[0]
 START_LIMIT_S = 120  # ends a hang; no test measures time
 
 
@@ -53,19 +54,19 @@ def run(program, *arguments, timeout=60):
 class Cluster:
     """A coordinator and workers on loopback, each with a state folder of its own."""
 
-    def __init__(self, folder, workers=0, model=None, coordinator_device=None, flags=()):
+    def __init__(self, folder, workers=0, model=None, devices=DEVICES, flags=()):
         self.folder = Path(folder)
         self.model = model or default_model()
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log = open(self.folder / "log", "w+b")
-        device = coordinator_device or ("none" if workers else DEVICE)
+        device = "none" if workers else DEVICE
         self.workers = {}
         self.coordinator = self._spawn(
             COORDINATOR, "serve", "--model", self.model, "--device", device, "--min-peers", workers,
             "--http-port", self.http_port, "--grpc-port", self.grpc_port, "--state-dir", self.state_dir,
             "--workload-concurrency", 4, "--workload-prompt-tokens", 512, "--drain-delay-ms", 0, *flags)
         for n in range(workers):
-            self.add_worker(f"worker-{n + 1}")
+            self.add_worker(f"worker-{n + 1}", device=devices[n % len(devices)])
 
     @property
     def state_dir(self):
@@ -82,10 +83,10 @@ class Cluster:
             time.sleep(0.1)
         raise AssertionError(f"no token: {err}")
 
-    def add_worker(self, name, *flags, device=None):
+    def add_worker(self, name, *flags, device=DEVICE):
         self.workers[name] = self._spawn(
             WORKER, "--bootstrap", f"127.0.0.1:{self.grpc_port}", "--token", self.token(), "--name", name,
-            "--model", self.model, "--device", device or DEVICE, "--threads", 1, "--state-dir", self.folder / name, *flags)
+            "--model", self.model, "--device", device, "--threads", 1, "--state-dir", self.folder / name, *flags)
 
     def kill(self, name, how=signal.SIGKILL):
         self.workers[name].send_signal(how)

@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import DEVICE, DEVICES
 
 GOLDEN = Path(__file__).resolve().parents[1] / "data/golden"
+PLACES = [DEVICES] if DEVICE == "cpu" else [DEVICES, (DEVICE, "cpu"), ("cpu", DEVICE)]
 TWO = ["--quantization", "f32", "--nodes", "{worker-1: {use: always}, worker-2: {use: always}}"]
 
 
@@ -24,11 +26,12 @@ def held(cluster):
             for kind in ("pages", "window_pages", "slots") if f"{kind}_total" in plan}
 
 
+@pytest.mark.parametrize("devices", PLACES)
 @pytest.mark.parametrize("name, kinds", [("lfm2", {"pages", "slots"}), ("gemma3", {"pages", "window_pages"})])
-def test_two_workers_give_the_references_tokens(start, tmp_path, name, kinds):
+def test_two_workers_give_the_references_tokens(start, tmp_path, name, kinds, devices):
     model = unpack(name, tmp_path)
     references = json.loads((model / "reference.json").read_text())["prompts"]
-    cluster = start(workers=2, model=str(model), flags=TWO).wait_ready()
+    cluster = start(workers=2, devices=devices, model=str(model), flags=TWO).wait_ready()
     assert len(cluster.get("/v1/cluster")[1]["plan"]["stages"]) == 2
     ends = set(cluster.get("/props")[1]["end_token_ids"])
     for reference in references:  # the reference goes on after an end token; we do not
