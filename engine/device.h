@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/types/span.h"
@@ -21,6 +22,29 @@ struct DeviceReport {
   int cores = 0;
   double read_bandwidth = 0;  // bytes per second, measured 200 ms at start
   double matmul_rate = 0;     // multiply-adds count 2: operations per second, bf16, measured
+  // With managed memory: what of the memory above is the host's, for weights alone, and how fast
+  // the device reads it.
+  int64_t host_memory_bytes = 0;
+  double host_bandwidth = 0;  // bytes per second, measured
+  // As far as the vendor's management library says.
+  std::string uuid = {};
+  std::string driver = {};
+  double power_limit_w = 0;
+  int clock_max_mhz = 0;
+};
+
+/// Why a device is slower than it could be.
+enum class Throttle { kNone, kPower, kHeat, kHardware };
+
+/// How a device is right now, as far as it can tell.
+struct DeviceGauges {
+  std::optional<int> temperature_c = {};
+  std::optional<double> utilization = {};  // share of the last moments in which it computed
+  std::optional<double> power_w = {};
+  std::optional<int> clock_mhz = {};
+  std::optional<int64_t> memory_used_bytes = {};  // by all processes
+  std::optional<Throttle> throttle = {};
+  std::optional<int64_t> ecc_errors = {};  // not corrected, since the driver was loaded
 };
 
 /// What the machine can do at most, as measured.
@@ -62,12 +86,19 @@ class Device {
   virtual absl::Status Health() { return absl::OkStatus(); }
   /// Versions, clocks and temperature as they are now, for whoever reads the figures; or "".
   virtual std::string Condition() { return ""; }
+  /// Quick, on any thread, also while the device works.
+  virtual DeviceGauges Gauges() const { return {}; }
   /// Measures speed on first call.
   virtual DeviceReport Report() = 0;
 };
 
+/// kManaged: weights may lie in the host's memory where a GPU has too little of its own.
+enum class DeviceMemory { kOwn, kManaged };
+
 /// `kind`: "cpu", "cuda:N", or "auto": the first GPU of a build with CUDA, else the processor.
-/// threads <= 0: one for each core this process may use.
-absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads);
+/// threads <= 0: one for each core this process may use. FailedPrecondition for managed memory
+/// where there is none, InvalidArgument for a processor's.
+absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads,
+                                                   DeviceMemory memory = DeviceMemory::kOwn);
 
 }  // namespace neurogrid

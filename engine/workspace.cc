@@ -68,6 +68,25 @@ int64_t StageWorkspaceBytes(const ModelConfig& config, const StageOptions& optio
   return LayOut(config, options, nullptr, activations, outputs);
 }
 
+int64_t GpuScratchBytes(const ModelConfig& config, const BatchLimits& limits) {
+  constexpr int64_t kMiB = int64_t{1} << 20;
+  constexpr int64_t kAttentionStates = 64 * kMiB;
+  constexpr int64_t kInputs = 32 * kMiB;
+  constexpr int64_t kSamplerRow = 64 << 10;
+  constexpr int64_t kSamplerBytesPerToken{1};
+  // One launch in a recorded step was 2.7 KB of device memory on an H200 (driver 580); a layer is
+  // eight or ten of them.
+  constexpr int64_t kGraphs = 64;
+  constexpr int64_t kGraphBytesPerLayer = 10 * 3 << 10;
+  constexpr int64_t kGranules = 16 * kMiB;  // what allocations of 2 MiB waste
+  const int64_t rotations =
+      static_cast<int64_t>(config.ropes.size()) * 4 * limits.positions_max * config.head_dim;
+  const int64_t sampler =
+      limits.samples_max * (kSamplerRow + kSamplerBytesPerToken * limits.vocab_size);
+  return rotations + kAttentionStates + kInputs + sampler + kGranules +
+         kGraphs * kGraphBytesPerLayer * config.layers_count();
+}
+
 absl::StatusOr<Workspace> Workspace::Allocate(Ops& ops, const ModelConfig& config,
                                               const StageOptions& options) {
   Workspace workspace;

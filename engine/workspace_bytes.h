@@ -12,4 +12,8 @@ namespace neurogrid {
 /// allocates, from the same function. Allocates nothing.
 int64_t StageWorkspaceBytes(const ModelConfig& config, const StageOptions& options);
 
+/// The most that a GPU takes beside weights, caches and that workspace: tables of rotations, states
+/// of split attention, inputs of steps, the sampler's scratch, recorded steps.
+int64_t GpuScratchBytes(const ModelConfig& config, const BatchLimits& limits);
+
 }  // namespace neurogrid

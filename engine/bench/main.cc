@@ -16,7 +16,7 @@ constexpr char kUsage[] =
     "usage: neurogrid-gpu-bench --synthetic SHAPE | --model PATH [--device cuda:0]\n"
     "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--depths 0,4096,32768]\n"
     "  [--batches 1,8,64,256] [--batch-depth 1024] [--decode 64] [--chunk 8192] [--rounds 5]\n"
-    "  [--determinism on|off] [--json]\n"
+    "  [--determinism on|off] [--managed-memory] [--json]\n"
     "SHAPE: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, smollm2-135m or a config.json\n";
 
 struct Flags {
@@ -24,6 +24,7 @@ struct Flags {
   std::string device = "cuda:0";
   std::string quantization = "auto";
   std::string determinism = "on";
+  DeviceMemory memory = DeviceMemory::kOwn;
   BenchOptions bench;
 };
 
@@ -55,6 +56,10 @@ absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
       b.json = true;
       continue;
     }
+    if (flag == "--managed-memory") {
+      flags.memory = DeviceMemory::kManaged;
+      continue;
+    }
     const auto text = texts.find(flag);
     const auto number = numbers.find(flag);
     if (text == texts.end() && number == numbers.end()) {
@@ -84,7 +89,8 @@ absl::Status Main(int argc, const char* const* argv) {
   NG_ASSIGN_OR_RETURN(
       const std::unique_ptr<Checkpoint> checkpoint,
       synthetic ? MakeSyntheticCheckpoint(flags.bench.synthetic) : Checkpoint::Open(flags.model));
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice(flags.device, 0));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
+                      MakeDevice(flags.device, 0, flags.memory));
   if (flags.determinism == "off") NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   for (const Precision precision : precisions) {
     NG_RETURN_IF_ERROR(RunBench(*checkpoint, synthetic ? flags.bench.synthetic : flags.model,

@@ -1,5 +1,8 @@
 #include "engine/cpu/cpu_device.h"
 
+#include <algorithm>
+#include <optional>
+
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -38,19 +41,38 @@ DeviceReport CpuDevice::Report() {
   return *report_;
 }
 
-absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads) {
+namespace {
+
+/// What is free on the host, less what it keeps for itself.
+std::optional<HostShare> ShareOf(DeviceMemory memory) {
+  if (memory == DeviceMemory::kOwn) return std::nullopt;
+  constexpr int64_t kKept = int64_t{1} << 30;
+  const HostMemory host = ReadHostMemory();
+  return HostShare{
+      std::max<int64_t>(0, host.free_bytes - std::max<int64_t>(kKept, host.total_bytes / 10))};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int threads,
+                                                   DeviceMemory memory) {
   constexpr absl::string_view kCuda = "cuda:";
   int ordinal = 0;
   if (absl::StartsWith(kind, kCuda) && absl::SimpleAtoi(kind.substr(kCuda.size()), &ordinal)) {
-    return MakeCudaDevice(ordinal);
+    return MakeCudaDevice(ordinal, ShareOf(memory));
   }
   if (kind != "cpu" && kind != "auto") {
     return absl::InvalidArgumentError(
         absl::StrCat("device \"", kind, "\" is not known; known are auto, cpu and cuda:N"));
   }
   if (kind == "auto") {
-    absl::StatusOr<std::unique_ptr<Device>> gpu = MakeCudaDevice(0);
+    absl::StatusOr<std::unique_ptr<Device>> gpu = MakeCudaDevice(0, ShareOf(memory));
     if (gpu.ok()) return gpu;
+    if (memory == DeviceMemory::kManaged) return gpu.status();
+  }
+  if (memory == DeviceMemory::kManaged) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("managed memory is for GPUs, and the device is ", kind));
   }
   constexpr int kThreadsMax = 1024;
   if (threads > kThreadsMax) {

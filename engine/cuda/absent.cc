@@ -4,7 +4,8 @@
 
 namespace neurogrid {
 
-absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal,
+                                                       const std::optional<HostShare>&) {
   return absl::UnimplementedError(absl::StrCat("device cuda:", ordinal,
                                                " is asked for; this build has no CUDA "
                                                "(it needs nvcc of CUDA 12 or later)"));

@@ -1,10 +1,13 @@
 #include "engine/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "engine/cuda/cuda_ceilings.h"
 #include "engine/cuda/timing.h"
@@ -48,6 +51,33 @@ absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
                      .matmul_rate = 2.0 * rows * kInputs * kInputs / prefill};
 }
 
+/// Bytes per second at which one row is multiplied with weights that lie on the host.
+absl::StatusOr<double> MeasureHostRead(CudaOps& ops, int ordinal) {
+  constexpr int kInputs{2048};
+  constexpr int kOutputs{8192};
+  constexpr int64_t kRowBytes{2 * kInputs};
+  NG_ASSIGN_OR_RETURN(const CudaBuffer weights,
+                      CudaBuffer::AllocateManaged(kOutputs * kRowBytes, cudaCpuDeviceId, ordinal));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> x, ops.Allocate(kRowBytes));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> y, ops.Allocate(int64_t{2} * kOutputs));
+  std::memset(weights.data(), 0, static_cast<size_t>(weights.bytes()));
+  const kernels::Weights w{.data = weights.data(), .outputs = kOutputs, .inputs = kInputs};
+  const kernels::MatMulOperands operands{y->data(), false, x->data(), 1, kernels::Epilogue::kStore};
+  NG_ASSIGN_OR_RETURN(const double seconds, SecondsOf(ops.stream(), [&] {
+                        return kernels::MatMul(operands, w, ops.stream());
+                      }));
+  return static_cast<double>(weights.bytes()) / seconds;
+}
+
+std::unique_ptr<Nvml> NvmlOf(int ordinal) {
+  char bus_id[32] = {};
+  if (cudaDeviceGetPCIBusId(bus_id, sizeof(bus_id), ordinal) != cudaSuccess) return nullptr;
+  absl::StatusOr<std::unique_ptr<Nvml>> nvml = Nvml::Open(bus_id);
+  if (nvml.ok()) return *std::move(nvml);
+  LogDebug("cuda:", ordinal, ": ", nvml.status().message());
+  return nullptr;
+}
+
 /// "580.159.04" of the file that the driver keeps; empty without it.
 std::string DriverVersion() {
   std::ifstream file("/proc/driver/nvidia/version");  // its size is not known before it is read
@@ -68,6 +98,9 @@ int MultiprocessorsOf(int ordinal) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const CudaOptions& options) {
+  // Kernels that are loaded when they are first wanted would take their memory from what is free,
+  // and planned with, by then. The driver reads this at the first call; the user's own wish stands.
+  setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) {
@@ -82,7 +115,9 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const Cuda
         absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));
   }
   NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal, options));
-  return std::unique_ptr<Device>(new CudaDevice(ordinal, std::move(ops)));
+  std::unique_ptr<CudaDevice> device(new CudaDevice(ordinal, options, std::move(ops)));
+  device->nvml_ = NvmlOf(ordinal);
+  return device;
 }
 
 DeviceSpeed CudaDevice::MeasureSpeed() {
@@ -134,30 +169,56 @@ std::string CudaDevice::Condition() {
   const auto text = [](int version) {
     return absl::StrCat(version / 1000, ".", version % 1000 / 10);
   };
-  return absl::StrCat("driver ", DriverVersion(), " for CUDA ", text(driver), ", runtime ",
-                      text(runtime));
+  std::string condition = absl::StrCat("driver ", DriverVersion(), " for CUDA ", text(driver),
+                                       ", runtime ", text(runtime));
+  DeviceReport limits;
+  if (nvml_ != nullptr) nvml_->Describe(limits);
+  const DeviceGauges now = Gauges();
+  if (now.temperature_c) absl::StrAppend(&condition, ", ", *now.temperature_c, " C");
+  if (now.power_w) {
+    absl::StrAppendFormat(&condition, ", %.0f of %.0f W", *now.power_w, limits.power_limit_w);
+  }
+  if (now.clock_mhz) {
+    absl::StrAppend(&condition, ", ", *now.clock_mhz, " of ", limits.clock_max_mhz, " MHz");
+  }
+  return condition;
+}
+
+DeviceGauges CudaDevice::Gauges() const {
+  return nvml_ == nullptr ? DeviceGauges() : nvml_->Gauges();
+}
+
+DeviceReport CudaDevice::Measured() {
+  DeviceReport report;
+  report.kind = absl::StrCat("cuda:", ordinal_);
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, ordinal_) == cudaSuccess) {
+    report.name = properties.name;
+    report.instruction_set = absl::StrCat("sm_", properties.major, properties.minor);
+    report.cores = properties.multiProcessorCount;
+  }
+  const DeviceSpeed speed = MeasureSpeed();
+  report.read_bandwidth = speed.read_bandwidth;
+  report.matmul_rate = speed.matmul_rate;
+  if (host_) {
+    const absl::StatusOr<double> bandwidth = MeasureHostRead(*ops_, ordinal_);
+    report.host_memory_bytes = bandwidth.ok() ? host_->bytes : 0;
+    report.host_bandwidth = bandwidth.value_or(0);
+    if (!bandwidth.ok()) {
+      LogWarning("cuda:", ordinal_, ": no memory of the host: ", bandwidth.status().message());
+    }
+  }
+  if (nvml_ != nullptr) nvml_->Describe(report);
+  return report;
 }
 
 DeviceReport CudaDevice::Report() {
-  if (!report_) {
-    DeviceReport report;
-    report.kind = absl::StrCat("cuda:", ordinal_);
-    cudaDeviceProp properties;
-    if (cudaGetDeviceProperties(&properties, ordinal_) == cudaSuccess) {
-      report.name = properties.name;
-      report.instruction_set = absl::StrCat("sm_", properties.major, properties.minor);
-      report.cores = properties.multiProcessorCount;
-    }
-    const DeviceSpeed speed = MeasureSpeed();
-    report.read_bandwidth = speed.read_bandwidth;
-    report.matmul_rate = speed.matmul_rate;
-    report_ = std::move(report);
-  }
+  if (!report_) report_ = Measured();
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   if (cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess) {
-    report_->memory_free_bytes = static_cast<int64_t>(free_bytes);
-    report_->memory_total_bytes = static_cast<int64_t>(total_bytes);
+    report_->memory_free_bytes = static_cast<int64_t>(free_bytes) + report_->host_memory_bytes;
+    report_->memory_total_bytes = static_cast<int64_t>(total_bytes) + report_->host_memory_bytes;
   }
   return *report_;
 }

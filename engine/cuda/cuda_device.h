@@ -5,6 +5,7 @@
 
 #include "engine/cuda/cuda_ops.h"
 #include "engine/cuda/lt.h"
+#include "engine/cuda/nvml.h"
 #include "engine/device.h"
 
 namespace neurogrid {
@@ -21,16 +22,22 @@ class CudaDevice : public Device {
   absl::Status AllowAnyOrder() override;
   absl::Status Health() override;
   std::string Condition() override;
+  DeviceGauges Gauges() const override;
   DeviceReport Report() override;
 
  private:
-  CudaDevice(int ordinal, std::unique_ptr<CudaOps> ops) : ordinal_(ordinal), ops_(std::move(ops)) {}
+  CudaDevice(int ordinal, const CudaOptions& options, std::unique_ptr<CudaOps> ops)
+      : ordinal_(ordinal), host_(options.host), ops_(std::move(ops)) {}
+
+  DeviceReport Measured();
 
   absl::StatusOr<Lt*> Library();
 
   int ordinal_;
+  std::optional<HostShare> host_;
   std::unique_ptr<CudaOps> ops_;
   std::unique_ptr<Lt> lt_;              // once something is measured with it
+  std::unique_ptr<Nvml> nvml_;          // null where there is none
   std::optional<DeviceReport> report_;  // measured once; memory is read anew each time
 };
 

@@ -1,20 +1,18 @@
-// Packs tiles on the host, with every thread it has, and copies them in pieces: one is under way
-// while the next is packed.
+// Which rows make which tile, and how they lie in it.
 #include "engine/cuda/cuda_matrix.h"
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
-#include <thread>
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/dtype.h"
 #include "engine/cuda/packed_blocks.h"
 #include "engine/model/block_groups.h"
 #include "engine/model/read_rows.h"
+#include "engine/model/stage_memory.h"
 
 namespace neurogrid {
 namespace {
@@ -26,8 +24,6 @@ using kernels::Weights;
 
 using Section = CudaMatrix::Section;
 using Entry = WeightStore::Entry;
-
-constexpr int64_t kPieceBytes = int64_t{8} << 20;
 
 /// Fills a tile of zeros, and its scales [16] where the format has one for each row. Called from
 /// several threads.
@@ -47,14 +43,46 @@ WeightFormat FormatOf(MatrixFormat format) {
   NG_CHECK(false);
 }
 
+// The loops below are written so that compilers make vectors of them: they are most of a load.
+
 /// max|row| / 127, or a NaN for a row with a value that is not finite.
 float ScaleOf(const float* row, int64_t inputs) {
-  float largest = 0;
+  int32_t largest = 0;  // without their sign, bits of floats are ordered as the floats are
   for (int64_t k = 0; k < inputs; ++k) {
-    if (!std::isfinite(row[k])) return std::nanf("");
-    largest = std::max(largest, std::fabs(row[k]));
+    largest = std::max(largest, std::bit_cast<int32_t>(row[k]) & 0x7fffffff);
   }
-  return largest / 127.0f;
+  const float value = std::bit_cast<float>(largest);
+  return std::isfinite(value) ? value / 127.0f : std::nanf("");
+}
+
+void PackBf16(const float* row, int64_t inputs, uint16_t* out) {
+  for (int64_t k = 0; k < inputs; ++k) {  // ToBf16
+    const auto bits = std::bit_cast<uint32_t>(row[k]);
+    const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const uint32_t nan = (bits >> 16) | 0x40u;
+    out[k] = static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
+  }
+}
+
+/// row / scale to the nearest integer, ties to even, in the order of Weights::Int8Place; zeros for
+/// a scale that is not above 0.
+void PackInt8(const float* row, int64_t inputs, float scale, uint8_t* out) {
+  if (!(scale > 0)) return;
+  // Added to a number below 2^22 this leaves its nearest integer in the low bits.
+  constexpr float kToInteger = 0x1.8p23f;
+  constexpr int64_t kStep = 16;
+  uint8_t codes[kStep];
+  int64_t k = 0;
+  for (; k + kStep <= inputs; k += kStep) {
+    for (int64_t i = 0; i < kStep; ++i) {
+      codes[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(row[k + i] / scale + kToInteger));
+    }
+    for (int i = 0; i < kStep; ++i) out[k + Weights::Int8Place(i)] = codes[i];
+  }
+  for (; k < inputs; ++k) {
+    out[Weights::Int8Place(static_cast<int>(k))] =
+        static_cast<uint8_t>(std::bit_cast<uint32_t>(row[k] / scale + kToInteger));
+  }
 }
 
 /// One row as it lies on the device; what is behind the inputs stays zero.
@@ -64,108 +92,19 @@ void PackRow(WeightFormat format, const float* row, int64_t inputs, float scale,
       std::memcpy(out, row, static_cast<size_t>(inputs) * sizeof(float));
       return;
     case WeightFormat::kBf16:
-      for (int64_t k = 0; k < inputs; ++k) reinterpret_cast<bf16*>(out)[k] = ToBf16(row[k]);
-      return;
+      return PackBf16(row, inputs, reinterpret_cast<uint16_t*>(out));
     case WeightFormat::kInt8:
-      for (int64_t k = 0; k < inputs; ++k) {
-        const auto q = scale > 0 ? static_cast<int8_t>(std::lrint(row[k] / scale)) : int8_t{0};
-        out[Weights::Int8Place(static_cast<int>(k))] = static_cast<uint8_t>(q);
-      }
-      return;
+      return PackInt8(row, inputs, scale, out);
     case WeightFormat::kBlocks:
       break;  // PackBlocks
   }
   NG_CHECK(false);
 }
 
-/// Two pinned pieces in turn.
-class Pieces {
- public:
-  static absl::StatusOr<Pieces> Allocate(int64_t bytes) {
-    Pieces pieces;
-    for (Piece& piece : pieces.pieces_) {
-      NG_ASSIGN_OR_RETURN(piece.host, PinnedBuffer::Allocate(bytes));
-    }
-    return pieces;
-  }
-  /// What to fill, once the device has read what it held before.
-  absl::StatusOr<uint8_t*> Next(cudaStream_t stream) {
-    at_ ^= 1;
-    if (pieces_[at_].used) {
-      NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream), "a copy of weights"));
-    }
-    pieces_[at_].used = true;
-    return pieces_[at_].host.as<uint8_t>();
-  }
-
- private:
-  struct Piece {
-    PinnedBuffer host;
-    bool used = false;
-  };
-  Piece pieces_[2];
-  size_t at_ = 0;
-};
-
-/// Runs job(i) for i < count on all threads; the first error, after which no more begin.
-absl::Status ParallelFor(int64_t count, absl::FunctionRef<absl::Status(int64_t)> job) {
-  std::atomic<int64_t> next = 0;
-  absl::Mutex mutex;
-  absl::Status status;
-  const auto work = [&] {
-    for (int64_t i = next++; i < count; i = next++) {
-      const absl::Status done = job(i);
-      if (done.ok()) continue;
-      const absl::MutexLock lock(&mutex);
-      status.Update(done);
-      next = count;
-    }
-  };
-  const int64_t cores = std::max(1u, std::thread::hardware_concurrency());
-  std::vector<std::thread> helpers;
-  for (int64_t i = 1; i < std::min(cores, count); ++i) helpers.emplace_back(work);
-  work();
-  for (std::thread& helper : helpers) helper.join();
-  return status;
-}
-
-/// Packs all tiles of a section and copies them to its memory.
-absl::Status Fill(Section& section, TilePacker pack, std::vector<float>& scales,
-                  cudaStream_t stream) {
-  const Weights& w = section.weights;
-  const int64_t tiles = w.packed_outputs() / kTileOutputs;
-  const int64_t tile_bytes = w.tile_bytes();
-  const int64_t at_once = std::clamp<int64_t>(kPieceBytes / tile_bytes, 1, tiles);
-  NG_ASSIGN_OR_RETURN(Pieces pieces, Pieces::Allocate(at_once * tile_bytes));
-  for (int64_t first = 0; first < tiles; first += at_once) {
-    const int64_t count = std::min(at_once, tiles - first);
-    NG_ASSIGN_OR_RETURN(uint8_t * piece, pieces.Next(stream));
-    NG_RETURN_IF_ERROR(ParallelFor(count, [&](int64_t i) {
-      uint8_t* out = piece + i * tile_bytes;
-      std::memset(out, 0, static_cast<size_t>(tile_bytes));
-      return pack(first + i, out, scales.data() + (first + i) * kTileOutputs);
-    }));
-    NG_RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(section.data.as<uint8_t>() + first * tile_bytes, piece,
-                        static_cast<size_t>(count * tile_bytes), cudaMemcpyHostToDevice, stream),
-        "a copy of weights"));
-  }
-  return CudaStatus(cudaStreamSynchronize(stream), "a copy of weights");
-}
-
-absl::Status UploadVector(const std::vector<float>& values, CudaBuffer& buffer,
-                          cudaStream_t stream) {
-  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
-  NG_ASSIGN_OR_RETURN(buffer, CudaBuffer::Allocate(bytes));
-  NG_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(buffer.data(), values.data(), static_cast<size_t>(bytes),
-                                 cudaMemcpyHostToDevice, stream),
-                 "a copy of weights"));
-  return CudaStatus(cudaStreamSynchronize(stream), "a copy of weights");
-}
+int64_t FloatBytes(int64_t count) { return count * static_cast<int64_t>(sizeof(float)); }
 
 /// The section's share of a bias of all rows; of a gated matrix, gate and up.
-absl::Status UploadBias(const MatrixSpec& spec, Section& section, cudaStream_t stream) {
+absl::Status UploadBias(const MatrixSpec& spec, Section& section, WeightUpload& upload) {
   if (spec.bias.empty()) return absl::OkStatus();
   Weights& w = section.weights;
   std::vector<float> bias(static_cast<size_t>(w.packed_outputs()));
@@ -176,7 +115,8 @@ absl::Status UploadBias(const MatrixSpec& spec, Section& section, cudaStream_t s
           spec.bias[static_cast<size_t>(from)];
     }
   }
-  NG_RETURN_IF_ERROR(UploadVector(bias, section.bias, stream));
+  NG_ASSIGN_OR_RETURN(section.bias, upload.Allocate(FloatBytes(w.packed_outputs())));
+  NG_RETURN_IF_ERROR(upload.Send(section.bias, bias));
   w.bias = section.bias.as<float>();
   return absl::OkStatus();
 }
@@ -189,7 +129,7 @@ struct SectionForm {
 };
 
 absl::StatusOr<Section> MakeSection(const SectionForm& form, const MatrixSpec& spec, bool gated,
-                                    TilePacker pack, cudaStream_t stream) {
+                                    TilePacker pack, WeightUpload& upload) {
   if (spec.inputs % 8 != 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("a matrix of ", spec.inputs, " inputs: CUDA kernels take multiples of 8"));
@@ -202,22 +142,26 @@ absl::StatusOr<Section> MakeSection(const SectionForm& form, const MatrixSpec& s
   w.outputs = static_cast<int>(form.outputs);
   w.inputs = static_cast<int>(spec.inputs);
   w.gated = gated;
-  NG_ASSIGN_OR_RETURN(section.data, CudaBuffer::Allocate(w.bytes()));
+  NG_ASSIGN_OR_RETURN(section.data, upload.Allocate(w.bytes()));
   w.data = section.data.data();
   std::vector<float> scales(static_cast<size_t>(w.packed_outputs()));
-  NG_RETURN_IF_ERROR(Fill(section, pack, scales, stream));
+  NG_RETURN_IF_ERROR(
+      upload.SendTiles(section.data, w.tile_bytes(), [&](int64_t tile, uint8_t* out) {
+        return pack(tile, out, scales.data() + tile * kTileOutputs);
+      }));
   if (w.format == WeightFormat::kInt8) {
-    NG_RETURN_IF_ERROR(UploadVector(scales, section.scales, stream));
+    NG_ASSIGN_OR_RETURN(section.scales, upload.Allocate(FloatBytes(w.packed_outputs())));
+    NG_RETURN_IF_ERROR(upload.Send(section.scales, scales));
     w.scales = section.scales.as<float>();
   }
-  NG_RETURN_IF_ERROR(UploadBias(spec, section, stream));
+  NG_RETURN_IF_ERROR(UploadBias(spec, section, upload));
   return section;
 }
 
 /// Rows [first, first + 16) of `rows`, or 8 of it and 8 of `up`, that exist below form.outputs.
 absl::StatusOr<Section> MakeRowSection(const SectionForm& form, const MatrixSpec& spec,
                                        Ops::RowSource rows, const Ops::RowSource* up,
-                                       cudaStream_t stream) {
+                                       WeightUpload& upload) {
   const int64_t tile_rows = up == nullptr ? kTileOutputs : kTileOutputs / 2;
   const int64_t row_bytes =
       int64_t{Weights::PaddedInputs(form.format, static_cast<int>(spec.inputs))} *
@@ -238,7 +182,7 @@ absl::StatusOr<Section> MakeRowSection(const SectionForm& form, const MatrixSpec
     }
     return absl::OkStatus();
   };
-  return MakeSection(form, spec, up != nullptr, pack, stream);
+  return MakeSection(form, spec, up != nullptr, pack, upload);
 }
 
 /// A stored row, or none.
@@ -250,7 +194,7 @@ struct StoredSource {
 /// Tiles of blocks; source(tile, n) is what stands in packed row n of a tile.
 absl::StatusOr<Section> MakeBlockSection(
     const SectionForm& form, const MatrixSpec& spec, bool gated,
-    absl::FunctionRef<StoredSource(int64_t tile, int n)> source, cudaStream_t stream) {
+    absl::FunctionRef<StoredSource(int64_t tile, int n)> source, WeightUpload& upload) {
   const auto pack = [&](int64_t tile, uint8_t* out, float*) {
     for (int n = 0; n < kTileOutputs; ++n) {
       const StoredSource from = source(tile, n);
@@ -260,7 +204,7 @@ absl::StatusOr<Section> MakeBlockSection(
     }
     return absl::OkStatus();
   };
-  return MakeSection(form, spec, gated, pack, stream);
+  return MakeSection(form, spec, gated, pack, upload);
 }
 
 /// Row `row` of the parts one below the other.
@@ -274,12 +218,12 @@ StoredSource FindRow(absl::Span<const Entry> parts, int64_t row) {
 
 /// Consecutive parts of one form: of one block type, or none of a block type.
 absl::StatusOr<Section> MakeStoredSection(const SectionForm& form, const MatrixSpec& spec,
-                                          absl::Span<const Entry> parts, cudaStream_t stream) {
+                                          absl::Span<const Entry> parts, WeightUpload& upload) {
   if (form.format == WeightFormat::kBlocks) {
     const auto source = [&](int64_t tile, int n) {
       return FindRow(parts, tile * kTileOutputs + n);
     };
-    return MakeBlockSection(form, spec, /*gated=*/false, source, stream);
+    return MakeBlockSection(form, spec, /*gated=*/false, source, upload);
   }
   const auto rows = [&](int64_t first, int64_t count, float* out) {
     for (int64_t i = 0; i < count; ++i) {
@@ -288,7 +232,7 @@ absl::StatusOr<Section> MakeStoredSection(const SectionForm& form, const MatrixS
     }
     return absl::OkStatus();
   };
-  return MakeRowSection(form, spec, rows, nullptr, stream);
+  return MakeRowSection(form, spec, rows, nullptr, upload);
 }
 
 SectionForm FormOf(const Entry& part) {
@@ -302,7 +246,9 @@ SectionForm FormOf(const Entry& part) {
 int64_t CudaMatrix::bytes() const {
   int64_t sum = 0;
   for (const Section& section : sections_) {
-    sum += section.data.bytes() + section.scales.bytes() + section.bias.bytes();
+    for (const CudaBuffer* buffer : {&section.data, &section.scales, &section.bias}) {
+      sum += GpuAllocationBytes(buffer->bytes());
+    }
   }
   return sum;
 }
@@ -310,17 +256,17 @@ int64_t CudaMatrix::bytes() const {
 absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::Pack(const MatrixSpec& spec,
                                                          Ops::RowSource rows,
                                                          const Ops::RowSource* up,
-                                                         cudaStream_t stream) {
+                                                         WeightUpload& upload) {
   std::unique_ptr<CudaMatrix> matrix(new CudaMatrix(spec, up != nullptr));
   const SectionForm form{.format = FormatOf(spec.format), .outputs = spec.outputs};
-  NG_ASSIGN_OR_RETURN(Section section, MakeRowSection(form, spec, rows, up, stream));
+  NG_ASSIGN_OR_RETURN(Section section, MakeRowSection(form, spec, rows, up, upload));
   matrix->sections_.push_back(std::move(section));
   return matrix;
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackStored(const MatrixSpec& spec,
                                                                absl::Span<const Entry> parts,
-                                                               cudaStream_t stream) {
+                                                               WeightUpload& upload) {
   std::unique_ptr<CudaMatrix> matrix(new CudaMatrix(spec, /*gated=*/false));
   int64_t first_output = 0;
   for (size_t i = 0; i < parts.size();) {
@@ -333,7 +279,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackStored(const MatrixSpec&
       form.outputs += parts[i].tensor.shape[0];
     }
     NG_ASSIGN_OR_RETURN(Section section,
-                        MakeStoredSection(form, spec, parts.subspan(first, i - first), stream));
+                        MakeStoredSection(form, spec, parts.subspan(first, i - first), upload));
     matrix->sections_.push_back(std::move(section));
     first_output += form.outputs;
   }
@@ -343,7 +289,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackStored(const MatrixSpec&
 absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackGatedStored(const MatrixSpec& spec,
                                                                     const Entry& gate,
                                                                     const Entry& up,
-                                                                    cudaStream_t stream) {
+                                                                    WeightUpload& upload) {
   std::unique_ptr<CudaMatrix> matrix(new CudaMatrix(spec, /*gated=*/true));
   const auto add = [&](absl::StatusOr<Section> made) -> absl::StatusOr<std::unique_ptr<Matrix>> {
     NG_ASSIGN_OR_RETURN(Section section, std::move(made));
@@ -361,7 +307,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackGatedStored(const Matrix
       if (row >= spec.outputs) return {};
       return {n < kHalf ? &gate : &up, row};
     };
-    return add(MakeBlockSection(form, spec, /*gated=*/true, source, stream));
+    return add(MakeBlockSection(form, spec, /*gated=*/true, source, upload));
   }
   form.format = WeightFormat::kBf16;
   const auto rows_of = [](const Entry& part) {
@@ -373,7 +319,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaMatrix::PackGatedStored(const Matrix
   const auto gate_rows = rows_of(gate);
   const auto up_rows = rows_of(up);
   const Ops::RowSource up_source = up_rows;
-  return add(MakeRowSection(form, spec, gate_rows, &up_source, stream));
+  return add(MakeRowSection(form, spec, gate_rows, &up_source, upload));
 }
 
 }  // namespace neurogrid

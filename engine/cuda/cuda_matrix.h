@@ -5,6 +5,7 @@
 
 #include "absl/types/span.h"
 #include "engine/cuda/cuda_memory.h"
+#include "engine/cuda/weight_upload.h"
 #include "engine/model/weight_store.h"
 #include "engine/ops.h"
 #include "kernels/weights.h"
@@ -22,19 +23,20 @@ class CudaMatrix : public Matrix {
     CudaBuffer bias;
   };
 
-  /// ResourceExhausted without memory, InvalidArgument for inputs that no kernel takes, or the
-  /// first error of `rows`. `up` is null for a plain matrix.
+  /// The weights are on their way when these return. ResourceExhausted without memory,
+  /// InvalidArgument for inputs that no kernel takes, or the first error of `rows`. `up` is null
+  /// for a plain matrix.
   static absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, Ops::RowSource rows,
                                                       const Ops::RowSource* up,
-                                                      cudaStream_t stream);
+                                                      WeightUpload& upload);
   /// The rows of all parts, one below the other: block types without loss, others in bf16.
   static absl::StatusOr<std::unique_ptr<Matrix>> PackStored(
-      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts, cudaStream_t stream);
+      const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts, WeightUpload& upload);
   /// Two block types share tiles in BlockType::kWide, a block type and a plain one in bf16.
   static absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(const MatrixSpec& spec,
                                                                  const WeightStore::Entry& gate,
                                                                  const WeightStore::Entry& up,
-                                                                 cudaStream_t stream);
+                                                                 WeightUpload& upload);
 
   static const std::vector<Section>& SectionsOf(const Matrix& matrix) {
     return static_cast<const CudaMatrix&>(matrix).sections_;

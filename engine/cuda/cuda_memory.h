@@ -20,16 +20,22 @@ class CudaBuffer : public DeviceBuffer {
  public:
   CudaBuffer() = default;
   static absl::StatusOr<CudaBuffer> Allocate(int64_t bytes);
+  /// Managed memory that stays where it is put: on device `place`, or for cudaCpuDeviceId on the
+  /// host, where device `reader` reads it from.
+  static absl::StatusOr<CudaBuffer> AllocateManaged(int64_t bytes, int place, int reader);
   ~CudaBuffer() override { cudaFree(data_); }
   CudaBuffer(CudaBuffer&& other) noexcept { *this = std::move(other); }
   CudaBuffer& operator=(CudaBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(on_host_, other.on_host_);
     return *this;
   }
 
   void* data() const override { return data_; }
   int64_t bytes() const override { return bytes_; }
+  /// Whether the processor fills it itself.
+  bool on_host() const { return on_host_; }
   template <typename T>
   T* as() const {
     return static_cast<T*>(data_);
@@ -38,6 +44,24 @@ class CudaBuffer : public DeviceBuffer {
  private:
   void* data_ = nullptr;
   int64_t bytes_ = 0;
+  bool on_host_ = false;
+};
+
+/// Where a device's weights and caches come from: its own memory, or managed memory. Of that,
+/// weights that the device has no room for stay on the host, and every step reads them over the
+/// bus; caches are the device's as far as they fit, and move page by page where they do not.
+class CudaHeap {
+ public:
+  /// The device's own.
+  CudaHeap() = default;
+  /// FailedPrecondition where the device cannot read what the processor may write.
+  static absl::StatusOr<CudaHeap> Managed(int ordinal);
+
+  absl::StatusOr<CudaBuffer> Allocate(int64_t bytes) const;
+  absl::StatusOr<CudaBuffer> AllocateWeights(int64_t bytes) const;
+
+ private:
+  int managed_device_ = -1;  // -1: own memory
 };
 
 /// Host memory that copies to and from a device pass through at full speed.

@@ -67,15 +67,24 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
   ops->kernel_set_ = absl::StrCat("cuda/", properties.name);
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "a stream"));
+  if (options.host.has_value()) {
+    NG_ASSIGN_OR_RETURN(ops->heap_, CudaHeap::Managed(ordinal));
+  }
   return ops;
 }
 
 CudaOps::~CudaOps() {
+  uploads_.reset();
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
 absl::Status CudaOps::Select() const {
   return CudaStatus(cudaSetDevice(ordinal_), absl::StrCat("device ", ordinal_));
+}
+
+WeightUpload& CudaOps::Uploads() {
+  if (uploads_ == nullptr) uploads_ = std::make_unique<WeightUpload>(heap_, stream_);
+  return *uploads_;
 }
 
 void CudaOps::Note(cudaError_t error, absl::string_view op) {
@@ -95,7 +104,7 @@ HostWork CudaOps::Work() const {
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Allocate(int64_t bytes) {
   NG_RETURN_IF_ERROR(Select());
-  NG_ASSIGN_OR_RETURN(CudaBuffer buffer, CudaBuffer::Allocate(bytes));
+  NG_ASSIGN_OR_RETURN(CudaBuffer buffer, heap_.Allocate(bytes));
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaMemsetAsync(buffer.data(), 0, static_cast<size_t>(bytes), stream_), "zeros"));
   NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "zeros"));
@@ -103,12 +112,11 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Allocate(int64_t bytes) {
 }
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Upload(absl::Span<const float> values) {
+  NG_RETURN_IF_ERROR(Select());
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
-  NG_ASSIGN_OR_RETURN(std::unique_ptr<DeviceBuffer> buffer, Allocate(bytes));
-  NG_RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpy(buffer->data(), values.data(), static_cast<size_t>(bytes), cudaMemcpyHostToDevice),
-      "a copy of weights"));
-  return buffer;
+  NG_ASSIGN_OR_RETURN(CudaBuffer buffer, CudaBuffer::Allocate(bytes));
+  NG_RETURN_IF_ERROR(Uploads().Send(buffer, values));
+  return std::make_unique<CudaBuffer>(std::move(buffer));
 }
 
 absl::Status CudaOps::Reserve(const OpsLimits& limits) {
@@ -166,26 +174,26 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::Chosen(
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPack(const MatrixSpec& spec, RowSource rows) {
   NG_RETURN_IF_ERROR(Select());
-  return Chosen(CudaMatrix::Pack(spec, rows, nullptr, stream_));
+  return Chosen(CudaMatrix::Pack(spec, rows, nullptr, Uploads()));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& spec, RowSource gate,
                                                              RowSource up) {
   NG_RETURN_IF_ERROR(Select());
-  return Chosen(CudaMatrix::Pack(spec, gate, &up, stream_));
+  return Chosen(CudaMatrix::Pack(spec, gate, &up, Uploads()));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackStored(
     const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
   NG_RETURN_IF_ERROR(Select());
-  return Chosen(CudaMatrix::PackStored(spec, parts, stream_));
+  return Chosen(CudaMatrix::PackStored(spec, parts, Uploads()));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGatedStored(const MatrixSpec& spec,
                                                                    const WeightStore::Entry& gate,
                                                                    const WeightStore::Entry& up) {
   NG_RETURN_IF_ERROR(Select());
-  return Chosen(CudaMatrix::PackGatedStored(spec, gate, up, stream_));
+  return Chosen(CudaMatrix::PackGatedStored(spec, gate, up, Uploads()));
 }
 
 absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopeParameters& parameters,

@@ -1,20 +1,25 @@
 // Ops on a CUDA device: each hands its operands to a kernel of its name.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/cuda/any_order.h"
 #include "engine/cuda/batch_inputs.h"
 #include "engine/cuda/cuda_memory.h"
+#include "engine/cuda/make_cuda_device.h"
 #include "engine/cuda/step_graphs.h"
+#include "engine/cuda/weight_upload.h"
 #include "engine/ops.h"
 #include "kernels/matmul.h"
 
 namespace neurogrid {
 
 struct CudaOptions {
-  bool graphs = true;  // steps that decode are repeated as graphs
+  bool graphs = true;                            // steps that decode are repeated as graphs
+  std::optional<HostShare> host = std::nullopt;  // then memory is managed
 };
 
 /// One stream; every step is queued on it, and only CopyToHost and Drawn wait. Steps allocate
@@ -81,6 +86,8 @@ class CudaOps : public Ops {
   bool Healthy() const { return health_.ok(); }
   void Note(cudaError_t error, absl::string_view op);
   absl::Status Select() const;
+  /// What brings weights here, until the stage is whole.
+  WeightUpload& Uploads();
   absl::StatusOr<std::unique_ptr<Matrix>> Chosen(absl::StatusOr<std::unique_ptr<Matrix>> matrix);
   /// Waits for everything queued.
   void Wait(absl::string_view op);
@@ -105,6 +112,8 @@ class CudaOps : public Ops {
   OpsLimits reserved_;
   std::unique_ptr<AnyOrder> any_order_;  // null: one order
   bool graphs_ = true;
+  CudaHeap heap_;
+  std::unique_ptr<WeightUpload> uploads_;  // null when nothing is being loaded
   BatchInputs batch_;
   const Batch* begun_ = nullptr;
   std::vector<CudaBuffer> aside_;  // of this batch

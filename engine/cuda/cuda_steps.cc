@@ -10,6 +10,7 @@
 namespace neurogrid {
 
 std::unique_ptr<StepMemory> CudaOps::MakeStepMemory(const BatchLimits& limits) {
+  uploads_.reset();  // the stage is whole
   if (!graphs_) return nullptr;
   return std::make_unique<StepGraphs>(limits);
 }

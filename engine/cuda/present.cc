@@ -4,8 +4,9 @@
 
 namespace neurogrid {
 
-absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
-  return CudaDevice::Open(ordinal);
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal,
+                                                       const std::optional<HostShare>& host) {
+  return CudaDevice::Open(ordinal, {.host = host});
 }
 
 }  // namespace neurogrid

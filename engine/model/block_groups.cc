@@ -261,4 +261,34 @@ int64_t StoredPanelBytes(DType dtype, int64_t inputs) {
   return inputs / format.unit_inputs() * format.unit_bytes();
 }
 
+namespace {
+
+/// A unit of a tile: a scale, and a minimum where there is one, for each row and group, and the
+/// codes.
+int64_t TileBytes(const GroupFormat& format, int code_bits, int64_t inputs) {
+  constexpr int64_t kRows = 16;
+  const bool factors = format.scales == GroupScales::kHalfTimesInt8;
+  const int64_t unit = factors ? 256 : 128;
+  const int64_t groups = unit / format.group_inputs;
+  const int64_t scales = kRows * (factors                               ? 2 + groups
+                                  : format.scales == GroupScales::kHalf ? 2 * groups
+                                                                        : 4 * groups);
+  const int64_t unit_bytes = scales * (format.has_minimum ? 2 : 1) + kRows * unit * code_bits / 8;
+  return (inputs + unit - 1) / unit * unit_bytes;
+}
+
+}  // namespace
+
+int64_t StoredTileBytes(DType dtype, int64_t inputs) {
+  const GroupFormat& format = GroupFormatOf(dtype);
+  // Panels keep codes in four bits at least; tiles do not.
+  const int bits = dtype == DType::kQ2_K ? 2 : dtype == DType::kQ3_K ? 3 : format.code_bits;
+  return TileBytes(format, bits, inputs);
+}
+
+int64_t WideTileBytes(int64_t inputs) {
+  const GroupFormat& wide = WideGroupFormat();
+  return TileBytes(wide, wide.code_bits, inputs);
+}
+
 }  // namespace neurogrid

@@ -67,4 +67,9 @@ void DecodeBlock(DType dtype, const uint8_t* block, BlockNumbers& numbers);
 /// in bf16.
 int64_t StoredPanelBytes(DType dtype, int64_t inputs);
 
+/// Bytes of a tile of 16 outputs of a block type as a GPU holds it (kernels/block_format.h).
+int64_t StoredTileBytes(DType dtype, int64_t inputs);
+/// Of a tile of 16 outputs that holds rows of any two block types.
+int64_t WideTileBytes(int64_t inputs);
+
 }  // namespace neurogrid

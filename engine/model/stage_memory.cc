@@ -1,6 +1,7 @@
 #include "engine/model/stage_memory.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -16,6 +17,47 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 }
 
 int64_t Granules(int64_t bytes) { return RoundUp(bytes, kMemoryGranuleBytes); }
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileStrideBytes = 128;
+
+/// A tile of rows that are no blocks.
+int64_t PlainTileBytes(int64_t columns, Precision precision) {
+  const int64_t element = precision == Precision::kF32 ? 4 : precision == Precision::kInt8 ? 1 : 2;
+  return kTileRows * RoundUp(columns * element, kTileStrideBytes);
+}
+
+int64_t GatedTileBytes(DType gate, DType up, int64_t columns, Precision precision) {
+  if (!IsBlockType(gate) || !IsBlockType(up)) return PlainTileBytes(columns, precision);
+  return gate == up ? StoredTileBytes(gate, columns) : WideTileBytes(columns);
+}
+
+/// One allocation of tiles, with scales and bias in allocations of their own.
+int64_t TilesBytes(int64_t tiles, int64_t tile_bytes, Precision precision, bool biased) {
+  const int64_t of_rows = GpuAllocationBytes(4 * kTileRows * tiles);
+  return GpuAllocationBytes(tiles * tile_bytes) + (precision == Precision::kInt8 ? of_rows : 0) +
+         (biased ? of_rows : 0);
+}
+
+/// Consecutive parts of one type lie together.
+int64_t JoinedTiles(absl::Span<const StoredRows> parts, int64_t columns, Precision precision,
+                    bool biased) {
+  int64_t bytes = 0;
+  for (size_t i = 0; i < parts.size();) {
+    const DType dtype = parts[i].dtype;
+    const bool blocks = IsBlockType(dtype);
+    int64_t rows = 0;
+    for (; i < parts.size(); ++i) {
+      if (blocks ? parts[i].dtype != dtype : IsBlockType(parts[i].dtype)) break;
+      rows += parts[i].rows;
+    }
+    bytes +=
+        TilesBytes(RoundUp(rows, kTileRows) / kTileRows,
+                   blocks ? StoredTileBytes(dtype, columns) : PlainTileBytes(columns, precision),
+                   precision, biased);
+  }
+  return bytes;
+}
 
 int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
   switch (precision) {
@@ -33,40 +75,52 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
 /// Bytes of an activation or of a cached key: float32 in f32 mode, else bf16.
 int64_t ActivationBytes(Precision precision) { return precision == Precision::kF32 ? 4 : 2; }
 
-/// Bytes of a model's matrices, each by the tensors it is made of.
+/// Bytes of a model's matrices, each by the tensors it is made of, its bias included.
 class Matrices {
  public:
   /// Null: no tensor is a block.
-  Matrices(const WeightStore* weights, Precision precision)
-      : weights_(precision == Precision::kAuto ? weights : nullptr), precision_(precision) {}
+  Matrices(const WeightStore* weights, Precision precision, WeightLayout layout)
+      : weights_(precision == Precision::kAuto ? weights : nullptr),
+        precision_(precision),
+        layout_(layout) {}
 
   struct Part {
     std::string tensor;
     int64_t rows = 0;
   };
-  int64_t Joined(const std::vector<Part>& parts, int64_t columns) const {
+  int64_t Joined(const std::vector<Part>& parts, int64_t columns, bool biased) const {
     std::vector<StoredRows> stored;
     int64_t rows = 0;
     for (const Part& part : parts) {
       stored.push_back({TypeOf(part.tensor), part.rows});
       rows += part.rows;
     }
+    if (layout_ == WeightLayout::kTiles) return JoinedTiles(stored, columns, precision_, biased);
     const bool blocks = std::any_of(stored.begin(), stored.end(),
                                     [](const StoredRows& part) { return IsBlockType(part.dtype); });
-    return blocks ? StoredMatrixBytes(stored, columns)
-                  : PackedMatrixBytes(rows, columns, precision_);
+    return (blocks ? StoredMatrixBytes(stored, columns)
+                   : PackedMatrixBytes(rows, columns, precision_)) +
+           (biased ? VectorBytes(rows) : 0);
   }
-  int64_t Gated(const std::string& gate, const std::string& up, int64_t rows,
-                int64_t columns) const {
+  int64_t Gated(const std::string& gate, const std::string& up, int64_t rows, int64_t columns,
+                bool biased) const {
     const DType first = TypeOf(gate);
     const DType second = TypeOf(up);
-    return IsBlockType(first) || IsBlockType(second)
-               ? StoredGatedBytes(rows, columns, first, second)
-               : PackedGatedBytes(rows, columns, precision_);
+    if (layout_ == WeightLayout::kTiles) {
+      constexpr int64_t kHalf = kTileRows / 2;
+      return TilesBytes(2 * RoundUp(rows, kHalf) / kTileRows,
+                        GatedTileBytes(first, second, columns, precision_), precision_, biased);
+    }
+    return (IsBlockType(first) || IsBlockType(second)
+                ? StoredGatedBytes(rows, columns, first, second)
+                : PackedGatedBytes(rows, columns, precision_)) +
+           (biased ? 2 * VectorBytes(rows) : 0);
   }
   int64_t Table(const std::string& tensor, int64_t rows, int64_t columns) const {
-    return IsBlockType(TypeOf(tensor)) ? Joined({{tensor, rows}}, columns)
-                                       : TableBytes(rows, columns, precision_);
+    if (IsBlockType(TypeOf(tensor))) return Joined({{tensor, rows}}, columns, /*biased=*/false);
+    if (layout_ == WeightLayout::kPanels) return TableBytes(rows, columns, precision_);
+    const Precision held = precision_ == Precision::kF32 ? Precision::kF32 : Precision::kBf16;
+    return JoinedTiles({{{DType::kBF16, rows}}}, columns, held, /*biased=*/false);
   }
   Precision precision() const { return precision_; }
 
@@ -79,6 +133,7 @@ class Matrices {
 
   const WeightStore* weights_;
   Precision precision_;
+  WeightLayout layout_;
 };
 
 /// The norms and the FFN, which every layer has.
@@ -92,9 +147,9 @@ ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& conf
     if (!norm.empty()) layer.weight_bytes += VectorBytes(hidden);
   }
   layer.weight_bytes +=
-      matrices.Gated(LayerTensor(number, names.gate), LayerTensor(number, names.up), ffn, hidden) +
-      matrices.Joined({{LayerTensor(number, names.down), hidden}}, ffn);
-  if (config.mlp_bias) layer.weight_bytes += 2 * VectorBytes(ffn) + VectorBytes(hidden);
+      matrices.Gated(LayerTensor(number, names.gate), LayerTensor(number, names.up), ffn, hidden,
+                     config.mlp_bias) +
+      matrices.Joined({{LayerTensor(number, names.down), hidden}}, ffn, config.mlp_bias);
   layer.parameters = 3 * ffn * hidden;
   return layer;
 }
@@ -104,16 +159,15 @@ void AddAttention(const TensorNames& names, const ModelConfig& config, const Mat
   const int64_t hidden = config.hidden_size;
   const int64_t queries = int64_t{config.query_heads} * config.head_dim;
   const int64_t keys = int64_t{config.kv_heads} * config.head_dim;
-  layer->weight_bytes += matrices.Joined({{LayerTensor(number, names.query), queries},
-                                          {LayerTensor(number, names.key), keys},
-                                          {LayerTensor(number, names.value), keys}},
-                                         hidden) +
-                         matrices.Joined({{LayerTensor(number, names.output), hidden}}, queries);
+  layer->weight_bytes +=
+      matrices.Joined({{LayerTensor(number, names.query), queries},
+                       {LayerTensor(number, names.key), keys},
+                       {LayerTensor(number, names.value), keys}},
+                      hidden, config.qkv_bias) +
+      matrices.Joined({{LayerTensor(number, names.output), hidden}}, queries, config.output_bias);
   for (const absl::string_view norm : {names.query_norm, names.key_norm}) {
     if (!norm.empty()) layer->weight_bytes += VectorBytes(config.head_dim);
   }
-  if (config.qkv_bias) layer->weight_bytes += VectorBytes(queries + 2 * keys);
-  if (config.output_bias) layer->weight_bytes += VectorBytes(hidden);
   layer->kv_bytes_per_token = 2 * keys * ActivationBytes(matrices.precision());
   layer->parameters += (queries + 2 * keys) * hidden + hidden * queries;
 }
@@ -122,10 +176,11 @@ void AddConvolution(const TensorNames& names, const ModelConfig& config, const M
                     int number, ModelMemory::Layer* layer) {
   const int64_t hidden = config.hidden_size;
   layer->weight_bytes +=
-      matrices.Joined({{LayerTensor(number, names.conv_in), 3 * hidden}}, hidden) +
-      matrices.Joined({{LayerTensor(number, names.conv_out), hidden}}, hidden) +
+      matrices.Joined({{LayerTensor(number, names.conv_in), 3 * hidden}}, hidden,
+                      config.conv_bias) +
+      matrices.Joined({{LayerTensor(number, names.conv_out), hidden}}, hidden, config.conv_bias) +
       VectorBytes(config.conv_taps * hidden);
-  if (config.conv_bias) layer->weight_bytes += VectorBytes(3 * hidden) + 2 * VectorBytes(hidden);
+  if (config.conv_bias) layer->weight_bytes += VectorBytes(hidden);
   layer->state_bytes_per_slot =
       (config.conv_taps - 1) * hidden * ActivationBytes(matrices.precision());
   layer->parameters += 4 * hidden * hidden;
@@ -162,7 +217,8 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
   model.head_bytes =
       VectorBytes(hidden) +
       (tied ? table
-            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden));
+            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden,
+                              /*biased=*/false));
   model.shared_bytes = tied ? table : 0;
   model.head_parameters = config.vocab_size * hidden;
   model.activation_bytes_per_row = hidden * ActivationBytes(matrices.precision());
@@ -214,12 +270,20 @@ int64_t StoredGatedBytes(int64_t rows, int64_t columns, DType gate, DType up) {
   return Granules(panels * (columns / wide.unit_inputs()) * wide.unit_bytes());
 }
 
-ModelMemory MemoryOf(const ModelConfig& config, Precision precision) {
-  return MemoryWith(config, Matrices(nullptr, precision));
+int64_t GpuAllocationBytes(int64_t bytes) {
+  constexpr uint64_t kLeast = 512;
+  constexpr int64_t kGranule = int64_t{2} << 20;
+  if (bytes > kGranule / 2) return RoundUp(bytes, kGranule);
+  return bytes == 0 ? 0 : static_cast<int64_t>(std::bit_ceil(std::max<uint64_t>(bytes, kLeast)));
 }
 
-ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision) {
-  return MemoryWith(config, Matrices(&weights, precision));
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision, WeightLayout layout) {
+  return MemoryWith(config, Matrices(nullptr, precision, layout));
+}
+
+ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision,
+                     WeightLayout layout) {
+  return MemoryWith(config, Matrices(&weights, precision, layout));
 }
 
 int64_t StageWeightBytes(const ModelMemory& model, LayerRange layers) {

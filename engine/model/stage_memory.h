@@ -14,6 +14,14 @@
 
 namespace neurogrid {
 
+/// How a device lays out its matrices: a processor in panels of 64 outputs, a GPU in tiles of 16
+/// whose rows are padded to 128 bytes.
+enum class WeightLayout { kPanels, kTiles };
+
+/// What an allocation takes of a GPU's memory, whose driver hands out 2 MiB, or one piece of
+/// several in it.
+int64_t GpuAllocationBytes(int64_t bytes);
+
 /// Every allocation counts as the next multiple of this.
 inline constexpr int64_t kMemoryGranuleBytes = 256;
 /// Outputs that a packed matrix holds together; the last panel is padded with zeros.
@@ -68,9 +76,11 @@ struct ModelMemory {
 };
 
 /// Pure; `config` has passed its checks. kAuto: of a checkpoint without blocks.
-ModelMemory MemoryOf(const ModelConfig& config, Precision precision);
+ModelMemory MemoryOf(const ModelConfig& config, Precision precision,
+                     WeightLayout layout = WeightLayout::kPanels);
 /// The same, where `weights` say which tensors are blocks.
-ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision);
+ModelMemory MemoryOf(const ModelConfig& config, const WeightStore& weights, Precision precision,
+                     WeightLayout layout = WeightLayout::kPanels);
 
 /// Weights of the stage that runs `layers`: with the embedding when it is the first, with final
 /// norm and head when it is the last.

@@ -56,8 +56,8 @@ TEST_CASE("the library's products have every epilogue of ours", "[determinism]")
   const auto rows_of_w = Source(1);
   const auto rows_of_up = Source(2);
   const Ops::RowSource up = rows_of_up;
-  const auto matrix =
-      CudaMatrix::Pack(spec, rows_of_w, gated ? &up : nullptr, ops.stream()).value();
+  WeightUpload upload(CudaHeap(), ops.stream());
+  const auto matrix = CudaMatrix::Pack(spec, rows_of_w, gated ? &up : nullptr, upload).value();
   const kernels::Weights& w = CudaMatrix::SectionsOf(*matrix).at(0).weights;
 
   std::vector<float> x(kRows * kInputs);

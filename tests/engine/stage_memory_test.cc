@@ -12,6 +12,11 @@
 namespace neurogrid {
 namespace {
 
+/// As this program's device lays weights out.
+WeightLayout ThisLayout() {
+  return ThisColumn() == Column::kCpu ? WeightLayout::kPanels : WeightLayout::kTiles;
+}
+
 TEST_CASE("a stage holds the bytes that were counted for it", "[memory]") {
   const std::string name = GENERATE(from_range(TinyModels()));
   const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
@@ -37,11 +42,8 @@ TEST_CASE("a stage holds the bytes that were counted for it", "[memory]") {
   if (options.limits.window > 0) options.limits.window_pages = 6;
   const auto stage = Stage::Load(*checkpoint, *device, options).value();
 
-  const ModelMemory model = MemoryOf(checkpoint->config(), precision);
-  // Weights are counted as a processor holds them; a GPU pads rows to 128 bytes.
-  if (ThisColumn() == Column::kCpu) {
-    CHECK(StageWeightBytes(model, layers) == stage->memory().weight_bytes);
-  }
+  const ModelMemory model = MemoryOf(checkpoint->config(), precision, ThisLayout());
+  CHECK(StageWeightBytes(model, layers) == stage->memory().weight_bytes);
   CHECK(PageBytes(model, layers, kPageTokens) == stage->memory().page_bytes);
   CHECK(WindowPageBytes(model, layers, kPageTokens) == stage->memory().window_page_bytes);
   CHECK(StateBytes(model, layers) == stage->memory().state_bytes);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/match.h"
+#include "engine/model/block_groups.h"
 #include "engine/model/checkpoint.h"
 #include "engine/model/read_rows.h"
 #include "engine/model/synthetic.h"
@@ -35,6 +36,48 @@ TEST_CASE("blocks count panels of their own", "[memory]") {
   // 8 bits, and f32 scale and minimum for 16 inputs.
   CHECK(StoredGatedBytes(32, 64, DType::kQ4_0, DType::kQ8_0) == 64 * (64 + 4 * 8));
   CHECK(StoredGatedBytes(32, 64, DType::kQ4_0, DType::kF16) == 64 * 64 * 2);
+}
+
+TEST_CASE("a GPU's driver hands out memory in large pieces", "[memory]") {
+  // What cudaMemGetInfo showed of 32 allocations of each size (H200, driver 580.159.04).
+  constexpr int64_t kKiB = 1024;
+  CHECK(GpuAllocationBytes(0) == 0);
+  CHECK(GpuAllocationBytes(256 * kKiB) == 256 * kKiB);
+  CHECK(GpuAllocationBytes(900 * kKiB) == 1024 * kKiB);
+  CHECK(GpuAllocationBytes(1024 * kKiB) == 1024 * kKiB);
+  CHECK(GpuAllocationBytes(1025 * kKiB) == 2048 * kKiB);
+  CHECK(GpuAllocationBytes(2049 * kKiB) == 4096 * kKiB);
+  CHECK(GpuAllocationBytes(5000 * kKiB) == 6144 * kKiB);
+  CHECK(GpuAllocationBytes(16385 * kKiB) == 18432 * kKiB);
+}
+
+TEST_CASE("a GPU holds weights in tiles of 16 rows of whole 128 bytes", "[memory]") {
+  const auto model = Checkpoint::Open(Golden("tiny/llama")).value();
+  const ModelConfig& c = model->config();
+  const auto tiles = [](int64_t rows) { return (rows + 15) / 16; };
+  const auto row = [](int64_t bytes) { return (bytes + 127) / 128 * 128; };
+  const int64_t queries = c.query_heads * c.head_dim;
+  const int64_t keys = c.kv_heads * c.head_dim;
+  const auto matrix = [&](int64_t rows, int64_t columns, int64_t element) {
+    return GpuAllocationBytes(16 * tiles(rows) * row(columns * element));
+  };
+  const int64_t gated_rows = 2 * ((c.ffn_size + 7) / 8 * 8);
+  for (const auto& [precision, element] :
+       {std::pair{Precision::kF32, 4}, std::pair{Precision::kBf16, 2}}) {
+    const ModelMemory memory = MemoryOf(c, precision, WeightLayout::kTiles);
+    CHECK(memory.layers[0].weight_bytes ==
+          matrix(queries + 2 * keys, c.hidden_size, element) +
+              matrix(c.hidden_size, queries, element) + matrix(gated_rows, c.hidden_size, element) +
+              matrix(c.hidden_size, c.ffn_size, element) + 2 * VectorBytes(c.hidden_size));
+  }
+  // Bits a weight, of kernels/block_format.h's table.
+  CHECK(StoredTileBytes(DType::kQ4_0, 256) * 8 == 16 * 256 * 4.5);
+  CHECK(StoredTileBytes(DType::kQ5_1, 256) * 8 == 16 * 256 * 6);
+  CHECK(StoredTileBytes(DType::kQ2_K, 256) * 8 == 16 * 256 * 3.125);
+  CHECK(StoredTileBytes(DType::kQ3_K, 256) * 8 == 16 * 256 * 3.5625);
+  CHECK(StoredTileBytes(DType::kQ6_K, 256) * 8 == 16 * 256 * 6.5625);
+  CHECK(StoredTileBytes(DType::kIQ4_NL, 32) * 8 == 16 * 128 * 4.5);
+  CHECK(WideTileBytes(128) * 8 == 16 * 128 * 12);
 }
 
 TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {

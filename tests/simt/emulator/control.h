@@ -1,6 +1,7 @@
 // What tests set and ask of the emulator.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -27,6 +28,11 @@ uint64_t KernelsRun();
 /// Of the launches of this kernel to run, that behind the next `after` fails as an illegal access
 /// does: on the device, while the host goes on.
 void FailKernel(const std::string& name, int after = 0);
+
+/// Bytes of device memory from here on, 0: 8 GiB.
+void SetMemory(size_t bytes);
+/// Whether there is managed memory, as there is at first.
+void SetManagedMemory(bool there_is);
 
 /// Allocations of device memory and of pinned memory since the start of the process.
 uint64_t Allocations();

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,20 +36,41 @@ namespace {
 
 constexpr size_t kGuardBytes = 1024;
 constexpr unsigned char kPoison = 0xFF;
-constexpr size_t kMemoryBytes = size_t{8} << 30;
+constexpr size_t kUsualMemoryBytes = size_t{8} << 30;
 
 struct Allocation {
   unsigned char* base;  // of the guard before it
   size_t bytes;
+  size_t device_bytes;  // that it takes of the device's memory
 };
 
 std::recursive_mutex mutex;
 std::map<unsigned char*, Allocation> allocations;  // by first byte
+size_t memory_bytes = kUsualMemoryBytes;
 size_t allocated_bytes = 0;
+bool managed_memory = true;
 std::vector<Stream*> streams;
 std::atomic<uint64_t> allocations_made = 0;
 std::string kernel_to_fail;
 int runs_before_failure = 0;
+
+/// What is left of the device's memory.
+size_t FreeBytes() { return memory_bytes - std::min(memory_bytes, allocated_bytes); }
+
+/// Memory between guard zones, all of it 0xFF; null without any.
+unsigned char* AllocateGuarded(size_t bytes) {
+  constexpr size_t kAlignment = 256;
+  const size_t whole = bytes + 2 * kGuardBytes;
+  auto* base = static_cast<unsigned char*>(
+      std::aligned_alloc(kAlignment, (whole + kAlignment - 1) / kAlignment * kAlignment));
+  if (base == nullptr) return nullptr;
+  std::memset(base, kPoison, whole);
+  unsigned char* start = base + kGuardBytes;
+  Poison(base, kGuardBytes);
+  Poison(start + bytes, kGuardBytes);
+  allocations[start] = {base, bytes, 0};
+  return start;
+}
 
 Stream& DefaultStream() {
   static Stream stream;
@@ -136,6 +158,8 @@ void FailKernel(const std::string& name, int after) {
   runs_before_failure = after;
 }
 uint64_t Allocations() { return allocations_made; }
+void SetMemory(size_t bytes) { memory_bytes = bytes == 0 ? kUsualMemoryBytes : bytes; }
+void SetManagedMemory(bool there_is) { managed_memory = there_is; }
 
 }  // namespace simt
 
@@ -180,11 +204,17 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return cudaErrorInvalidDevice;
   *properties = {};
   std::strcpy(properties->name, "emulated");
-  properties->totalGlobalMem = simt::kMemoryBytes;
+  properties->totalGlobalMem = simt::memory_bytes;
   properties->major = simt::architecture / 10;
   properties->minor = simt::architecture % 10;
   properties->multiProcessorCount = 1;
   properties->sharedMemPerBlockOptin = std::min(simt::SharedBytesMax(), size_t{163} * 1024);
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* text, int bytes, int device) {
+  constexpr char kNowhere[] = "ffff:ff:ff.0";
+  if (device != 0 || bytes < static_cast<int>(sizeof(kNowhere))) return cudaErrorInvalidValue;
+  std::strcpy(text, kNowhere);
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int* device) {
@@ -208,13 +238,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrComputeCapabilityMinor:
       *value = properties.minor;
       break;
+    case cudaDevAttrConcurrentManagedAccess:
+      *value = simt::managed_memory ? 1 : 0;
+      break;
   }
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const std::lock_guard lock(mutex);
-  *total = simt::kMemoryBytes;
-  *free = simt::kMemoryBytes - simt::allocated_bytes;
+  *total = simt::memory_bytes;
+  *free = simt::FreeBytes();
   return Status();
 }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -235,20 +268,35 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
   *pointer = nullptr;
   if (bytes == 0) return cudaSuccess;
   ++simt::allocations_made;
-  if (bytes > simt::kMemoryBytes - simt::allocated_bytes) return cudaErrorMemoryAllocation;
-  constexpr size_t kAlignment = 256;
-  const size_t whole = bytes + 2 * simt::kGuardBytes;
-  auto* base = static_cast<unsigned char*>(
-      std::aligned_alloc(kAlignment, (whole + kAlignment - 1) / kAlignment * kAlignment));
-  if (base == nullptr) return cudaErrorMemoryAllocation;
-  std::memset(base, simt::kPoison, whole);
-  unsigned char* start = base + simt::kGuardBytes;
-  simt::Poison(base, simt::kGuardBytes);
-  simt::Poison(start + bytes, simt::kGuardBytes);
-  simt::allocations[start] = {base, bytes};
+  if (bytes > simt::FreeBytes()) return cudaErrorMemoryAllocation;
+  unsigned char* start = simt::AllocateGuarded(bytes);
+  if (start == nullptr) return cudaErrorMemoryAllocation;
+  simt::allocations[start].device_bytes = bytes;
   simt::allocated_bytes += bytes;
   *pointer = start;
   return cudaSuccess;
+}
+cudaError_t cudaMallocManaged(void** pointer, size_t bytes) {
+  const std::lock_guard lock(mutex);
+  if (Status() != cudaSuccess) return Status();
+  if (!simt::managed_memory) return cudaErrorNotSupported;
+  ++simt::allocations_made;
+  *pointer = simt::AllocateGuarded(bytes);
+  return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+}
+cudaError_t cudaMemAdvise(const void* pointer, size_t bytes, cudaMemoryAdvise, int) {
+  const std::lock_guard lock(mutex);
+  return simt::OnDevice(pointer, bytes) ? Status() : cudaErrorInvalidValue;
+}
+cudaError_t cudaMemPrefetchAsync(const void* pointer, size_t bytes, int device, cudaStream_t) {
+  const std::lock_guard lock(mutex);
+  if (!simt::OnDevice(pointer, bytes)) return cudaErrorInvalidValue;
+  auto* start = const_cast<unsigned char*>(static_cast<const unsigned char*>(pointer));
+  simt::Allocation& allocation = std::prev(simt::allocations.upper_bound(start))->second;
+  simt::allocated_bytes -= allocation.device_bytes;
+  allocation.device_bytes = device == cudaCpuDeviceId ? 0 : std::min(bytes, simt::FreeBytes());
+  simt::allocated_bytes += allocation.device_bytes;
+  return Status();
 }
 cudaError_t cudaFree(void* pointer) {
   const std::lock_guard lock(mutex);
@@ -259,7 +307,7 @@ cudaError_t cudaFree(void* pointer) {
   simt::CheckGuards("cudaFree");
   const simt::Allocation allocation = found->second;
   simt::Unpoison(allocation.base, allocation.bytes + 2 * simt::kGuardBytes);
-  simt::allocated_bytes -= allocation.bytes;
+  simt::allocated_bytes -= allocation.device_bytes;
   simt::allocations.erase(found);
   std::free(allocation.base);
   return Status();

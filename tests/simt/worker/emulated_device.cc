@@ -33,9 +33,10 @@ class EmulatedDevice : public Device {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal) {
+absl::StatusOr<std::unique_ptr<Device>> MakeCudaDevice(int ordinal,
+                                                       const std::optional<HostShare>& host) {
   if (const char* kernel = std::getenv("NG_EMULATED_FAILURE")) simt::FailKernel(kernel, 1);
-  NG_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, CudaDevice::Open(ordinal));
+  NG_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, CudaDevice::Open(ordinal, {.host = host}));
   return std::make_unique<EmulatedDevice>(std::move(device));
 }
 
