@@ -251,6 +251,10 @@ std::vector<Row> ServingRows() {
            "off: the own stage may use cuBLASLt where it is faster; a token's bits then depend on "
            "the rows beside it (GPUs only)",
            NG_FIELD(determinism), {"on", "off"}),
+      Switch("managed_memory",
+             "weights that the own stage's GPU has no room for stay in the host's memory, which it "
+             "reads slowly",
+             NG_FIELD(managed_memory)),
       Integer("max_seq_len", "tokens of prompt and answer together", NG_FIELD(max_seq_len), 16,
               1 << 20),
       Integer("min_peers", "workers to wait for before planning", NG_FIELD(min_peers), 0, 256),

@@ -48,6 +48,7 @@ struct Config {
   int threads = 0;
   std::string quantization = "auto";
   std::string determinism = "on";  // off: the own stage's products may add in any order
+  bool managed_memory = false;     // weights of the own stage may lie in the host's memory
   int max_seq_len = 4096;
   int min_peers = 0;
   std::string log_level = "info";

@@ -113,6 +113,7 @@ absl::Status Cluster::Open() {
   NG_ASSIGN_OR_RETURN(local_, LocalStage::Start({.device = options_.local->device,
                                                  .threads = options_.local->threads,
                                                  .any_order = options_.local->any_order,
+                                                 .managed_memory = options_.local->managed_memory,
                                                  .model_path = options_.local->model_path,
                                                  .state_dir = options_.state_dir,
                                                  .identity = std::move(identity),

@@ -62,6 +62,7 @@ struct LocalDevice {
   std::string device = "auto";
   int threads = 0;
   bool any_order = false;  // --determinism off
+  bool managed_memory = false;
   std::string model_path;
   std::function<void(const absl::Status&)> on_lost = nullptr;  // of LocalStage::Options
 };

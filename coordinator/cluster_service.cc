@@ -38,6 +38,15 @@ absl::StatusOr<NodeReport> ReadReport(const wire::Report& report, const std::str
   NG_RETURN_IF_ERROR(CheckRange("read_bandwidth", report.read_bandwidth(), 1, 1e15));
   NG_RETURN_IF_ERROR(CheckRange("matmul_rate", report.matmul_rate(), 1, 1e18));
   NG_RETURN_IF_ERROR(CheckRange("data_port", report.data_port(), 1, 65535));
+  NG_RETURN_IF_ERROR(CheckRange("host_memory_bytes",
+                                static_cast<double>(report.host_memory_bytes()), 0,
+                                static_cast<double>(report.memory_free_bytes())));
+  NG_RETURN_IF_ERROR(CheckRange("host_bandwidth", report.host_bandwidth(),
+                                report.host_memory_bytes() > 0 ? 1 : 0, 1e15));
+  NG_RETURN_IF_ERROR(CheckText("report.device_uuid", report.device_uuid()));
+  NG_RETURN_IF_ERROR(CheckText("report.driver", report.driver()));
+  NG_RETURN_IF_ERROR(CheckRange("power_limit_w", report.power_limit_w(), 0, 1e6));
+  NG_RETURN_IF_ERROR(CheckRange("clock_max_mhz", report.clock_max_mhz(), 0, 1e6));
   return NodeReport{.device_kind = report.device_kind(),
                     .device_name = report.device_name(),
                     .instruction_set = report.instruction_set(),
@@ -49,7 +58,40 @@ absl::StatusOr<NodeReport> ReadReport(const wire::Report& report, const std::str
                     .disk_free_bytes = report.disk_free_bytes(),
                     .host_id = report.host_id(),
                     .data_host = host,
-                    .data_port = static_cast<int>(report.data_port())};
+                    .data_port = static_cast<int>(report.data_port()),
+                    .host_memory_bytes = report.host_memory_bytes(),
+                    .host_bandwidth = report.host_bandwidth(),
+                    .device_uuid = report.device_uuid(),
+                    .driver = report.driver(),
+                    .power_limit_w = report.power_limit_w(),
+                    .clock_max_mhz = static_cast<int>(report.clock_max_mhz())};
+}
+
+std::optional<std::string> NameOf(wire::WireThrottle throttle) {
+  switch (throttle) {
+    case wire::THROTTLE_NONE:
+      return "none";
+    case wire::THROTTLE_POWER:
+      return "power";
+    case wire::THROTTLE_HEAT:
+      return "heat";
+    case wire::THROTTLE_HARDWARE:
+      return "hardware";
+    default:  // not known, here or there
+      return std::nullopt;
+  }
+}
+
+NodeGauges ReadGauges(const wire::Gauges& gauges) {
+  NodeGauges read;
+  if (gauges.has_temperature_c()) read.temperature_c = gauges.temperature_c();
+  if (gauges.has_utilization()) read.utilization = gauges.utilization();
+  if (gauges.has_power_w()) read.power_w = gauges.power_w();
+  if (gauges.has_clock_mhz()) read.clock_mhz = gauges.clock_mhz();
+  if (gauges.has_memory_used_bytes()) read.memory_used_bytes = gauges.memory_used_bytes();
+  read.throttle = NameOf(gauges.throttle());
+  if (gauges.has_ecc_errors()) read.ecc_errors = gauges.ecc_errors();
+  return read;
 }
 
 grpc::Status ClusterService::Join(grpc::ServerContext* context, Stream* stream) {
@@ -162,9 +204,9 @@ absl::Status ClusterService::Take(ConnectionId id, const wire::FromWorker& messa
       return absl::OkStatus();
     }
     case wire::FromWorker::kHeartbeat:
-      options_.post(event::Heartbeat{id, message.heartbeat().sequence(),
-                                     message.heartbeat().last_step(),
-                                     message.heartbeat().queue_depth()});
+      options_.post(event::Heartbeat{
+          id, message.heartbeat().sequence(), message.heartbeat().last_step(),
+          message.heartbeat().queue_depth(), ReadGauges(message.heartbeat().gauges())});
       return absl::OkStatus();
     case wire::FromWorker::kProgress:
       options_.post(event::Progressed{id, message.progress().epoch(),

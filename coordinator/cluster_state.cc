@@ -99,6 +99,7 @@ void ClusterState::On(const event::Heartbeat& event) {
   node->last_heard = now_;
   node->last_step = event.last_step;
   node->queue_depth = event.queue_depth;
+  node->gauges = event.gauges;
   if (node->state == NodeState::kSuspect) {
     node->state = NodeState::kStandby;
     if (plan_.has_value()) {

@@ -46,6 +46,23 @@ struct NodeReport {
   std::string host_id;
   std::string data_host;
   int data_port = 0;
+  int64_t host_memory_bytes = 0;  // of the free memory: for weights alone, read slowly
+  double host_bandwidth = 0;      // bytes per second
+  std::string device_uuid;        // this and the three below: empty or 0 where not known
+  std::string driver;
+  double power_limit_w = 0;
+  int clock_max_mhz = 0;
+};
+
+/// How a worker's device is right now, as far as it says.
+struct NodeGauges {
+  std::optional<int> temperature_c;
+  std::optional<double> utilization;
+  std::optional<double> power_w;
+  std::optional<int> clock_mhz;
+  std::optional<int64_t> memory_used_bytes;
+  std::optional<std::string> throttle;  // none | power | heat | hardware
+  std::optional<int64_t> ecc_errors;
 };
 
 struct StageReadyFacts {
@@ -71,6 +88,7 @@ struct Node {
   ClusterTime last_heard;
   uint64_t last_step = 0;
   uint32_t queue_depth = 0;
+  NodeGauges gauges;
 };
 
 enum class PlanState { kLoading, kActivating, kActive };
@@ -111,6 +129,7 @@ struct Heartbeat {
   uint64_t sequence;
   uint64_t last_step;
   uint32_t queue_depth;
+  NodeGauges gauges = {};
 };
 struct Left {
   ConnectionId connection;

@@ -16,7 +16,9 @@ namespace {
 class InProcessStage : public LocalStage {
  public:
   absl::Status Begin(const Options& options) {
-    NG_ASSIGN_OR_RETURN(device_, MakeDevice(options.device, options.threads));
+    NG_ASSIGN_OR_RETURN(
+        device_, MakeDevice(options.device, options.threads,
+                            options.managed_memory ? DeviceMemory::kManaged : DeviceMemory::kOwn));
     if (options.any_order) NG_RETURN_IF_ERROR(device_->AllowAnyOrder());
     source_ = std::make_unique<LocalModel>(device_.get(), options.model_path);
     NG_ASSIGN_OR_RETURN(worker_,
@@ -26,6 +28,7 @@ class InProcessStage : public LocalStage {
                                        .device = device_->Report(),
                                        .disk_free_bytes = DiskFreeBytes(options.state_dir),
                                        .host_id = HostId(),
+                                       .gauges = [this] { return device_->Gauges(); },
                                        .open_peer = [results = options.results](PeerOptions peer)
                                            -> absl::StatusOr<std::unique_ptr<Peer>> {
                                          if (peer.node_id != kCoordinatorNode)

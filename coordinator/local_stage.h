@@ -19,6 +19,7 @@ class LocalStage {
     std::string device;      // auto | cpu
     int threads = 0;         // 0: one for each core
     bool any_order = false;  // --determinism off
+    bool managed_memory = false;
     std::string model_path;
     std::string state_dir;  // its disk is the one reported
     Identity identity;      // of node kLocalNode, role worker

@@ -8,12 +8,21 @@
 
 namespace neurogrid {
 
+namespace {
+
+absl::StatusOr<std::unique_ptr<Device>> OpenDevice(const Config& config) {
+  return MakeDevice(config.device, config.threads,
+                    config.managed_memory ? DeviceMemory::kManaged : DeviceMemory::kOwn);
+}
+
+}  // namespace
+
 absl::StatusOr<ReportedNode> OwnNode(const Config& config) {
   if (config.device == "none") {
     return absl::FailedPreconditionError("device is none: there is nothing here to plan for");
   }
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
-                      MakeDevice(config.device, config.threads));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(config));
+  if (config.determinism == "off") NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   const DeviceReport report = device->Report();
   ReportedNode node;
   node.id = "local";
@@ -23,6 +32,8 @@ absl::StatusOr<ReportedNode> OwnNode(const Config& config) {
   node.memory_free_bytes = report.memory_free_bytes;
   node.read_bandwidth = report.read_bandwidth;
   node.matmul_rate = report.matmul_rate;
+  node.host_memory_bytes = report.host_memory_bytes;
+  node.host_bandwidth = report.host_bandwidth;
   return node;
 }
 
@@ -30,8 +41,7 @@ absl::Status BenchOwnDevice(const Checkpoint& checkpoint, const std::string& nam
                             const Config& config, const BenchOptions& options) {
   NG_ASSIGN_OR_RETURN(const std::vector<Precision> precisions,
                       BenchPrecisions(config.quantization, !options.synthetic.empty()));
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
-                      MakeDevice(config.device, config.threads));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(config));
   if (config.determinism == "off") NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   for (const Precision precision : precisions) {
     NG_RETURN_IF_ERROR(RunBench(checkpoint, name, precision, *device, options).status());

@@ -31,6 +31,10 @@ int64_t RoundNs(double seconds) { return std::llround(seconds * kNsPerS); }
 
 }  // namespace
 
+const ModelFacts& HeldBy(const NodeFacts& node, const ModelFacts& model) {
+  return node.is_gpu && !model.on_gpu.empty() ? model.on_gpu.front() : model;
+}
+
 int64_t StageFixedBytes(const ModelFacts& model, LayerRange layers) {
   const bool last = layers.last == static_cast<int>(model.layers.size());
   int64_t bytes = model.workspace_bytes;
@@ -69,6 +73,11 @@ int64_t StageWindowPageBytes(const ModelFacts& model, LayerRange layers) {
   return bytes;
 }
 
+int64_t PagesNeeded(const ModelFacts& model, const WorkloadConfig& workload) {
+  const int64_t tokens = workload.prompt_tokens + workload.output_tokens;
+  return workload.concurrency * ((tokens + model.page_tokens - 1) / model.page_tokens);
+}
+
 int64_t WindowPagesBeside(const ModelFacts& model, const WorkloadConfig& workload, int64_t pages) {
   if (model.window == 0) return 0;
   const SequencePages one = PagesOfOne(model, workload);
@@ -99,12 +108,14 @@ std::optional<int64_t> PagesWithin(const ModelFacts& model, const WorkloadConfig
 }
 
 NodeCost::NodeCost(const ModelFacts& model, const NodeFacts& node, const WorkloadConfig& workload)
-    : model_(&model), node_(node), context_(workload.prompt_tokens + workload.output_tokens / 2.0) {
+    : model_(&HeldBy(node, model)),
+      node_(node),
+      context_(workload.prompt_tokens + workload.output_tokens / 2.0) {
   prompt_ns_.push_back(0);
   first_chunk_ns_.push_back(0);
   const int64_t prompt = workload.prompt_tokens;
   chunks_ = (prompt + model.chunk_tokens - 1) / model.chunk_tokens;
-  for (const LayerFacts& layer : model.layers) {
+  for (const LayerFacts& layer : model_->layers) {
     int64_t whole = 0;
     for (int64_t done = 0; done < prompt; done += model.chunk_tokens) {
       whole += ChunkNs(layer, std::min<int64_t>(model.chunk_tokens, prompt - done), done);
@@ -147,13 +158,23 @@ std::vector<int64_t> NodeCost::StepPrefixNs(int64_t rows) const {
   return prefix;
 }
 
-int64_t NodeCost::PromptNs(LayerRange layers) const {
-  return chunks_ * node_.step_overhead_ns + prompt_ns_[layers.last] - prompt_ns_[layers.first] +
+int64_t NodeCost::SlowNs(LayerRange layers, int64_t cache_bytes) const {
+  if (node_.slow_bytes == 0) return 0;
+  const int64_t fast = node_.budget_bytes - node_.slow_bytes;
+  const int64_t slow = std::clamp<int64_t>(StageFixedBytes(*model_, layers) + cache_bytes - fast, 0,
+                                           node_.slow_bytes);
+  return RoundNs(static_cast<double>(slow) * (1 / node_.slow_bandwidth - 1 / node_.read_bandwidth));
+}
+
+int64_t NodeCost::PromptNs(LayerRange layers, int64_t cache_bytes) const {
+  return chunks_ * (node_.step_overhead_ns + SlowNs(layers, cache_bytes)) +
+         prompt_ns_[layers.last] - prompt_ns_[layers.first] +
          (layers.last == static_cast<int>(model_->layers.size()) ? HeadNs(1) : 0);
 }
 
-int64_t NodeCost::FirstChunkNs(LayerRange layers) const {
-  return node_.step_overhead_ns + first_chunk_ns_[layers.last] - first_chunk_ns_[layers.first];
+int64_t NodeCost::FirstChunkNs(LayerRange layers, int64_t cache_bytes) const {
+  return node_.step_overhead_ns + SlowNs(layers, cache_bytes) + first_chunk_ns_[layers.last] -
+         first_chunk_ns_[layers.first];
 }
 
 }  // namespace neurogrid

@@ -19,6 +19,8 @@ int64_t StageStateBytes(const ModelFacts& model, LayerRange layers);
 int64_t StagePageBytes(const ModelFacts& model, LayerRange layers);
 int64_t StageWindowPageBytes(const ModelFacts& model, LayerRange layers);
 
+/// Pages that the declared workload fills.
+int64_t PagesNeeded(const ModelFacts& model, const WorkloadConfig& workload);
 /// Window pages beside `pages` pages: in the proportion in which a sequence of the workload fills
 /// both, so that neither kind runs out first.
 int64_t WindowPagesBeside(const ModelFacts& model, const WorkloadConfig& workload, int64_t pages);
@@ -50,10 +52,12 @@ class NodeCost {
   int64_t overhead_ns() const { return node_.step_overhead_ns; }
   /// Final norm and head for `rows` rows.
   int64_t HeadNs(int64_t rows) const;
+  /// What a step takes longer for weights that lie in slow memory, with so many bytes of caches.
+  int64_t SlowNs(LayerRange layers, int64_t cache_bytes) const;
   /// A whole prompt over `layers`, the head for its last row included on the last stage.
-  int64_t PromptNs(LayerRange layers) const;
+  int64_t PromptNs(LayerRange layers, int64_t cache_bytes) const;
   /// Its first chunk, without the head.
-  int64_t FirstChunkNs(LayerRange layers) const;
+  int64_t FirstChunkNs(LayerRange layers, int64_t cache_bytes) const;
 
  private:
   int64_t ChunkNs(const LayerFacts& layer, int64_t rows, int64_t done) const;

@@ -12,10 +12,10 @@ namespace {
 constexpr int64_t kMiB = int64_t{1} << 20;
 constexpr int64_t kRowHeaderBytes = 40;  // batch fields that ride with a row
 
-ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precision precision,
-                   const BatchLimits& limits) {
+ModelFacts FactsIn(WeightLayout layout, const Checkpoint& checkpoint, const std::string& name,
+                   Precision precision, const BatchLimits& limits) {
   const ModelConfig& config = checkpoint.config();
-  const ModelMemory memory = MemoryOf(config, checkpoint.weights(), precision);
+  const ModelMemory memory = MemoryOf(config, checkpoint.weights(), precision, layout);
   ModelFacts facts;
   facts.name = name;
   facts.precision = std::string(NameOf(precision));
@@ -43,6 +43,14 @@ ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precis
   stage.layers = {0, std::max(1, layers - 1)};
   facts.workspace_bytes = layers > 1 ? StageWorkspaceBytes(config, stage) : last;
   facts.last_workspace_bytes = last - facts.workspace_bytes;
+  if (layout == WeightLayout::kTiles) facts.workspace_bytes += GpuScratchBytes(config, limits);
+  return facts;
+}
+
+ModelFacts FactsAt(const Checkpoint& checkpoint, const std::string& name, Precision precision,
+                   const BatchLimits& limits) {
+  ModelFacts facts = FactsIn(WeightLayout::kPanels, checkpoint, name, precision, limits);
+  facts.on_gpu.push_back(FactsIn(WeightLayout::kTiles, checkpoint, name, precision, limits));
   return facts;
 }
 
@@ -86,8 +94,16 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
   for (const ReportedNode& reported : nodes) {
     ReportedNode node = reported;
     if (const auto found = config.peer_vram_gb.find(node.id); found != config.peer_vram_gb.end()) {
-      node.memory_total_bytes = static_cast<int64_t>(found->second * 1e9);
+      const auto bytes = static_cast<int64_t>(found->second * 1e9);
+      if (node.memory_total_bytes > 0 && bytes > node.memory_total_bytes &&
+          !config.managed_memory) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "peer_vram_gb gives node ", node.id, " ", bytes, " bytes, but its device has ",
+            node.memory_total_bytes, "; only managed_memory allows more"));
+      }
+      node.memory_total_bytes = bytes;
       node.memory_free_bytes = node.memory_total_bytes;
+      node.host_memory_bytes = 0;  // what of it is whose is not known
     }
     NG_RETURN_IF_ERROR(CheckReport(node));
     const int64_t reserve = node.device_kind == "cpu"
@@ -96,12 +112,21 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
     const auto neighbours =
         std::count_if(nodes.begin(), nodes.end(),
                       [&](const ReportedNode& other) { return DeviceOf(other) == DeviceOf(node); });
+    // GPUs of one host were each told of all that it spares.
+    const auto sharers = std::count_if(nodes.begin(), nodes.end(), [&](const ReportedNode& other) {
+      return other.host_id == node.host_id && other.host_memory_bytes > 0;
+    });
+    const int64_t of_host = node.host_memory_bytes / std::max<int64_t>(1, sharers);
+    const int64_t of_device = node.memory_free_bytes - node.host_memory_bytes;
     NodeFacts entry;
     entry.id = node.id;
-    entry.budget_bytes = std::max<int64_t>(0, node.memory_free_bytes - reserve) / neighbours;
+    entry.budget_bytes = std::max<int64_t>(0, of_device - reserve) / neighbours + of_host;
     entry.read_bandwidth = node.read_bandwidth;
     entry.matmul_rate = node.matmul_rate;
     entry.with_coordinator = node.with_coordinator;
+    entry.is_gpu = node.device_kind != "cpu";
+    entry.slow_bytes = of_host;
+    entry.slow_bandwidth = node.host_bandwidth;
     facts.push_back(std::move(entry));
   }
   return facts;

@@ -23,6 +23,8 @@ struct ReportedNode {
   int64_t memory_free_bytes = 0;
   double read_bandwidth = 0;
   double matmul_rate = 0;
+  int64_t host_memory_bytes = 0;  // of what is free: the host's, behind a GPU, for weights alone
+  double host_bandwidth = 0;      // at which the GPU reads it; bytes per second
 };
 
 /// Equal where two nodes compute on one device, and so share its memory and its speed.

@@ -37,9 +37,15 @@ PlanSearch::Prices PlanSearch::PricesOf(int64_t rows) const {
   return prices;
 }
 
+int64_t PlanSearch::CacheBytes(int node, LayerRange layers) const {
+  if (nodes_[node].slow_bytes == 0) return 0;
+  return StageCacheBytes(model_, workload_, layers, PagesNeeded(model_, workload_));
+}
+
 int64_t PlanSearch::StepNs(const Prices& prices, int node, LayerRange layers) const {
   const std::vector<int64_t>& prefix = prices.step_ns[node];
-  return costs_[node].overhead_ns() + prefix[layers.last] - prefix[layers.first] +
+  return costs_[node].overhead_ns() + costs_[node].SlowNs(layers, CacheBytes(node, layers)) +
+         prefix[layers.last] - prefix[layers.first] +
          (layers.last == layers_ ? prices.head_ns[node] : 0);
 }
 
@@ -49,7 +55,8 @@ int64_t PlanSearch::BusyNs(const Prices& prices, int node, LayerRange layers, in
   const double prompts =
       static_cast<double>(workload_.concurrency) / static_cast<double>(workload_.output_tokens);
   return groups * StepNs(prices, node, layers) +
-         std::llround(prompts * static_cast<double>(costs_[node].PromptNs(layers)));
+         std::llround(prompts *
+                      static_cast<double>(costs_[node].PromptNs(layers, CacheBytes(node, layers))));
 }
 
 int64_t PlanSearch::HopNs(int64_t rows) const {
@@ -102,7 +109,8 @@ bool PlanSearch::MayFollow(uint32_t used, int node) const {
     const NodeFacts& b = nodes_[node];
     const bool twins = a.budget_bytes == b.budget_bytes && a.read_bandwidth == b.read_bandwidth &&
                        a.matmul_rate == b.matmul_rate && a.step_overhead_ns == b.step_overhead_ns &&
-                       a.with_coordinator == b.with_coordinator &&
+                       a.with_coordinator == b.with_coordinator && a.is_gpu == b.is_gpu &&
+                       a.slow_bytes == b.slow_bytes && a.slow_bandwidth == b.slow_bandwidth &&
                        !rules_[other].pinned.has_value() && !rules_[node].pinned.has_value() &&
                        rules_[other].always == rules_[node].always;
     if (twins && !((used >> other) & 1u)) return false;
@@ -154,8 +162,8 @@ void PlanSearch::Extend(RingTable& table, const Bound& bound, const Prices& pric
     const int64_t reach = ring + (before < 0 ? OutNs(node, bound.rows) : HopNs(bound.rows));
     for (int last = first + 1; last <= layers_; ++last) {
       const LayerRange layers = {first, last};
-      const int64_t bytes =
-          StageFixedBytes(model_, layers) + StageCacheBytes(model_, workload_, layers, bound.pages);
+      const int64_t bytes = StageFixedBytes(HeldBy(nodes_[node], model_), layers) +
+                            StageCacheBytes(model_, workload_, layers, bound.pages);
       if (bytes > nodes_[node].budget_bytes) break;
       if (!MayTake(node, layers)) continue;
       if (bound.busy_ns_max < kNever &&
@@ -266,12 +274,14 @@ Candidate PlanSearch::Price(std::vector<Candidate::Stage> stages, int groups) co
   for (const Candidate::Stage& stage : stages) {
     candidate.busy_ns.push_back(BusyNs(prices, stage.node, stage.layers, groups));
     candidate.round_ns = std::max(candidate.round_ns, candidate.busy_ns.back());
-    const int64_t room = nodes_[stage.node].budget_bytes - StageFixedBytes(model_, stage.layers);
+    const NodeFacts& node = nodes_[stage.node];
+    const int64_t room = node.budget_bytes - StageFixedBytes(HeldBy(node, model_), stage.layers);
     candidate.pages = std::min(candidate.pages,
                                PagesWithin(model_, workload_, stage.layers, room).value_or(kNever));
-    const int64_t first = costs_[stage.node].FirstChunkNs(stage.layers);
+    const int64_t cache = CacheBytes(stage.node, stage.layers);
+    const int64_t first = costs_[stage.node].FirstChunkNs(stage.layers, cache);
     candidate.first_token_ns += first;
-    rest_ns = std::max(rest_ns, costs_[stage.node].PromptNs(stage.layers) - first);
+    rest_ns = std::max(rest_ns, costs_[stage.node].PromptNs(stage.layers, cache) - first);
   }
   candidate.first_token_ns += rest_ns;
   candidate.stages = std::move(stages);

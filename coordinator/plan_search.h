@@ -73,6 +73,8 @@ class PlanSearch {
                                                             const Prices& prices) const;
   bool MayFollow(uint32_t used, int node) const;
   bool MayTake(int node, LayerRange layers) const;
+  /// Of the pages that the workload needs; 0 for a node whose times do not depend on them.
+  int64_t CacheBytes(int node, LayerRange layers) const;
   int64_t StepNs(const Prices& prices, int node, LayerRange layers) const;
   int64_t BusyNs(const Prices& prices, int node, LayerRange layers, int groups) const;
   int64_t OutNs(int node, int64_t rows) const;     // coordinator to the first stage

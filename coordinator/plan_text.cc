@@ -35,11 +35,6 @@ int64_t WeightBytes(const ModelFacts& model) {
          model.last_workspace_bytes;
 }
 
-int64_t PagesNeeded(const ModelFacts& model, const WorkloadConfig& workload) {
-  const int64_t tokens = workload.prompt_tokens + workload.output_tokens;
-  return workload.concurrency * ((tokens + model.page_tokens - 1) / model.page_tokens);
-}
-
 std::string GigaBytes(int64_t bytes) {
   return absl::StrFormat("%.2f GB", static_cast<double>(bytes) / 1e9);
 }
@@ -63,13 +58,14 @@ std::string DescribePlan(const ModelFacts& model, absl::Span<const NodeFacts> no
   for (size_t s = 0; s < chosen.stages.size(); ++s) {
     const Candidate::Stage& stage = chosen.stages[s];
     const NodeFacts& node = nodes[stage.node];
-    absl::StrAppendFormat(
-        &text, "%-5d  %-*s  %-7s  %9s  %12s %11s  %9s  %7.2f ms  %s\n", s, static_cast<int>(width),
-        node.id, stage.layers.ToString(), GigaBytes(StageFixedBytes(model, stage.layers)),
-        absl::StrCat(Thousands(chosen.pages), " pages"),
-        GigaBytes(StageCacheBytes(model, workload, stage.layers, chosen.pages)),
-        GigaBytes(node.budget_bytes), static_cast<double>(chosen.busy_ns[s]) / 1e6,
-        node.measured ? "measured" : "estimated");
+    absl::StrAppendFormat(&text, "%-5d  %-*s  %-7s  %9s  %12s %11s  %9s  %7.2f ms  %s\n", s,
+                          static_cast<int>(width), node.id, stage.layers.ToString(),
+                          GigaBytes(StageFixedBytes(HeldBy(node, model), stage.layers)),
+                          absl::StrCat(Thousands(chosen.pages), " pages"),
+                          GigaBytes(StageCacheBytes(model, workload, stage.layers, chosen.pages)),
+                          GigaBytes(node.budget_bytes),
+                          static_cast<double>(chosen.busy_ns[s]) / 1e6,
+                          node.measured ? "measured" : "estimated");
   }
   if (model.window > 0) {
     absl::StrAppendFormat(

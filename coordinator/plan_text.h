@@ -36,7 +36,4 @@ std::string DescribeShortage(const ModelFacts& model, absl::Span<const NodeFacts
 /// Embedding, layers, final norm and head.
 int64_t WeightBytes(const ModelFacts& model);
 
-/// Pages that the declared workload fills.
-int64_t PagesNeeded(const ModelFacts& model, const WorkloadConfig& workload);
-
 }  // namespace neurogrid

@@ -211,8 +211,10 @@ Usable UsableNodes(absl::Span<const NodeFacts> nodes, const Placement& placement
         rule.pinned = LayerRange{config.layers->first, config.layers->second};
       }
       if (config.memory_limit_gb.has_value()) {
-        facts.budget_bytes =
-            std::min(facts.budget_bytes, static_cast<int64_t>(*config.memory_limit_gb * 1e9));
+        const auto limit = static_cast<int64_t>(*config.memory_limit_gb * 1e9);
+        const int64_t less = std::max<int64_t>(0, facts.budget_bytes - limit);
+        facts.budget_bytes -= less;
+        facts.slow_bytes = std::max<int64_t>(0, facts.slow_bytes - less);
       }
     }
     all.emplace_back(std::move(facts), rule);
@@ -258,7 +260,7 @@ Remedies FindRemedies(const ModelFacts& model, const Usable& usable, const LinkF
     NodeFacts node = usable.nodes.front();
     node.id = "one more";
     const LayerRange middle = {1, 1 + layers};
-    node.budget_bytes = StageFixedBytes(model, middle) +
+    node.budget_bytes = StageFixedBytes(HeldBy(node, model), middle) +
                         StageCacheBytes(model, workload, middle, PagesNeeded(model, workload));
     more.nodes.push_back(node);
     more.rules.push_back({});
@@ -311,8 +313,11 @@ absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFa
   const PlannerConfig& options = placement.options;
   const std::optional<Candidate> chosen = Search(model, usable, link, workload, options);
   if (!chosen.has_value()) {
-    return absl::FailedPreconditionError(DescribeShortage(
-        model, usable.nodes, workload, FindRemedies(model, usable, link, workload, options)));
+    const bool on_gpus = std::all_of(usable.nodes.begin(), usable.nodes.end(),
+                                     [](const NodeFacts& node) { return node.is_gpu; });
+    return absl::FailedPreconditionError(
+        DescribeShortage(on_gpus ? HeldBy(usable.nodes.front(), model) : model, usable.nodes,
+                         workload, FindRemedies(model, usable, link, workload, options)));
   }
   Plan plan;
   plan.pages = chosen->pages;
@@ -326,10 +331,10 @@ absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFa
   for (size_t s = 0; s < chosen->stages.size(); ++s) {
     const Candidate::Stage& stage = chosen->stages[s];
     const NodeFacts& node = usable.nodes[stage.node];
-    plan.stages.push_back({node.id, stage.layers, StageFixedBytes(model, stage.layers),
-                           StagePageBytes(model, stage.layers),
-                           StageWindowPageBytes(model, stage.layers), node.budget_bytes,
-                           static_cast<double>(chosen->busy_ns[s]) / 1e6, node.measured});
+    plan.stages.push_back(
+        {node.id, stage.layers, StageFixedBytes(HeldBy(node, model), stage.layers),
+         StagePageBytes(model, stage.layers), StageWindowPageBytes(model, stage.layers),
+         node.budget_bytes, static_cast<double>(chosen->busy_ns[s]) / 1e6, node.measured});
   }
   plan.explanation = DescribePlan(model, usable.nodes, workload, *chosen);
   if (!usable.proven) {

@@ -43,6 +43,7 @@ struct ModelFacts {
   int slots = 0;                    // recurrent states a stage holds
   int window = 0;                   // the widest of any layer
   std::vector<ModelFacts> smaller;  // the same model in fewer bytes: advice when nothing fits
+  std::vector<ModelFacts> on_gpu;   // the same model as a GPU holds it, where that differs: one
 };
 
 struct NodeFacts {
@@ -53,7 +54,15 @@ struct NodeFacts {
   int64_t step_overhead_ns = 250'000;
   bool with_coordinator = false;  // on the coordinator's own host
   bool measured = true;
+  bool is_gpu = false;
+  // The last part of the budget that holds only weights, and how fast they are read there: memory
+  // of the host behind a GPU.
+  int64_t slow_bytes = 0;
+  double slow_bandwidth = 0;  // bytes per second
 };
+
+/// The model as this node holds it.
+const ModelFacts& HeldBy(const NodeFacts& node, const ModelFacts& model);
 
 /// What a hop costs: fixed time plus bytes over a rate (cluster.md 2.9).
 struct LinkFacts {

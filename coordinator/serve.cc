@@ -117,6 +117,15 @@ ApiOptions ApiOptionsOf(const Config& config) {
   return options;
 }
 
+void ShowDevices(const std::vector<Node>& nodes, ServingMetrics& metrics) {
+  std::vector<DeviceFigures> devices;
+  for (const Node& node : nodes) {
+    devices.push_back({node.id, node.gauges.temperature_c, node.gauges.power_w,
+                       node.gauges.utilization, node.gauges.memory_used_bytes});
+  }
+  metrics.SetDevices(devices);
+}
+
 /// Signals are taken by the main thread alone: every other thread has them blocked.
 sigset_t BlockSignals() {
   sigset_t signals;
@@ -171,6 +180,16 @@ void PrintModel(const Model& model, const Config& config) {
   if (model.text.chat_template == nullptr) {
     std::printf("         without a chat template: /v1/completions only\n");
   }
+}
+
+void PrintAddresses(const Config& config, int http_port, int grpc_port) {
+  std::printf(
+      "http     http://%s:%d\nworkers  join at %s:%d with: neurogrid-worker --bootstrap HOST:%d "
+      "--token "
+      "$(neurogrid-coordinator token%s)\n",
+      config.http_host.c_str(), http_port, config.grpc_host.c_str(), grpc_port, grpc_port,
+      absl::StrCat(" --state-dir ", config.state_dir).c_str());
+  std::fflush(stdout);
 }
 
 void PrintReady(const Config& config, int http_port, const std::string& name, bool chats) {
@@ -313,6 +332,7 @@ absl::Status Serve(const Config& config) {
   };
   const bool chats = model.text.chat_template != nullptr;
   DeviceLoss loss;
+  options.on_nodes = [&metrics](const std::vector<Node>& nodes) { ShowDevices(nodes, metrics); };
   options.on_device_lost = [&loss](const absl::Status& status) { loss.Set(status); };
   options.on_ready = [&] { PrintReady(config, http_port, model.name, chats); };
   Supervisor supervisor(std::move(options), serving);
@@ -325,13 +345,7 @@ absl::Status Serve(const Config& config) {
                       HttpServer::Start(config.http_host, config.http_port, limits, *api));
   http_port = server->port();
   NG_RETURN_IF_ERROR(supervisor.Start());
-  std::printf(
-      "http     http://%s:%d\nworkers  join at %s:%d with: neurogrid-worker --bootstrap HOST:%d "
-      "--token "
-      "$(neurogrid-coordinator token%s)\n",
-      config.http_host.c_str(), http_port, config.grpc_host.c_str(), supervisor.grpc_port(),
-      supervisor.grpc_port(), absl::StrCat(" --state-dir ", config.state_dir).c_str());
-  std::fflush(stdout);
+  PrintAddresses(config, http_port, supervisor.grpc_port());
   const absl::Status ended = ServeToTheEnd(config, serving, *api, *server, loss, signals);
   server.reset();
   serving.Stop();  // Before the cluster goes that its chain sends steps into.

@@ -72,6 +72,15 @@ struct ServingMetrics::Series {
   Gauge& running = AddGauge("num_requests_running", "Requests in a step.");
   Gauge& waiting = AddGauge("num_requests_waiting", "Requests in the queue.");
   Gauge& kv_usage = AddGauge("kv_cache_usage_perc", "Share of KV pages in use, 0 to 1.");
+  /// One gauge for each node that knows the figure.
+  struct OfNodes {
+    Family<Gauge>& family;
+    std::map<std::string, Gauge*> present = {};
+  };
+  OfNodes temperature = Nodes("device_temperature_celsius", "Of a node's device.");
+  OfNodes power = Nodes("device_power_watts", "What a node's device takes.");
+  OfNodes utilization = Nodes("device_utilization_ratio", "Time it computed, 0 to 1.");
+  OfNodes memory_used = Nodes("device_memory_used_bytes", "By all processes of the node.");
   Counter& cache_queries = AddCounter("prefix_cache_queries_total", "Prompt tokens looked up.");
   Counter& cache_hits = AddCounter("prefix_cache_hits_total", "Prompt tokens found.");
   Counter& prompt_tokens = AddCounter("prompt_tokens_total", "Prompt tokens.");
@@ -90,6 +99,9 @@ struct ServingMetrics::Series {
   static std::string Name(const char* name) { return absl::StrCat("neurogrid_", name); }
   Gauge& AddGauge(const char* name, const char* help) {
     return prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry).Add({});
+  }
+  OfNodes Nodes(const char* name, const char* help) {
+    return {prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry)};
   }
   Family<Counter>& Counters(const char* name, const char* help) {
     return prometheus::BuildCounter().Name(Name(name)).Help(help).Register(registry);
@@ -115,6 +127,27 @@ void ServingMetrics::SetWaiting(int64_t requests) {
   series_->waiting.Set(static_cast<double>(requests));
 }
 void ServingMetrics::SetKvUsage(double fraction) { series_->kv_usage.Set(fraction); }
+
+void ServingMetrics::SetDevices(absl::Span<const DeviceFigures> devices) {
+  const auto set = [&](Series::OfNodes& series, std::optional<double> DeviceFigures::*figure) {
+    std::map<std::string, Gauge*> present;
+    for (const DeviceFigures& device : devices) {
+      if (!(device.*figure).has_value()) continue;
+      Gauge& gauge =
+          series.family.Add({{"node", device.node}});  // the one there is, if there is one
+      gauge.Set(*(device.*figure));
+      present[device.node] = &gauge;
+    }
+    for (const auto& [node, gauge] : series.present) {
+      if (!present.contains(node)) series.family.Remove(gauge);
+    }
+    series.present = std::move(present);
+  };
+  set(series_->temperature, &DeviceFigures::temperature_c);
+  set(series_->power, &DeviceFigures::power_w);
+  set(series_->utilization, &DeviceFigures::utilization);
+  set(series_->memory_used, &DeviceFigures::memory_used_bytes);
+}
 
 void ServingMetrics::AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit) {
   series_->cache_queries.Increment(static_cast<double>(tokens_asked));

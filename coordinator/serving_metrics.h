@@ -2,11 +2,22 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace neurogrid {
+
+/// What a node says of its device; what it does not know has no series.
+struct DeviceFigures {
+  std::string node;
+  std::optional<double> temperature_c = {};
+  std::optional<double> power_w = {};
+  std::optional<double> utilization = {};
+  std::optional<double> memory_used_bytes = {};
+};
 
 /// Thread-safe. Times are seconds.
 class ServingMetrics {
@@ -18,6 +29,8 @@ class ServingMetrics {
   void SetRunning(int64_t requests);
   void SetWaiting(int64_t requests);
   void SetKvUsage(double fraction);
+  /// Of all nodes there are. One caller at a time.
+  void SetDevices(absl::Span<const DeviceFigures> devices);
 
   // Counts.
   void AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit);

@@ -28,6 +28,39 @@ Json LayersJson(const LayerRange& layers) {
   return Json(Json::Array{Json(layers.first), Json(layers.last)});
 }
 
+/// What a node says of itself; its memory is apart.
+Json NodeJson(const Node& node) {
+  Json entry = Json(Json::Object());
+  entry.Set("id", Json(node.id));
+  entry.Set("device", Json(absl::StrCat(node.report.device_kind, " ", node.report.device_name)));
+  entry.Set("state", Json(NameOf(node.state)));
+  entry.Set("boot_id", Json(absl::StrCat(absl::Hex(node.boot_id, absl::kZeroPad16))));
+  Json measured = Json(Json::Object());
+  measured.Set("bandwidth", Json(node.report.read_bandwidth));
+  measured.Set("matmul", Json(node.report.matmul_rate));
+  if (node.report.host_bandwidth > 0) {
+    measured.Set("host_bandwidth", Json(node.report.host_bandwidth));
+  }
+  entry.Set("measured", std::move(measured));
+  if (!node.report.device_uuid.empty()) entry.Set("uuid", Json(node.report.device_uuid));
+  if (!node.report.driver.empty()) entry.Set("driver", Json(node.report.driver));
+  Json gauges = Json(Json::Object());
+  const auto set = [&](const char* name, const auto& value) {
+    if (value.has_value()) gauges.Set(name, Json(*value));
+  };
+  set("temperature_c", node.gauges.temperature_c);
+  set("utilization", node.gauges.utilization);
+  set("power_w", node.gauges.power_w);
+  if (node.report.power_limit_w > 0) gauges.Set("power_limit_w", Json(node.report.power_limit_w));
+  set("clock_mhz", node.gauges.clock_mhz);
+  if (node.report.clock_max_mhz > 0) gauges.Set("clock_max_mhz", Json(node.report.clock_max_mhz));
+  set("memory_used", node.gauges.memory_used_bytes);
+  set("throttle", node.gauges.throttle);
+  set("ecc_errors", node.gauges.ecc_errors);
+  entry.Set("gauges", std::move(gauges));
+  return entry;
+}
+
 }  // namespace
 
 /// The plan of an epoch as the serving thread drives it.
@@ -78,6 +111,7 @@ absl::Status Supervisor::Start() {
     cluster.local = LocalDevice{.device = config.device,
                                 .threads = config.threads,
                                 .any_order = config.determinism == "off",
+                                .managed_memory = config.managed_memory,
                                 .model_path = config.model,
                                 .on_lost = options_.on_device_lost};
   }
@@ -106,6 +140,7 @@ void Supervisor::Loop() {
       if (stop_) return;
       woken_ = false;
     }
+    options_.on_nodes(cluster_->Nodes());
     Consider();
   }
 }
@@ -128,6 +163,8 @@ std::vector<ReportedNode> Supervisor::Members() const {
     member.memory_free_bytes = node.report.memory_free_bytes;
     member.read_bandwidth = node.report.read_bandwidth;
     member.matmul_rate = node.report.matmul_rate;
+    member.host_memory_bytes = node.report.host_memory_bytes;
+    member.host_bandwidth = node.report.host_bandwidth;
     members.push_back(std::move(member));
   }
   // Never the order of joining: the same cluster gets the same plan.
@@ -349,14 +386,13 @@ Json Supervisor::Describe() const {
   const auto now = std::chrono::steady_clock::now();
   Json::Array nodes;
   for (const Node& node : members) {
-    Json entry = Json(Json::Object());
-    entry.Set("id", Json(node.id));
-    entry.Set("device", Json(absl::StrCat(node.report.device_kind, " ", node.report.device_name)));
-    entry.Set("state", Json(NameOf(node.state)));
-    entry.Set("boot_id", Json(absl::StrCat(absl::Hex(node.boot_id, absl::kZeroPad16))));
+    Json entry = NodeJson(node);
     Json memory = Json(Json::Object());
     memory.Set("total", Json(node.report.memory_total_bytes));
     memory.Set("free", Json(node.report.memory_free_bytes));
+    if (node.report.host_memory_bytes > 0) {
+      memory.Set("of_host", Json(node.report.host_memory_bytes));
+    }
     for (const PlannedStage& stage : plan_.stages) {
       if (phase_ == Phase::kNone || stage.node != node.id) continue;
       entry.Set("layers", LayersJson(stage.layers));
@@ -365,10 +401,6 @@ Json Supervisor::Describe() const {
                             stage.window_page_bytes * plan_.window_pages));
     }
     entry.Set("memory", std::move(memory));
-    Json measured = Json(Json::Object());
-    measured.Set("bandwidth", Json(node.report.read_bandwidth));
-    measured.Set("matmul", Json(node.report.matmul_rate));
-    entry.Set("measured", std::move(measured));
     entry.Set("heartbeat_age_ms",
               Json(std::chrono::duration<double, std::milli>(now - node.last_heard).count()));
     nodes.push_back(std::move(entry));

@@ -36,6 +36,8 @@ class Supervisor final : public ClusterListener {
     std::function<void(const Plan&)> on_plan;  // a plan was chosen
     std::function<void()> on_ready;            // it serves
     std::function<void(const std::string& node, int64_t done, int64_t total)> on_progress;
+    std::function<void(const std::vector<Node>&)>
+        on_nodes;  // who is a member, several times a second
     std::function<void(const absl::Status&)>
         on_device_lost;  // the coordinator's own; on any thread
   };

@@ -85,6 +85,9 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
          "beside it (GPUs only)")
       ->check(CLI::IsMember({"on", "off"}))
       ->option_text("on|off");
+  app.add_flag("--managed-memory", flags.managed_memory,
+               "weights that the GPU has no room for stay in this machine's memory, which the GPU "
+               "reads slowly");
   app.add_option("--model", flags.model,
                  "folder of a model or of models, .gguf file, or name in the hub cache of this "
                  "machine; without it the place that the coordinator names is tried")

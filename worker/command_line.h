@@ -19,6 +19,7 @@ struct WorkerFlags {
   std::string state_dir;
   int threads = 0;
   bool any_order = false;  // --determinism off
+  bool managed_memory = false;
   std::string log_level = "info";
 };
 

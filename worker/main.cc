@@ -117,8 +117,10 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
     NG_ASSIGN_OR_RETURN(model_path, LocateModel(flags.model, hub_cache));
   }
   NG_ASSIGN_OR_RETURN(const Identity identity, IdentityFor(flags, signals));
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device,
-                      MakeDevice(flags.device, flags.threads));
+  NG_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Device> device,
+      MakeDevice(flags.device, flags.threads,
+                 flags.managed_memory ? DeviceMemory::kManaged : DeviceMemory::kOwn));
   if (flags.any_order) NG_RETURN_IF_ERROR(device->AllowAnyOrder());
   LogInfo("measuring this machine");
   const DeviceReport report = device->Report();
@@ -137,7 +139,8 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
                                      .identity = identity,
                                      .device = report,
                                      .disk_free_bytes = DiskFreeBytes(flags.state_dir),
-                                     .host_id = HostId()},
+                                     .host_id = HostId(),
+                                     .gauges = [&device] { return device->Gauges(); }},
                                     &model));
   StopOnSignal(signals, *worker);
   const absl::Status ended = worker->Run();

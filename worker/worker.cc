@@ -35,6 +35,20 @@ Milliseconds Jittered(Milliseconds most) {
   return Milliseconds(std::uniform_int_distribution<int64_t>(1, most.count())(generator));
 }
 
+wire::WireThrottle MessageOf(Throttle throttle) {
+  switch (throttle) {
+    case Throttle::kNone:
+      return wire::THROTTLE_NONE;
+    case Throttle::kPower:
+      return wire::THROTTLE_POWER;
+    case Throttle::kHeat:
+      return wire::THROTTLE_HEAT;
+    case Throttle::kHardware:
+      return wire::THROTTLE_HARDWARE;
+  }
+  return wire::THROTTLE_UNKNOWN;
+}
+
 }  // namespace
 
 std::string HostId() {
@@ -52,7 +66,9 @@ Worker::Worker(Options options, StageSource* source, std::string node_id, std::s
       boot_id_(RandomBootId()),
       gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }),
       runner_(node_id_, source, [this](const absl::Status& status) { Break(status); }),
-      service_(MakeStageService(cluster_id_, &gate_)) {}
+      service_(MakeStageService(cluster_id_, &gate_)) {
+  if (options_.gauges) gauges_.emplace(options_.gauges);
+}
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSource* source) {
   NG_ASSIGN_OR_RETURN(const CertificateFacts facts, ReadCertificate(options.identity.certificate));
@@ -104,18 +120,15 @@ absl::Status Worker::ExplainFailure(const JoinSession::End& end) {
 
 JoinSession::End Worker::RunSession() {
   welcomed_ = false;
-  JoinSession session({.host = options_.host,
-                       .port = options_.port,
-                       .identity = options_.identity,
-                       .cluster_id = cluster_id_,
-                       .boot_id = boot_id_,
-                       .report = MakeReport(),
-                       .fill_heartbeat =
-                           [this](wire::Heartbeat* heartbeat) {
-                             heartbeat->set_last_step(runner_.last_step());
-                             heartbeat->set_queue_depth(static_cast<uint32_t>(runner_.queued()));
-                           }},
-                      this);
+  JoinSession session(
+      {.host = options_.host,
+       .port = options_.port,
+       .identity = options_.identity,
+       .cluster_id = cluster_id_,
+       .boot_id = boot_id_,
+       .report = MakeReport(),
+       .fill_heartbeat = [this](wire::Heartbeat* heartbeat) { FillHeartbeat(*heartbeat); }},
+      this);
   {
     const std::lock_guard lock(mutex_);
     if (stopping_ || !broken_.ok()) return {};
@@ -159,7 +172,28 @@ wire::Report Worker::MakeReport() const {
   report.set_disk_free_bytes(options_.disk_free_bytes);
   report.set_host_id(options_.host_id);
   report.set_data_port(static_cast<uint32_t>(port_->port()));
+  report.set_host_memory_bytes(options_.device.host_memory_bytes);
+  report.set_host_bandwidth(options_.device.host_bandwidth);
+  report.set_device_uuid(options_.device.uuid.substr(0, kWireStringBytesMax));
+  report.set_driver(options_.device.driver.substr(0, kWireStringBytesMax));
+  report.set_power_limit_w(options_.device.power_limit_w);
+  report.set_clock_max_mhz(static_cast<uint32_t>(options_.device.clock_max_mhz));
   return report;
+}
+
+void Worker::FillHeartbeat(wire::Heartbeat& heartbeat) const {
+  heartbeat.set_last_step(runner_.last_step());
+  heartbeat.set_queue_depth(static_cast<uint32_t>(runner_.queued()));
+  if (!gauges_.has_value()) return;
+  const DeviceGauges now = gauges_->Last();
+  wire::Gauges& gauges = *heartbeat.mutable_gauges();
+  if (now.temperature_c) gauges.set_temperature_c(*now.temperature_c);
+  if (now.utilization) gauges.set_utilization(*now.utilization);
+  if (now.power_w) gauges.set_power_w(*now.power_w);
+  if (now.clock_mhz) gauges.set_clock_mhz(*now.clock_mhz);
+  if (now.memory_used_bytes) gauges.set_memory_used_bytes(*now.memory_used_bytes);
+  if (now.throttle) gauges.set_throttle(MessageOf(*now.throttle));
+  if (now.ecc_errors) gauges.set_ecc_errors(*now.ecc_errors);
 }
 
 void Worker::OnWelcome(const wire::Welcome& /*welcome*/) {

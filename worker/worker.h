@@ -14,6 +14,7 @@
 #include "engine/device.h"
 #include "proto/peer.h"
 #include "proto/transport.h"
+#include "worker/gauge_watch.h"
 #include "worker/join_session.h"
 #include "worker/stage_runner.h"
 #include "worker/step_gate.h"
@@ -34,6 +35,7 @@ class Worker : private JoinSession::Events {
     DeviceReport device;
     int64_t disk_free_bytes = 0;
     std::string host_id;
+    std::function<DeviceGauges()> gauges;  // of the device; quick, any thread. Null: it has none
     PeerOpener open_peer = OpenPeer;
   };
 
@@ -64,6 +66,7 @@ class Worker : private JoinSession::Events {
   void TakeLoaded(const wire::Assign& assign, const absl::StatusOr<StageRunner::Loaded>& loaded);
   absl::StatusOr<StageRunner::Sink> OpenEdge(const wire::Assign& assign);
   wire::Report MakeReport() const;
+  void FillHeartbeat(wire::Heartbeat& heartbeat) const;
   void Fail(uint64_t epoch, const absl::Status& status);
   void Break(const absl::Status& status);
   void Send(const wire::FromWorker& message);
@@ -84,6 +87,7 @@ class Worker : private JoinSession::Events {
   JoinSession* session_ = nullptr;
   std::optional<wire::Assign> assign_;  // the latest one
 
+  std::optional<GaugeWatch> gauges_;
   StepGate gate_;
   StageRunner runner_;
   std::unique_ptr<grpc::Service> service_;

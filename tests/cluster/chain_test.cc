@@ -1,6 +1,8 @@
 // Steps through chains of real stages: any number of them gives the tokens of one.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <chrono>
+#include <thread>
 
 #include "engine/stage.h"
 #include "tests/cluster/cluster_fixture.h"
@@ -112,6 +114,43 @@ TEST_CASE("a chain of any length gives the tokens of one stage", "[cluster]") {
     CHECK(got.logprobs == expected.logprobs);
     CHECK(fixture.recorder.results.back().times.size() == nodes.size());
   }
+}
+
+TEST_CASE("a worker's device and how it is are the coordinator's to show", "[cluster]") {
+  ClusterFixture fixture;
+  Worker::Options options = fixture.OptionsFor(fixture.EnrollAs("a").value());
+  options.device.uuid = "GPU-1";
+  options.device.driver = "580.1";
+  options.device.power_limit_w = 700;
+  options.device.host_memory_bytes = 1 << 20;
+  options.device.host_bandwidth = 5e10;
+  options.gauges = [] {
+    return DeviceGauges{.temperature_c = 41,
+                        .utilization = 0.5,
+                        .clock_mhz = 1755,
+                        .throttle = Throttle::kHeat,
+                        .ecc_errors = 0};
+  };
+  fixture.workers.emplace_back(std::move(options), Golden("tiny/llama"));
+  REQUIRE(fixture.WaitForMembers(1));
+  const NodeReport report = fixture.cluster->Nodes().at(0).report;
+  CHECK(report.device_uuid == "GPU-1");
+  CHECK(report.driver == "580.1");
+  CHECK(report.power_limit_w == 700);
+  CHECK(report.host_memory_bytes == 1 << 20);
+  CHECK(report.host_bandwidth == 5e10);
+  const auto now = [&] { return fixture.cluster->Nodes().at(0).gauges; };
+  for (int wait = 0; wait < 2000 && !now().temperature_c; ++wait) {  // ends a hang
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  const NodeGauges gauges = now();
+  CHECK(gauges.temperature_c == 41);
+  CHECK(gauges.utilization == 0.5);
+  CHECK(gauges.clock_mhz == 1755);
+  CHECK(gauges.throttle == "heat");
+  CHECK(gauges.ecc_errors == 0);
+  CHECK_FALSE(gauges.power_w.has_value());
+  CHECK_FALSE(gauges.memory_used_bytes.has_value());
 }
 
 }  // namespace

@@ -210,6 +210,28 @@ TEST_CASE("metrics have vLLM's names and edges under our prefix", "[http]") {
   }
 }
 
+TEST_CASE("metrics show how the devices of those nodes are that are there", "[http]") {
+  TestServer server;
+  const DeviceFigures a = {.node = "a", .temperature_c = 41, .power_w = 136.5};
+  DeviceFigures b = {.node = "b", .temperature_c = 60, .utilization = 0.75};
+  server.metrics.SetDevices({a, b});
+  std::string text = server.Get("/metrics").body;
+  CHECK(absl::StrContains(text, "neurogrid_device_temperature_celsius{node=\"a\"} 41"));
+  CHECK(absl::StrContains(text, "neurogrid_device_temperature_celsius{node=\"b\"} 60"));
+  CHECK(absl::StrContains(text, "neurogrid_device_power_watts{node=\"a\"} 136.5"));
+  CHECK(absl::StrContains(text, "neurogrid_device_utilization_ratio{node=\"b\"} 0.75"));
+  CHECK_FALSE(absl::StrContains(text, "neurogrid_device_power_watts{node=\"b\"}"));
+  CHECK_FALSE(absl::StrContains(text, "neurogrid_device_memory_used_bytes{"));
+
+  b.temperature_c = 61;
+  b.memory_used_bytes = 5e9;
+  server.metrics.SetDevices({b});
+  text = server.Get("/metrics").body;
+  CHECK_FALSE(absl::StrContains(text, "{node=\"a\"}"));
+  CHECK(absl::StrContains(text, "neurogrid_device_temperature_celsius{node=\"b\"} 61"));
+  CHECK(absl::StrContains(text, "neurogrid_device_memory_used_bytes{node=\"b\"} 5"));
+}
+
 TEST_CASE("whoever is turned away is counted, wherever that happened", "[http]") {
   const TestServer server({.max_body_bytes = 100});
   server.Get("/no/such/path");

@@ -70,14 +70,15 @@ TEST_CASE("a GPU holds weights in tiles of 16 rows of whole 128 bytes", "[memory
               matrix(c.hidden_size, queries, element) + matrix(gated_rows, c.hidden_size, element) +
               matrix(c.hidden_size, c.ffn_size, element) + 2 * VectorBytes(c.hidden_size));
   }
-  // Bits a weight, of kernels/block_format.h's table.
-  CHECK(StoredTileBytes(DType::kQ4_0, 256) * 8 == 16 * 256 * 4.5);
-  CHECK(StoredTileBytes(DType::kQ5_1, 256) * 8 == 16 * 256 * 6);
-  CHECK(StoredTileBytes(DType::kQ2_K, 256) * 8 == 16 * 256 * 3.125);
-  CHECK(StoredTileBytes(DType::kQ3_K, 256) * 8 == 16 * 256 * 3.5625);
-  CHECK(StoredTileBytes(DType::kQ6_K, 256) * 8 == 16 * 256 * 6.5625);
-  CHECK(StoredTileBytes(DType::kIQ4_NL, 32) * 8 == 16 * 128 * 4.5);
-  CHECK(WideTileBytes(128) * 8 == 16 * 128 * 12);
+  // 16 rows of 4.5, 6, 3.125, 3.5625, 4.625, 6.5625 and 12 bits a weight, and of 128 inputs at least.
+  CHECK(StoredTileBytes(DType::kQ4_0, 256) == 2304);
+  CHECK(StoredTileBytes(DType::kQ5_1, 256) == 3072);
+  CHECK(StoredTileBytes(DType::kQ2_K, 256) == 1600);
+  CHECK(StoredTileBytes(DType::kQ3_K, 256) == 1824);
+  CHECK(StoredTileBytes(DType::kQ4_K, 256) == 2368);
+  CHECK(StoredTileBytes(DType::kQ6_K, 256) == 3360);
+  CHECK(StoredTileBytes(DType::kIQ4_NL, 32) == 1152);
+  CHECK(WideTileBytes(128) == 3072);
 }
 
 TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
