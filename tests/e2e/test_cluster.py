@@ -1,5 +1,6 @@
 """Clusters of one to three processes: equal answers, losses, drains, and starts that must fail."""
 
+import os
 import signal
 import subprocess
 import threading
@@ -7,7 +8,7 @@ import time
 
 import openai
 import pytest
-from conftest import COORDINATOR, DEVICE, WORKER, default_model, free_port, run
+from conftest import BIN, COORDINATOR, DEVICE, ROOT, WORKER, default_model, free_port, run
 
 PROMPTS = ["Write a sentence about the sea.", "What is 2 + 2?", "List some animals. " * 40]
 
@@ -203,3 +204,14 @@ def test_the_token_is_the_last_line(tmp_path):
     code, out, err = run(COORDINATOR, "token", "--state-dir", tmp_path / "s")
     assert code == 0, err
     assert out.strip().splitlines()[-1].startswith("ng1.")
+
+
+def test_a_coordinator_whose_own_device_breaks_says_in_which_op_and_exits_with_one(tmp_path):
+    subprocess.run(["tar", "-xJf", ROOT / "tests/data/golden/tiny-qwen3.tar.xz", "-C", tmp_path], check=True)
+    done = subprocess.run(
+        [BIN / "emulated_coordinator", "serve", "--model", tmp_path / "tiny/qwen3", "--device", "cuda:0", "--http-port",
+         str(free_port()), "--grpc-port", str(free_port()), "--state-dir", tmp_path / "state"],
+        env={**os.environ, "NG_EMULATED_FAILURE": "Embed"}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "error: the device is broken: stage local [0," in done.stderr
+    assert "Embed: an illegal memory access" in done.stderr

@@ -1,5 +1,5 @@
-// The GPU of emulated_worker, which is neurogrid-worker over the emulator. NG_EMULATED_FAILURE
-// names a kernel whose second run is an illegal access.
+// The GPU of emulated_worker and emulated_coordinator, our programs over the emulator.
+// NG_EMULATED_FAILURE names a kernel whose second run is an illegal access.
 #include <cstdlib>
 
 #include "engine/cuda/cuda_device.h"
