@@ -71,7 +71,8 @@ absl::Status CheckReport(const ReportedNode& node) {
 }  // namespace
 
 std::string DeviceOf(const ReportedNode& node) {
-  return absl::StrCat(node.host_id, "/", node.device_kind);
+  return node.device_uuid.empty() ? absl::StrCat(node.host_id, "/", node.device_kind)
+                                  : node.device_uuid;
 }
 
 ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precision precision,

@@ -18,6 +18,7 @@ struct ReportedNode {
   std::string id;
   std::string host_id;
   std::string device_kind = "cpu";  // or "cuda:N"; nodes of one device of a host share its memory
+  std::string device_uuid;          // of a GPU, where the driver told it
   bool with_coordinator = false;    // on the coordinator's own host
   int64_t memory_total_bytes = 0;
   int64_t memory_free_bytes = 0;
@@ -27,7 +28,8 @@ struct ReportedNode {
   double host_bandwidth = 0;      // at which the GPU reads it; bytes per second
 };
 
-/// Equal where two nodes compute on one device, and so share its memory and its speed.
+/// Equal where two nodes compute on one device, and so share its memory and its speed. A number is
+/// no name where processes or containers of a host see different GPUs: a UUID is.
 std::string DeviceOf(const ReportedNode& node);
 
 /// The model at `precision`, and at those of fewer bytes for the error of a model that does not

@@ -158,6 +158,7 @@ std::vector<ReportedNode> Supervisor::Members() const {
     member.id = node.id;
     member.host_id = node.report.host_id;
     member.device_kind = node.report.device_kind;
+    member.device_uuid = node.report.device_uuid;
     member.with_coordinator = node.id == kLocalNode;
     member.memory_total_bytes = node.report.memory_total_bytes;
     member.memory_free_bytes = node.report.memory_free_bytes;

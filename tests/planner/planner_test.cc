@@ -125,10 +125,12 @@ TEST_CASE("every plan is contiguous, fits, and is the same for the same input", 
 
 TEST_CASE("nodes of one device share its memory, and other devices of the host do not",
           "[planner]") {
-  const auto node = [](const char* id, const char* host, const char* device) {
+  const auto node = [](const char* id, const char* host, const char* device,
+                       const char* uuid = "") {
     return ReportedNode{.id = id,
                         .host_id = host,
                         .device_kind = device,
+                        .device_uuid = uuid,
                         .memory_total_bytes = 40'000'000'000,
                         .memory_free_bytes = 30'000'000'000,
                         .read_bandwidth = 1e11,
@@ -139,13 +141,14 @@ TEST_CASE("nodes of one device share its memory, and other devices of the host d
   const std::vector<NodeFacts> facts =
       FactsOf({node("a", "one", "cuda:0"), node("b", "one", "cuda:0"), node("c", "one", "cuda:1"),
                node("d", "two", "cuda:0"), node("e", "one", "cpu"), node("f", "one", "cpu"),
-               node("g", "two", "cpu")},
+               node("g", "two", "cpu"), node("h", "two", "cuda:1", "GPU-1"),
+               node("i", "three", "cuda:0", "GPU-1"), node("j", "three", "cuda:0", "GPU-2")},
               Config())
           .value();
   std::vector<int64_t> budgets;
   for (const NodeFacts& entry : facts) budgets.push_back(entry.budget_bytes);
   CHECK(budgets == std::vector<int64_t>{of_gpu / 2, of_gpu / 2, of_gpu, of_gpu, of_cpu / 2,
-                                        of_cpu / 2, of_cpu});
+                                        of_cpu / 2, of_cpu, of_gpu / 2, of_gpu / 2, of_gpu});
 }
 
 }  // namespace
