@@ -284,9 +284,20 @@ void Cluster::Do(const action::TellActive& action) {
   std::set<std::string> classes;
   for (const StageState& stage : state_.plan()->stages)
     classes.insert(stage.facts.determinism_class);
+  WarnOfMemory(*state_.plan());
   std::string name;
   for (const std::string& one : classes) absl::StrAppend(&name, name.empty() ? "" : "+", one);
   listener_->OnPlanActive(action.epoch, name);
+}
+
+void Cluster::WarnOfMemory(const PlanInForce& plan) {
+  const std::lock_guard lock(ordered_mutex_);
+  const ClusterPlan& ordered = ordered_.at(plan.epoch);
+  for (size_t i = 0; i < plan.stages.size(); ++i) {
+    const std::string words =
+        BeyondPlan(ordered.stages[i], plan.stages[i].facts, ordered.limits.slots);
+    if (!words.empty()) LogError("the planner is wrong about ", plan.stages[i].node, ": ", words);
+  }
 }
 
 void Cluster::Do(const action::TellEnded& action) {

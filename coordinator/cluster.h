@@ -123,6 +123,7 @@ class Cluster {
   void Do(const action::Close& action);
   void Do(const action::NodesChanged& action);
   void Do(const action::TellProgress& action);
+  void WarnOfMemory(const PlanInForce& plan);
   void Do(const action::TellActive& action);
   void Do(const action::TellEnded& action);
 

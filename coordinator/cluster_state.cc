@@ -14,6 +14,20 @@ int64_t MillisecondsOf(std::chrono::steady_clock::duration duration) {
 
 }  // namespace
 
+std::string BeyondPlan(const PlannedStage& planned, const StageReadyFacts& real, int slots) {
+  const int64_t fixed = real.weight_bytes + real.workspace_bytes + slots * real.state_bytes;
+  if (fixed > planned.fixed_bytes) {
+    return absl::StrCat("weights, workspace and states are ", fixed, " bytes, planned were ",
+                        planned.fixed_bytes);
+  }
+  if (real.page_bytes > planned.page_bytes || real.window_page_bytes > planned.window_page_bytes) {
+    return absl::StrCat("a page is ", real.page_bytes, " bytes, one of a window ",
+                        real.window_page_bytes, ", planned were ", planned.page_bytes, " and ",
+                        planned.window_page_bytes);
+  }
+  return "";
+}
+
 absl::string_view NameOf(NodeState state) {
   switch (state) {
     case NodeState::kConnecting:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/string_view.h"
+#include "coordinator/plan.h"
 #include "engine/model/layer_range.h"
 
 namespace neurogrid {
@@ -74,6 +75,10 @@ struct StageReadyFacts {
   uint32_t load_ms = 0;
   std::string determinism_class;
 };
+
+/// In words, where a stage holds more than its plan counted for it: an error of the planner
+/// (cluster.md 2.8). Empty: it does not.
+std::string BeyondPlan(const PlannedStage& planned, const StageReadyFacts& real, int slots);
 
 enum class NodeState { kConnecting, kStandby, kLoading, kReady, kServing, kSuspect };
 absl::string_view NameOf(NodeState state);

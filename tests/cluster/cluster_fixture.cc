@@ -103,6 +103,7 @@ ClusterPlan ClusterFixture::PlanOver(const std::vector<std::string>& nodes,
     PlannedStage stage;
     stage.node = nodes[static_cast<size_t>(s)];
     stage.layers = {.first = s * layers / stages, .last = (s + 1) * layers / stages};
+    stage.fixed_bytes = stage.page_bytes = stage.window_page_bytes = int64_t{1} << 40;
     plan.stages.push_back(stage);
   }
   plan.model_name = "tiny";

@@ -265,5 +265,23 @@ TEST_CASE("a new plan ends the one in force", "[cluster_state]") {
   CHECK(world.StateOf("b") == NodeState::kLoading);
 }
 
+TEST_CASE("a stage that holds more than its plan counted is put in words", "[cluster_state]") {
+  PlannedStage planned;
+  planned.fixed_bytes = 1000;
+  planned.page_bytes = 64;
+  StageReadyFacts real = {.weight_bytes = 700,
+                          .workspace_bytes = 200,
+                          .page_bytes = 64,
+                          .window_page_bytes = 0,
+                          .state_bytes = 25,
+                          .load_ms = 1,
+                          .determinism_class = ""};
+  CHECK(BeyondPlan(planned, real, /*slots=*/4).empty());
+  CHECK(BeyondPlan(planned, real, /*slots=*/5) ==
+        "weights, workspace and states are 1025 bytes, planned were 1000");
+  real.page_bytes = 65;
+  CHECK(absl::StrContains(BeyondPlan(planned, real, 4), "a page is 65 bytes"));
+}
+
 }  // namespace
 }  // namespace neurogrid

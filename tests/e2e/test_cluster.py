@@ -37,6 +37,7 @@ def test_one_two_and_three_workers_give_the_bits_of_one_process(start):
         cluster = start(workers=workers, flags=["--nodes", "{%s}" % use]).wait_ready()
         assert len(cluster.get("/v1/cluster")[1]["plan"]["stages"]) == workers
         assert answers(cluster) == expected, f"{workers} workers"
+        assert "the planner is wrong" not in cluster.text()
         cluster.stop()
 
 
