@@ -52,7 +52,7 @@ inline constexpr int kBlockSlices = 8;
 
 /// w = scale * value (+ minimum), with value = code - offset.
 struct BlockFormat {
-  int low_bits;   // 2, 4 or 8; codes of 8 bits are two's complement
+  int low_bits;   // 2, 4 or 8
   int high_bits;  // 0, 1 or 2
   int group_inputs;
   BlockScales scales;
@@ -109,7 +109,7 @@ __host__ __device__ constexpr BlockFormat FormatOf(BlockType type) {
     case BlockType::kQ5_1:
       return {4, 1, 32, kHalf, true, 0, false};
     case BlockType::kQ8_0:
-      return {8, 0, 32, kHalf, false, 0, false};
+      return {8, 0, 32, kHalf, false, 128, false};
     case BlockType::kQ2_K:
       return {2, 0, 16, kTimes, true, 0, false};
     case BlockType::kQ3_K:
@@ -125,18 +125,18 @@ __host__ __device__ constexpr BlockFormat FormatOf(BlockType type) {
     case BlockType::kWide:
       break;
   }
-  return {8, 0, 16, BlockScales::kFloat, true, 0, false};
+  return {8, 0, 16, BlockScales::kFloat, true, 128, false};
 }
 
-/// The sixteen values of IQ4_NL, four signed bytes to a word.
+/// The sixteen values of IQ4_NL plus 128, four bytes to a word.
 __host__ __device__ constexpr uint32_t Iq4NlWord(int word) {
-  return word == 0   ? 0xbfad9881u   // -127, -104, -83, -65
-         : word == 1 ? 0xf6eaddcfu   // -49, -35, -22, -10
-         : word == 2 ? 0x26190d01u   // 1, 13, 25, 38
-                     : 0x71594535u;  // 53, 69, 89, 113
+  return word == 0   ? 0x3f2d1801u   // -127, -104, -83, -65
+         : word == 1 ? 0x766a5d4fu   // -49, -35, -22, -10
+         : word == 2 ? 0xa6998d81u   // 1, 13, 25, 38
+                     : 0xf1d9c5b5u;  // 53, 69, 89, 113
 }
 __host__ __device__ constexpr int Iq4NlValue(int code) {
-  return static_cast<int8_t>(Iq4NlWord(code / 4) >> (8 * (code % 4)) & 255);
+  return static_cast<int>(Iq4NlWord(code / 4) >> (8 * (code % 4)) & 255) - 128;
 }
 
 /// Where a plane holds the bits of row `row` of a tile and input `k` of a chunk.

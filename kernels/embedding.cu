@@ -51,7 +51,6 @@ __device__ float BlockWeightAt(const Weights& table, int64_t row, int column) {
     const uint8_t* high = low + BlockFormat::plane_bytes(format.low_bits);
     code |= CodeAt(high, format.high_bits, in_tile, k) << format.low_bits;
   }
-  if (format.low_bits == 8) code = static_cast<int8_t>(code);
   const int value = format.looks_up ? Iq4NlValue(code) : code - format.offset;
   const int at = PlaceOfScale(format, in_tile, k / format.group_inputs);
   const float product =

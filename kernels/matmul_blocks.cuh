@@ -7,6 +7,8 @@
 //   sum = fma(scale, chain, sum)
 //
 // for one group after the other. Sums of activations come from the tensor core too, times ones.
+// All that is added is smaller by a power of two where that makes codes cheaper to widen: the sums
+// of all chunks come times kSumScale.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -27,21 +29,69 @@ struct Blocks {
   static constexpr int kHeaderBytes = kFormat.header_bytes();
   static constexpr int kHeaderScaleBytes = kFormat.header_scale_bytes();
   static constexpr int kScaleBytes = kFormat.scale_bytes();
-  static constexpr int kLowAt = kHeaderBytes + kFormat.codes_at();
-  static constexpr int kHighAt = kLowAt + BlockFormat::plane_bytes(kLowBits);
   static constexpr int kStageBytes = kFormat.stage_bytes();
   static constexpr int kStepsOfGroup = kGroupInputs / 16;
+  // Values are widened to their 2^-kUnitBits: see WidenField.
+  static constexpr int kUnitBits = kFormat.looks_up ? 6 : kHighBits > 0 ? 0 : kLowBits - 2;
+  static constexpr float kSumScale = 1 << kUnitBits;
 };
 
-/// bf16 integers of a pair, less `subtracted`: exact.
-__device__ __forceinline__ uint32_t SubtractPairs(uint32_t pair, uint32_t subtracted) {
+/// Two bf16 of value 2^exponent.
+__device__ __forceinline__ constexpr uint32_t PairOfPower(int exponent) {
+  return 0x00010001u * (static_cast<uint32_t>(exponent + 127) << 7);
+}
+/// Two bf16 -`value`, for integers below 2^8 over 2^bits.
+__device__ __forceinline__ constexpr uint32_t PairOfMinus(int value, int bits) {
+  if (value == 0) return 0;
+  int log = 0;
+  while (value >> (log + 1) > 0) ++log;
+  const int exponent = log - bits + 127;
+  const int fraction = (value << 7 >> log) & 127;
+  return 0x00010001u *
+         (0x8000u | static_cast<uint32_t>(exponent) << 7 | static_cast<uint32_t>(fraction));
+}
+
+__device__ __forceinline__ uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
   __nv_bfloat162 a;
   __nv_bfloat162 b;
+  __nv_bfloat162 c;
   memcpy(&a, &pair, sizeof(a));
-  memcpy(&b, &subtracted, sizeof(b));
-  a = __hsub2(a, b);
+  memcpy(&b, &factor, sizeof(b));
+  memcpy(&c, &addend, sizeof(c));
+  a = __hfma2(a, b, c);
   memcpy(&pair, &a, sizeof(pair));
   return pair;
+}
+
+/// A mask of `bits` bits from bit `at` on, in either half.
+__device__ __forceinline__ constexpr uint32_t PairOfField(int bits, int at) {
+  return 0x00010001u * (((1u << bits) - 1) << at);
+}
+
+/// (field - kOffset) / 2^kUnitBits of 128 and a field from bit kAt on.
+template <int kAt, int kOffset, int kUnitBits>
+__device__ __forceinline__ uint32_t FinishField(uint32_t pair) {
+  static_assert(128 + (kOffset << kAt) < 256);
+  return FmaPairs(pair, PairOfPower(-kAt - kUnitBits),
+                  PairOfMinus(128 + (kOffset << kAt), kAt + kUnitBits));
+}
+
+/// (field - kOffset) / 2^kUnitBits of either half of a word as bf16, exactly, where a field is
+/// kBits bits from bit kAt on.
+///
+/// Below 2^8 the bits of a bf16 number are an integer of units of 2^-133, the least number there
+/// is: with an exponent of 0 or 1 the unit is one and the same. So one mask and one fma serve a
+/// field in bits 0 to 7. The largest factor, 2^127, leaves a field that ends at bit 8 with units of
+/// 2^(2 - kBits); below, the exponent of 128 makes any unit possible.
+template <int kBits, int kAt, int kOffset, int kUnitBits>
+__device__ __forceinline__ uint32_t WidenField(uint32_t word) {
+  constexpr uint32_t kMask = PairOfField(kBits, kAt);
+  if constexpr (kAt + kBits < 8) {
+    return FinishField<kAt, kOffset, kUnitBits>(AndOr(word, kMask, PairOfPower(7)));
+  } else {
+    static_assert(kAt + kBits == 8 && kUnitBits == kBits - 2);
+    return FmaPairs(word & kMask, PairOfPower(127), PairOfMinus(kOffset, kUnitBits));
+  }
 }
 
 /// The words of this lane in a plane of kBits.
@@ -78,7 +128,7 @@ struct CodePlane<0> {
   __device__ __forceinline__ void Load(const uint8_t*, int) {}
 };
 
-/// Values of IQ4_NL for the four codes in the low 16 bits, a byte each.
+/// Values of IQ4_NL plus 128 for the four codes in the low 16 bits, a byte each.
 __device__ __forceinline__ uint32_t LookUpIq4Nl(uint32_t codes) {
   const uint32_t three_bits = codes & 0x7777u;
   const uint32_t low = __byte_perm(Iq4NlWord(0), Iq4NlWord(1), three_bits);
@@ -93,43 +143,49 @@ struct BlockCodes {
   CodePlane<B::kLowBits> low;
   CodePlane<B::kHighBits> high;
 
-  __device__ __forceinline__ void Load(const uint8_t* stage, int lane) {
-    low.Load(stage + B::kLowAt, lane);
-    high.Load(stage + B::kHighAt, lane);
+  __device__ __forceinline__ void Load(const uint8_t* chunk, int lane) {
+    low.Load(chunk + B::kFormat.codes_at(), lane);
+    high.Load(chunk + B::kFormat.codes_at() + BlockFormat::plane_bytes(B::kLowBits), lane);
   }
-  /// Step `step`, exactly.
-  __device__ __forceinline__ void Widen(int step, uint32_t (&a)[4]) const {
+  /// Step kStep, exactly.
+  template <int kStep>
+  __device__ __forceinline__ void Widen(uint32_t (&a)[4]) const {
     if constexpr (B::kFormat.looks_up) {
-      const uint32_t word = low.WordOf(4 * step);
+      const uint32_t word = low.WordOf(4 * kStep);
       const uint32_t first = LookUpIq4Nl(word);
       const uint32_t second = LookUpIq4Nl(word >> 16);
 #pragma unroll
       for (unsigned r = 0; r < 4; ++r) {
-        a[r] = WidenEvenBytes(__byte_perm(first, second, (r + 4) << 8 | r));
+        a[r] = WidenField<8, 0, 128, B::kUnitBits>(__byte_perm(first, second, (r + 4) << 8 | r));
       }
     } else {
-#pragma unroll
-      for (int r = 0; r < 4; ++r) a[r] = Pair(4 * step + r);
+      a[0] = Pair<4 * kStep>();
+      a[1] = Pair<4 * kStep + 1>();
+      a[2] = Pair<4 * kStep + 2>();
+      a[3] = Pair<4 * kStep + 3>();
     }
   }
 
  private:
-  __device__ __forceinline__ uint32_t Pair(int pair) const {
+  template <int kPair>
+  __device__ __forceinline__ uint32_t Pair() const {
     using Low = CodePlane<B::kLowBits>;
-    const uint32_t word = low.WordOf(pair) >> Low::ShiftOf(pair);
-    if constexpr (B::kLowBits == 8) {
-      return WidenEvenBytes(word);
+    constexpr int kShift = Low::ShiftOf(kPair);
+    const uint32_t word = low.WordOf(kPair);
+    if constexpr (B::kHighBits == 0) {
+      return WidenField<B::kLowBits, kShift % 8, B::kFormat.offset, B::kUnitBits>(word >>
+                                                                                  (kShift / 8 * 8));
     } else {
-      constexpr uint32_t kMask = 0x00010001u * ((1u << B::kLowBits) - 1);
-      uint32_t bits = AndOr(word, kMask, 0x43004300u);  // 128 and the code: one unit each
-      if constexpr (B::kHighBits > 0) {
-        constexpr uint32_t kHighMask = 0x00010001u * (((1u << B::kHighBits) - 1) << B::kLowBits);
-        const int shift = CodePlane<B::kHighBits>::ShiftOf(pair) - B::kLowBits;
-        const uint32_t above = high.WordOf(pair);
-        bits = AndOr(shift < 0 ? above << -shift : above >> shift, kHighMask, bits);
+      constexpr int kRight = CodePlane<B::kHighBits>::ShiftOf(kPair) - B::kLowBits;
+      uint32_t above = high.WordOf(kPair);
+      if constexpr (kRight < 0) {
+        above <<= -kRight;
+      } else {
+        above >>= kRight;
       }
-      constexpr uint32_t kOffset = 0x00010001u * (0x4300u + B::kFormat.offset);
-      return SubtractPairs(bits, kOffset);
+      const uint32_t pair = AndOr(word >> kShift, PairOfField(B::kLowBits, 0), PairOfPower(7));
+      return FinishField<0, B::kFormat.offset, B::kUnitBits>(
+          AndOr(above, PairOfField(B::kHighBits, B::kLowBits), pair));
     }
   }
 };
@@ -138,138 +194,166 @@ struct BlockCodes {
 template <BlockType kType>
 struct BlockScalesOf {
   using B = Blocks<kType>;
-  float2 of_unit;
-  uint32_t words[B::kScales == BlockScales::kFloat ? 1 : B::kScaleBytes / 32];  // a lane's share
-  const uint8_t* floats;
+  static constexpr int kWords =
+      B::kScales == BlockScales::kFloat ? 2 * B::kGroups : B::kScaleBytes / 32;
+  uint32_t words[kWords];
+  uint32_t of_unit;  // two halves
 
   /// `header` and `scales`: where the stage holds those of this kind.
   __device__ __forceinline__ void Load(const uint8_t* header, const uint8_t* scales, int lane) {
     const int g = lane / 4;
     if constexpr (B::kScales == BlockScales::kFloat) {
-      floats = scales + 8 * g;
-    } else {
-      constexpr int kWords = B::kScaleBytes / 32;
-      if constexpr (kWords == 4) {
-        const uint4 four = reinterpret_cast<const uint4*>(scales)[g];
-        words[0] = four.x;
-        words[1] = four.y;
-        words[2] = four.z;
-        words[3] = four.w;
-      } else {
-        static_assert(kWords == 2);
-        const uint2 two = reinterpret_cast<const uint2*>(scales)[g];
-        words[0] = two.x;
-        words[1] = two.y;
+#pragma unroll
+      for (int group = 0; group < B::kGroups; ++group) {
+        const uint2 two = reinterpret_cast<const uint2*>(scales)[8 * group + g];
+        words[2 * group] = two.x;
+        words[2 * group + 1] = two.y;
       }
+    } else if constexpr (kWords == 4) {
+      const uint4 four = reinterpret_cast<const uint4*>(scales)[g];
+      words[0] = four.x;
+      words[1] = four.y;
+      words[2] = four.z;
+      words[3] = four.w;
+    } else {
+      static_assert(kWords == 2);
+      const uint2 two = reinterpret_cast<const uint2*>(scales)[g];
+      words[0] = two.x;
+      words[1] = two.y;
     }
     if constexpr (B::kScales == BlockScales::kHalfTimesByte) {
-      of_unit = Halves(reinterpret_cast<const uint32_t*>(header)[g]);
+      of_unit = reinterpret_cast<const uint32_t*>(header)[g];
     }
   }
   /// Of rows g and g + 8.
   __device__ __forceinline__ float2 Of(int group) const {
     if constexpr (B::kScales == BlockScales::kFloat) {
-      return *reinterpret_cast<const float2*>(floats + 64 * group);
+      return make_float2(__uint_as_float(words[2 * group]), __uint_as_float(words[2 * group + 1]));
     } else if constexpr (B::kScales == BlockScales::kHalf) {
       return Halves(words[group]);
     } else {
       const uint32_t word = words[group / 2];
       const unsigned byte = 2 * (static_cast<unsigned>(group) % 2);
-      return make_float2(__fmul_rn(of_unit.x, Factor(word, byte)),
-                         __fmul_rn(of_unit.y, Factor(word, byte + 1)));
+      const float2 unit = Halves(of_unit);
+      return make_float2(fmaf(unit.x, Factor(word, byte), __fmul_rn(unit.x, -kFactorZero)),
+                         fmaf(unit.y, Factor(word, byte + 1), __fmul_rn(unit.y, -kFactorZero)));
     }
   }
 
  private:
+  // 2^15 + 128. An f16 times this is exact in f32, and so is its product with a factor.
+  static constexpr float kFactorZero = 32896;
+
   __device__ __forceinline__ static float2 Halves(uint32_t word) {
     __half2 halves;
     memcpy(&halves, &word, sizeof(halves));
     return __half22float2(halves);
   }
-  /// 2^23 and the byte, less 2^23 + 128: exact, without a conversion.
+  /// 2^15 and the byte, without a conversion.
   __device__ __forceinline__ static float Factor(uint32_t word, unsigned byte) {
-    return __uint_as_float(__byte_perm(word, 0x4b000000u, 0x7540u | byte)) - 8388736.0f;
+    return __uint_as_float(__byte_perm(word, 0x47000000u, 0x7404u | byte << 4));
   }
 };
 
-template <int kN>
-struct GroupChain {
-  float sums[kN][4];
-
-  __device__ __forceinline__ void Begin() {
-#pragma unroll
-    for (int n = 0; n < kN; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sums[n][i] = 0;
-    }
-  }
-  __device__ __forceinline__ void Step(const uint32_t (&a)[4], const uint32_t (&b)[kN][4],
-                                       int step) {
-#pragma unroll
-    for (int n = 0; n < kN; ++n) Mma(sums[n], a, b[n][2 * (step % 2)], b[n][2 * (step % 2) + 1]);
-  }
-  /// totals += factor * sums, where rows g and g + 8 have a factor each.
-  __device__ __forceinline__ void AddTo(float (&totals)[kN][4], float2 factor) const {
-#pragma unroll
-    for (int n = 0; n < kN; ++n) {
-      totals[n][0] = fmaf(factor.x, sums[n][0], totals[n][0]);
-      totals[n][1] = fmaf(factor.x, sums[n][1], totals[n][1]);
-      totals[n][2] = fmaf(factor.y, sums[n][2], totals[n][2]);
-      totals[n][3] = fmaf(factor.y, sums[n][3], totals[n][3]);
-    }
-  }
-};
-
-/// sums += one chunk of kM tiles, one stage after the other from `stage` on, times 8 kN rows of
-/// activations. x.Piece(n, piece): this lane's address for ldmatrix, of inputs [32 piece, + 32) of
-/// rows [8 n, + 8).
-template <BlockType kType, int kM, int kN, typename Activations>
-__device__ __forceinline__ void MultiplyBlocks(float (&sums)[kM][kN][4], const uint8_t* stage,
-                                               const Activations& x, int lane) {
+/// What a lane holds of one chunk of a tile.
+template <BlockType kType>
+struct BlockOperand {
   using B = Blocks<kType>;
-  BlockCodes<kType> codes[kM];
-  BlockScalesOf<kType> scales[kM];
-  BlockScalesOf<kType> minimums[kM];
+  BlockCodes<kType> codes;
+  BlockScalesOf<kType> scales;
+  BlockScalesOf<kType> minimums;
+
+  __device__ __forceinline__ void Load(const uint8_t* header, const uint8_t* chunk, int lane) {
+    codes.Load(chunk, lane);
+    scales.Load(header, chunk, lane);
+    if constexpr (B::kHasMinimum) {
+      minimums.Load(header + B::kHeaderScaleBytes, chunk + B::kScaleBytes, lane);
+    }
+  }
+  /// From a header with its chunk behind it.
+  __device__ __forceinline__ void Load(const uint8_t* stage, int lane) {
+    Load(stage, stage + B::kHeaderBytes, lane);
+  }
+};
+
+/// Sums of the activations of one group, of rows 2 q and 2 q + 1 for lane 4 g + q. b: operands B of
+/// its first step and on.
+template <BlockType kType>
+__device__ __forceinline__ float2 SumOfGroup(const uint32_t (&b)[4], int first_step) {
+  using B = Blocks<kType>;
+  constexpr uint32_t kOne = PairOfPower(-B::kUnitBits);
+  constexpr uint32_t kOnes[4] = {kOne, kOne, kOne, kOne};
+  float sums[4] = {};
+#pragma unroll
+  for (int step = first_step; step < first_step + B::kStepsOfGroup; ++step) {
+    Mma(sums, kOnes, b[2 * (step % 2)], b[2 * (step % 2) + 1]);
+  }
+  return make_float2(sums[0], sums[1]);
+}
+
+/// totals += minimum * sums of activations, where rows g and g + 8 have a minimum each.
+__device__ __forceinline__ void AddMinimums(float (&totals)[4], float2 minimum, float2 x_sums) {
+  totals[0] = fmaf(minimum.x, x_sums.x, totals[0]);
+  totals[1] = fmaf(minimum.x, x_sums.y, totals[1]);
+  totals[2] = fmaf(minimum.y, x_sums.x, totals[2]);
+  totals[3] = fmaf(minimum.y, x_sums.y, totals[3]);
+}
+__device__ __forceinline__ void AddChain(float (&totals)[4], float2 scale,
+                                         const float (&chain)[4]) {
+  totals[0] = fmaf(scale.x, chain[0], totals[0]);
+  totals[1] = fmaf(scale.x, chain[1], totals[1]);
+  totals[2] = fmaf(scale.y, chain[2], totals[2]);
+  totals[3] = fmaf(scale.y, chain[3], totals[3]);
+}
+
+/// Group kGroup and all behind it.
+template <BlockType kType, int kGroup, int kM, int kN, typename Activations>
+__device__ __forceinline__ void MultiplyGroups(float (&sums)[kM][kN][4],
+                                               const BlockOperand<kType> (&w)[kM],
+                                               const Activations& x, uint32_t (&b)[kN][4]) {
+  using B = Blocks<kType>;
+  constexpr int kFirst = kGroup * B::kStepsOfGroup;
+  if constexpr (kFirst % 2 == 0) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) LdMatrix(b[n], x.Piece(n, kFirst / 2));
+  }
+  if constexpr (B::kHasMinimum) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+      const float2 x_sums = x.template SumOf<kType>(n, kGroup, b[n]);
+#pragma unroll
+      for (int m = 0; m < kM; ++m) AddMinimums(sums[m][n], w[m].minimums.Of(kGroup), x_sums);
+    }
+  }
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
-    const uint8_t* tile = stage + m * B::kStageBytes;
-    codes[m].Load(tile, lane);
-    scales[m].Load(tile, tile + B::kHeaderBytes, lane);
-    if constexpr (B::kHasMinimum) {
-      minimums[m].Load(tile + B::kHeaderScaleBytes, tile + B::kHeaderBytes + B::kScaleBytes, lane);
+    float chain[kN][4] = {};
+    uint32_t a[4];
+    w[m].codes.template Widen<kFirst>(a);
+#pragma unroll
+    for (int n = 0; n < kN; ++n)
+      Mma(chain[n], a, b[n][2 * (kFirst % 2)], b[n][2 * (kFirst % 2) + 1]);
+    if constexpr (B::kStepsOfGroup == 2) {
+      w[m].codes.template Widen<kFirst + 1>(a);
+#pragma unroll
+      for (int n = 0; n < kN; ++n) Mma(chain[n], a, b[n][2], b[n][3]);
     }
+    const float2 scale = w[m].scales.Of(kGroup);
+#pragma unroll
+    for (int n = 0; n < kN; ++n) AddChain(sums[m][n], scale, chain[n]);
   }
+  if constexpr (kGroup + 1 < B::kGroups) MultiplyGroups<kType, kGroup + 1>(sums, w, x, b);
+}
+
+/// sums += one chunk of kM tiles times 8 kN rows of activations. x.Piece(n, piece): this lane's
+/// address for ldmatrix, of inputs [32 piece, + 32) of rows [8 n, + 8); x.SumOf<kType>(n, group,
+/// b): SumOfGroup of those rows, whose operands B are b.
+template <BlockType kType, int kM, int kN, typename Activations>
+__device__ __forceinline__ void MultiplyBlocks(float (&sums)[kM][kN][4],
+                                               const BlockOperand<kType> (&w)[kM],
+                                               const Activations& x) {
   uint32_t b[kN][4];
-#pragma unroll
-  for (int group = 0; group < B::kGroups; ++group) {
-    const int first = group * B::kStepsOfGroup;
-    if (first % 2 == 0) {
-#pragma unroll
-      for (int n = 0; n < kN; ++n) LdMatrix(b[n], x.Piece(n, first / 2));
-    }
-    if constexpr (B::kHasMinimum) {
-      constexpr uint32_t kOne = 0x3f803f80u;
-      constexpr uint32_t kOnes[4] = {kOne, kOne, kOne, kOne};
-      GroupChain<kN> x_sums;
-      x_sums.Begin();
-#pragma unroll
-      for (int step = 0; step < B::kStepsOfGroup; ++step) x_sums.Step(kOnes, b, first + step);
-#pragma unroll
-      for (int m = 0; m < kM; ++m) x_sums.AddTo(sums[m], minimums[m].Of(group));
-    }
-#pragma unroll
-    for (int m = 0; m < kM; ++m) {
-      GroupChain<kN> chain;
-      chain.Begin();
-#pragma unroll
-      for (int step = 0; step < B::kStepsOfGroup; ++step) {
-        uint32_t a[4];
-        codes[m].Widen(first + step, a);
-        chain.Step(a, b, first + step);
-      }
-      chain.AddTo(sums[m], scales[m].Of(group));
-    }
-  }
+  MultiplyGroups<kType, 0>(sums, w, x, b);
 }
 
 /// Copies chunk `chunk` of a tile behind its header; thread `first` of so many.

@@ -35,6 +35,10 @@ struct ChunkOfTile {
     return x + piece / 2 * kRows * kPartBytes +
            Swizzled(first + 8 * n + lane % 8, piece % 2 * 4 + lane / 8);
   }
+  template <BlockType kType>
+  __device__ __forceinline__ float2 SumOf(int, int group, const uint32_t (&b)[4]) const {
+    return SumOfGroup<kType>(b, group * Blocks<kType>::kStepsOfGroup);
+  }
 };
 
 /// The chunks in the order in which they are summed.
@@ -104,13 +108,16 @@ __device__ __forceinline__ void AddSums(float (&totals)[kM][kN][4], float (&sums
 }
 
 template <int kM, int kN>
-__device__ __forceinline__ void StoreSums(const Output& out, const float (&totals)[kM][kN][4],
-                                          int tile, int tiles, int row, int rows, int lane) {
+__device__ __forceinline__ void StoreSums(const Output& out, float (&totals)[kM][kN][4],
+                                          float scale, int tile, int tiles, int row, int rows,
+                                          int lane) {
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
     if (tile + m >= tiles) continue;
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (float& total : totals[m][n]) total = __fmul_rn(total, scale);
       const int r = row + 8 * n + 2 * (lane % 4);
       if (r < rows) StorePair(out, r, tile + m, lane / 4, totals[m][n][0], totals[m][n][2]);
       if (r + 1 < rows) StorePair(out, r + 1, tile + m, lane / 4, totals[m][n][1], totals[m][n][3]);
@@ -160,15 +167,19 @@ __global__ void __launch_bounds__(kThreads) TilesOfBlocksKernel(Output out, Tile
     CommitCopies();
     const uint8_t* stage = shared + i % kStages * Shape::kStageBytes;
     const ChunkOfTile x{stage + Shape::kXAt, across * Shape::kN * 8, lane};
-    MultiplyBlocks<kType, Shape::kM, Shape::kN>(
-        sums, stage + down * Shape::kM * Blocks<kType>::kStageBytes, x, lane);
+    BlockOperand<kType> w[Shape::kM];
+#pragma unroll
+    for (int m = 0; m < Shape::kM; ++m) {
+      w[m].Load(stage + (down * Shape::kM + m) * Blocks<kType>::kStageBytes, lane);
+    }
+    MultiplyBlocks<kType, Shape::kM, Shape::kN>(sums, w, x);
     const int slice = order.slice;
     if (order.Next(a.chunks)) AddSums(totals, sums, slice == 0);
   }
   if (a.chunks < kBlockSlices) AddSums(totals, sums, false);  // the slices without chunks: zeros
   const int tile = static_cast<int>(blockIdx.x) * Shape::kTiles + down * Shape::kM;
   const int row = static_cast<int>(blockIdx.y) * kRows + across * Shape::kN * 8;
-  StoreSums(out, totals, tile, a.tiles, row, a.rows, lane);
+  StoreSums(out, totals, Blocks<kType>::kSumScale, tile, a.tiles, row, a.rows, lane);
 }
 
 template <BlockType kType, int kOutputs>

@@ -35,9 +35,12 @@ const RowPlaces& PlacesOf(int in_tile) {
 /// Ors bits [first_bit, first_bit + kBits) of `count` codes into a plane, from input `k` on.
 template <int kBits>
 void OrPlane(const uint8_t* codes, int count, int first_bit, int in_tile, int k, uint8_t* plane) {
+  // Codes of 8 bits come as two's complement and lie there plus 128.
+  constexpr uint8_t kFlipped = kBits == 8 ? 0x80 : 0;
   const CodePlace* places = PlacesOf<kBits>(in_tile).data() + k;
   for (int i = 0; i < count; ++i) {
-    const auto bits = static_cast<uint32_t>(codes[i] >> first_bit) & ((1u << kBits) - 1);
+    const auto bits =
+        static_cast<uint32_t>((codes[i] ^ kFlipped) >> first_bit) & ((1u << kBits) - 1);
     uint8_t* at = plane + 4 * places[i].word;
     uint32_t word;
     std::memcpy(&word, at, sizeof(word));

@@ -170,7 +170,7 @@ class PackedBlocks {
     constexpr int kIq4Nl[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                 1,    13,   25,  38,  53,  69,  89,  113};
     if (view_.block_type == BlockType::kIQ4_NL) return kIq4Nl[code];
-    return format_.low_bits == 8 ? static_cast<int8_t>(code) : code - format_.offset;
+    return code - format_.offset;
   }
 
   BlockFormat format_;

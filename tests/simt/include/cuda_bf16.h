@@ -36,3 +36,11 @@ inline __nv_bfloat162 __hsub2(__nv_bfloat162 a, __nv_bfloat162 b) {
   return __floats2bfloat162_rn(__bfloat162float(a.x) - __bfloat162float(b.x),
                                __bfloat162float(a.y) - __bfloat162float(b.y));
 }
+/// a b + c, rounded once where f64 holds it.
+inline __nv_bfloat162 __hfma2(__nv_bfloat162 a, __nv_bfloat162 b, __nv_bfloat162 c) {
+  const auto fma = [](__nv_bfloat16 x, __nv_bfloat16 y, __nv_bfloat16 z) {
+    const double product = double{__bfloat162float(x)} * double{__bfloat162float(y)};
+    return static_cast<float>(product + double{__bfloat162float(z)});
+  };
+  return __floats2bfloat162_rn(fma(a.x, b.x, c.x), fma(a.y, b.y, c.y));
+}
