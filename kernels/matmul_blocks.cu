@@ -1,6 +1,7 @@
 // Chooses the kernel for blocks: a matter of speed alone, since all give the same bits.
 #include "kernels/device_limits.h"
 #include "kernels/matmul_blocks.cuh"
+#include "kernels/matmul_blocks_sm90.h"
 
 namespace neurogrid::kernels {
 
@@ -23,6 +24,7 @@ cudaError_t MatMulBlocks(const MatMulOperands& operands, const Weights& w, cudaS
   if (operands.rows <= kFewRowsMax && FewRowsOfBlocksFit(w)) {
     return MatMulFewRowsOfBlocks(operands, w, stream);
   }
+  if (BlocksSm90Takes(operands, w)) return MatMulBlocksSm90(operands, w, stream);
   constexpr int kWideOutputs = 128;
   constexpr int kTileRows = 64;
   const int wide_tiles = (w.packed_outputs() + kWideOutputs - 1) / kWideOutputs *

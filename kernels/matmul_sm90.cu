@@ -9,49 +9,12 @@
 #include "kernels/matmul_sm90.cuh"
 #include "kernels/matmul_sm90.h"
 #include "kernels/matmul_sm90_split.cuh"
+#include "kernels/tensor_map.h"
 
 namespace neurogrid::kernels {
 namespace {
 
 constexpr int kRowsMin = 9;  // below, the kernel for few rows is faster
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-/// The driver's function; null where it has none. By name, so that no driver is needed to link.
-EncodeTiled Encoder() {
-  static const EncodeTiled encoder = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result{};
-    constexpr unsigned kSince = 12000;
-    if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kSince,
-                                         cudaEnableDefault, &result) != cudaSuccess ||
-        result != cudaDriverEntryPointSuccess) {
-      function = nullptr;
-    }
-    return reinterpret_cast<EncodeTiled>(function);
-  }();
-  return encoder;
-}
-
-/// A row-major matrix, seen in boxes of 128 bytes by `box_rows` rows.
-struct MatrixView {
-  const void* data;
-  bool bytes;  // or bf16
-  int rows;
-  int columns;
-};
-cudaError_t Encode(const MatrixView& m, int box_rows, CUtensorMap& map) {
-  const unsigned element = m.bytes ? 1 : 2;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.columns), static_cast<cuuint64_t>(m.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(m.columns) * element};
-  const cuuint32_t box[2] = {kChunkBytes / element, static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUresult result =
-      Encoder()(&map, m.bytes ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-                const_cast<void*>(m.data), sizes, strides, box, steps,
-                CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
 
 int Ceil(int a, int b) { return (a + b - 1) / b; }
 bool Aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -61,9 +24,10 @@ cudaError_t LaunchTile(const MatMulOperands& operands, const Weights& w, cudaStr
   const bool is_int8 = T::kFormat == WeightFormat::kInt8;
   CUtensorMap w_map;
   CUtensorMap x_map;
-  cudaError_t error = Encode({w.data, is_int8, w.packed_outputs(), w.stride()}, T::kOutputs, w_map);
+  cudaError_t error =
+      EncodeTensorMap({w.data, is_int8, w.packed_outputs(), w.stride()}, T::kOutputs, w_map);
   if (error != cudaSuccess) return error;
-  error = Encode({operands.x, false, operands.rows, w.inputs}, T::kRows, x_map);
+  error = EncodeTensorMap({operands.x, false, operands.rows, w.inputs}, T::kRows, x_map);
   if (error != cudaSuccess) return error;
   const Output out(operands, w);
   const int row_tiles = Ceil(operands.rows, T::kRows);
@@ -90,7 +54,7 @@ cudaError_t LaunchTile(const MatMulOperands& operands, const Weights& w, cudaStr
 bool Readable(const MatMulOperands& operands, const Weights& w) {
   static const bool has = DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
                           DeviceAttribute(cudaDevAttrComputeCapabilityMinor) == 0 &&
-                          Encoder() != nullptr;
+                          TensorMapEncoder() != nullptr;
   const bool format = w.format == WeightFormat::kBf16 || w.format == WeightFormat::kInt8;
   return has && format && w.inputs % 8 == 0 && Aligned(operands.x) && Aligned(w.data);
 }
