@@ -25,12 +25,20 @@ struct AttentionPlace {
   AttentionTile tile;
   int kv_head;
   int group;
-  int split;
-  int start;     // position of the split
-  int first;     // visible to some row, from `start`
-  int last;      // half-open
-  int32_t page;  // of positions 16 lane .. 16 lane + 15
+  int inverse;  // of the group, times 2^16
+  int split = 0;
+  int start = 0;     // position of the split
+  int first = 0;     // visible to some row, from `start`
+  int last = 0;      // half-open
+  int32_t page = 0;  // of positions 16 lane .. 16 lane + 15
 
+  /// Before SetSplit.
+  __device__ __forceinline__ AttentionPlace(const AttentionTile& of, int head,
+                                            const Bf16Attention& o)
+      : tile(of),
+        kv_head(head),
+        group(o.query_heads / o.kv.kv_heads),
+        inverse((1 << 16) / group + 1) {}
   /// Reads the page table: early, as copies wait for it.
   __device__ __forceinline__ void SetSplit(int to, const Bf16Attention& o) {
     const int window = o.window;
@@ -46,8 +54,8 @@ struct AttentionPlace {
                           (lane + 1) * kPageTokens > first;
     page = has_page ? o.pages[tile.first_page + start / kPageTokens + lane] : 0;
   }
-  __device__ __forceinline__ int64_t PageOf(int token) const {
-    return __shfl_sync(kFullMask, page, token / kPageTokens);
+  __device__ __forceinline__ uint32_t PageOf(int token) const {
+    return static_cast<uint32_t>(__shfl_sync(kFullMask, page, token / kPageTokens));
   }
   /// Steps of 16 positions up to the last visible one.
   __device__ __forceinline__ int steps() const { return (last + 15) / 16; }
@@ -57,8 +65,19 @@ struct AttentionPlace {
     return written < 0 ? 0 : written < last ? written : last;
   }
   __device__ __forceinline__ int rows() const { return tile.queries * group; }
-  __device__ __forceinline__ int64_t QueryOf(int row) const { return tile.first_row + row / group; }
-  __device__ __forceinline__ int HeadOf(int row) const { return kv_head * group + row % group; }
+  /// Whether every row sees all of the split.
+  __device__ __forceinline__ bool SeesAll(int window) const {
+    const int earliest = tile.first_position - start;
+    return earliest >= kSplitTokens - 1 && (window <= 0 || earliest + tile.queries - window <= 0);
+  }
+  /// row / group: exact, as 128 rows times 16 stay below 2^16.
+  __device__ __forceinline__ int QueryInTile(int row) const { return row * inverse >> 16; }
+  __device__ __forceinline__ int64_t QueryOf(int row) const {
+    return tile.first_row + QueryInTile(row);
+  }
+  __device__ __forceinline__ int HeadOf(int row) const {
+    return kv_head * group + row - QueryInTile(row) * group;
+  }
 };
 
 /// From a score to the exponent of 2.
@@ -73,6 +92,27 @@ __device__ __forceinline__ void StoreAttended(const Bf16Attention& o, const Atte
   const int64_t at = place.QueryOf(row) * o.query_heads + place.HeadOf(row);
   *reinterpret_cast<uint32_t*>(o.out + at * o.kv.head_dim + column) =
       PackBf16(Finished(a, sum), Finished(b, sum));
+}
+
+/// Part `part` of a tile cut into parts of `queries_max`; without queries where it is shorter.
+__device__ __forceinline__ AttentionTile PartOfTile(AttentionTile tile, int part, int queries_max,
+                                                    int window) {
+  const int skipped = part * queries_max;
+  tile.first_row += skipped;
+  tile.first_position += skipped;
+  tile.queries -= skipped;
+  if (tile.queries > queries_max) tile.queries = queries_max;
+  const int position = tile.first_position;
+  const int first_key = window > 0 && position >= window ? position - window + 1 : 0;
+  tile.first_split = first_key / kSplitTokens;
+  tile.splits = (position + tile.queries - 1) / kSplitTokens + 1 - tile.first_split;
+  return tile;
+}
+
+/// Apart, as all kernels have these instructions and few models a cap: others would wait for them
+/// to pass by.
+inline __device__ __noinline__ float CappedScore(float score, float scale, float softcap) {
+  return softcap * tanhf(score * scale / softcap);
 }
 
 inline constexpr int kAttentionWarps = 4;
@@ -133,37 +173,60 @@ struct SplitAttention {
     return chunk * kChunk + (warp * kOutputs + n) * 8 + 2 * (lane % 4);
   }
 
-  /// Positions [from, to) of chunk i of a split: keys first, then values. What no row sees becomes
-  /// zeros: it may belong to another sequence by now, and a NaN there must not reach this one.
-  __device__ __forceinline__ void CopyChunk(int i, const AttentionPlace& place, int from,
-                                            int to) const {
-    constexpr int kTokens = kAttentionThreads / kPieces;  // at a time
-    const int thread = static_cast<int>(threadIdx.x);
-    const int piece = thread % kPieces;
-    const int column = i % kChunks * kChunk + piece * 8;
-    bf16* stage = stages + i % 2 * kStage;
-    const bool values = i >= kChunks;
-    const int64_t in_page = thread / kPieces % kPageTokens * o.kv.head_dim + column;
-    if (from == 0 && place.first == 0 && place.last == kSplitTokens && to == kSplitTokens &&
-        o.kv.head_dim == kDim) {
-#pragma unroll
-      for (int at = 0; at < kSplitTokens; at += kTokens) {
-        const int token = at + thread / kPieces;
-        const int64_t page = place.PageOf(token);
-        CopyAsync16(
-            stage + At(token, piece),
-            (values ? o.kv.values(page, place.kv_head) : o.kv.keys(page, place.kv_head)) + in_page,
-            true);
-      }
-      return;
+  /// What a thread copies of chunk i of a split (keys first, then values): a piece of every eighth
+  /// or so of its rows.
+  struct Pieces {
+    static constexpr int kTokens = kAttentionThreads / kPieces;  // copied at a time
+    int token;                                                   // the first
+    int piece;
+    int column;
+    bf16* stage;
+    const uint8_t* from;  // in page 0
+    uint32_t page_bytes;
+
+    __device__ __forceinline__ Pieces(const SplitAttention& block, int i, int kv_head)
+        : token(static_cast<int>(threadIdx.x) / kPieces),
+          piece(static_cast<int>(threadIdx.x) % kPieces),
+          column(i % kChunks * kChunk + piece * 8),
+          stage(block.stages + i % 2 * kStage),
+          page_bytes(static_cast<uint32_t>(block.o.kv.page_stride) *
+                     static_cast<uint32_t>(sizeof(bf16))) {
+      const KvPages<bf16>& kv = block.o.kv;
+      const bf16* tile = i >= kChunks ? kv.values(0, kv_head) : kv.keys(0, kv_head);
+      from = reinterpret_cast<const uint8_t*>(tile + token % kPageTokens * kv.head_dim + column);
     }
-    for (int at = from / kTokens * kTokens; at < to; at += kTokens) {
-      const int token = at + thread / kPieces;
-      const int64_t page = place.PageOf(token);
+    __device__ __forceinline__ void Copy(int at, uint32_t page, const bf16* elsewhere,
+                                         bool live) const {
+      const uint8_t* source = from + static_cast<uint64_t>(page) * page_bytes;
+      CopyAsync16(stage + At(at + token, piece),
+                  live ? source : reinterpret_cast<const uint8_t*>(elsewhere), live);
+    }
+  };
+
+  /// Positions [from, to) of a chunk. What no row sees becomes zeros: it may belong to another
+  /// sequence by now, and a NaN there must not reach this one.
+  __device__ __forceinline__ void CopyPart(int i, const AttentionPlace& place, int from,
+                                           int to) const {
+    const Pieces pieces(*this, i, place.kv_head);
+#pragma unroll 1  // instructions that are not there yet cost a short step more than the loop
+    for (int at = from / Pieces::kTokens * Pieces::kTokens; at < to; at += Pieces::kTokens) {
+      const int token = at + pieces.token;
+      const uint32_t page = place.PageOf(token);
       if (token < from || token >= to) continue;
-      const bool live = token >= place.first && token < place.last && column < o.kv.head_dim;
-      const bf16* tile = values ? o.kv.values(page, place.kv_head) : o.kv.keys(page, place.kv_head);
-      CopyAsync16(stage + At(token, piece), live ? tile + in_page : o.qkv, live);
+      pieces.Copy(at, page, o.qkv,
+                  token >= place.first && token < place.last && pieces.column < o.kv.head_dim);
+    }
+  }
+  /// Positions [0, to) of a chunk.
+  __device__ __forceinline__ void CopyChunk(int i, const AttentionPlace& place, int to) const {
+    if (to != kSplitTokens || place.first != 0 || place.last != kSplitTokens ||
+        o.kv.head_dim != kDim) {
+      return CopyPart(i, place, 0, to);
+    }
+    const Pieces pieces(*this, i, place.kv_head);
+#pragma unroll
+    for (int at = 0; at < kSplitTokens; at += Pieces::kTokens) {
+      pieces.Copy(at, place.PageOf(at + pieces.token), nullptr, true);
     }
   }
   __device__ __forceinline__ void CopyQueries(const AttentionPlace& place) const {
@@ -181,13 +244,14 @@ struct SplitAttention {
   /// The first two chunks of a split: what earlier steps wrote before the predecessor has ended,
   /// what this step did after that.
   __device__ __forceinline__ void CopyOld(const AttentionPlace& place) const {
-    CopyChunk(0, place, 0, place.old());
-    CopyChunk(1, place, 0, place.old());
+#pragma unroll 1
+    for (int i = 0; i < 2; ++i) CopyChunk(i, place, place.old());
   }
   __device__ __forceinline__ void CopyNew(const AttentionPlace& place) const {
     CopyQueries(place);
+#pragma unroll 1
     for (int i = 0; i < 2; ++i) {
-      CopyChunk(i, place, place.old(), place.steps() * 16);
+      CopyPart(i, place, place.old(), place.steps() * 16);
       CommitCopies();
     }
   }
@@ -223,43 +287,71 @@ struct SplitAttention {
     }
   }
 
-  __device__ __forceinline__ void Cap(Scores& scores) const {
+  /// How many of the two rows of a thread's fragments are there: a tile of a decoding sequence has
+  /// mostly eight at most.
+  static __device__ __forceinline__ int HalvesOf(const AttentionPlace& place) {
+    return kTiles == 1 && place.rows() <= 8 ? 1 : 2;
+  }
+  /// Whether tiles of eight positions from j on lie behind what is visible, in whole steps.
+  __device__ __forceinline__ bool IsBehind(const AttentionPlace& place, int j) const {
+    return warp * kWarpTokens + 8 * j >= 16 * place.steps();
+  }
+
+  __device__ __forceinline__ void Cap(const AttentionPlace& place, Scores& scores) const {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
       for (int j = 0; j < kScores; ++j) {
+        if (IsBehind(place, j)) break;
 #pragma unroll
-        for (float& score : scores[m][j]) {
-          score = o.softcap * tanhf(score * o.scale / o.softcap);
+        for (int i = 0; i < 4; ++i) {
+          if (i / 2 < HalvesOf(place)) {
+            scores[m][j][i] = CappedScore(scores[m][j][i], o.scale, o.softcap);
+          }
         }
       }
     }
   }
-
-  /// Caps and masks the scores and leaves each row's maximum over the warp in `maxima`.
-  __device__ __forceinline__ void Mask(const AttentionPlace& place, Scores& scores) const {
-    if (o.softcap > 0) Cap(scores);
+  /// Hides what a row does not see.
+  __device__ __forceinline__ void Hide(const AttentionPlace& place, Scores& scores) const {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = RowOf(m, 2 * half);
-        const int position = place.tile.first_position + row / place.group - place.start;
-        const int first = o.window > 0 ? position - o.window + 1 : -place.start;
-        float largest = MinusInfinity();
+        const int position = place.tile.first_position + place.QueryInTile(row) - place.start;
+        const int column = warp * kWarpTokens + 2 * (lane % 4);
+        const int last = (position < place.last ? position : place.last - 1) - column;
+        const int first = (o.window > 0 ? position - o.window + 1 : 0) - column;
 #pragma unroll
         for (int j = 0; j < kScores; ++j) {
 #pragma unroll
-          for (int i = 2 * half; i < 2 * half + 2; ++i) {
-            const int token = warp * kWarpTokens + 8 * j + 2 * (lane % 4) + i % 2;
-            const bool visible = token <= position && token >= first && token < place.last;
-            scores[m][j][i] = visible ? scores[m][j][i] : MinusInfinity();
-            largest = fmaxf(largest, scores[m][j][i]);
+          for (int i = 0; i < 2; ++i) {
+            float& score = scores[m][j][2 * half + i];
+            score = 8 * j + i >= first && 8 * j + i <= last ? score : MinusInfinity();
           }
+        }
+      }
+    }
+  }
+  /// Caps and hides scores and leaves each row's maximum over the warp in `maxima`.
+  __device__ __forceinline__ void Mask(const AttentionPlace& place, Scores& scores) const {
+    if (o.softcap > 0) Cap(place, scores);
+    if (!place.SeesAll(o.window)) Hide(place, scores);
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if (half == HalvesOf(place)) break;
+        float largest = MinusInfinity();
+#pragma unroll
+        for (int j = 0; j < kScores; ++j) {
+          if (IsBehind(place, j)) break;
+          largest = fmaxf(largest, fmaxf(scores[m][j][2 * half], scores[m][j][2 * half + 1]));
         }
         largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 1));
         largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, 2));
-        if (lane % 4 == 0) maxima[warp * kRows + row] = largest;
+        if (lane % 4 == 0) maxima[warp * kRows + RowOf(m, 2 * half)] = largest;
       }
     }
   }
@@ -278,17 +370,20 @@ struct SplitAttention {
   }
 
   /// Scores become probabilities in shared memory, their sums over the warp go to `sums`.
-  __device__ __forceinline__ void Exponentiate(const Scores& scores) const {
+  __device__ __forceinline__ void Exponentiate(const AttentionPlace& place,
+                                               const Scores& scores) const {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        if (half == HalvesOf(place)) break;
         const int row = RowOf(m, 2 * half);
         const float maximum = MaximumOf(row);
         const float base = maximum == MinusInfinity() ? 0.0f : __fmul_rn(maximum, factor);
         float sum = 0;
 #pragma unroll
         for (int j = 0; j < kScores; ++j) {
+          if (IsBehind(place, j)) break;
           const float p0 = Exp2(fmaf(scores[m][j][2 * half], factor, -base));
           const float p1 = Exp2(fmaf(scores[m][j][2 * half + 1], factor, -base));
           sum = __fadd_rn(__fadd_rn(sum, p0), p1);
@@ -330,23 +425,29 @@ struct SplitAttention {
                                          const Next& next) const {
     const auto refill = [&](int i) {  // every thread has read chunk i - 2
       if (i < 2 * kChunks) {
-        CopyChunk(i, place, 0, place.steps() * 16);
+        CopyChunk(i, place, place.steps() * 16);
       } else {
         next(i - 2 * kChunks);
       }
       CommitCopies();
     };
     Scores scores = {};
-#pragma unroll
-    for (int chunk = 0; chunk < kChunks; ++chunk) {
+#pragma unroll 1
+    for (int chunk = 0; chunk < kChunks - 1; ++chunk) {
       WaitForCopies<1>();
       __syncthreads();
       Score(chunk, place.last, scores);
-      if (chunk == kChunks - 1) Mask(place, scores);
       __syncthreads();
-      refill(chunk + 2);
+      CopyChunk(chunk + 2, place, place.steps() * 16);
+      CommitCopies();
     }
-    Exponentiate(scores);
+    WaitForCopies<1>();
+    __syncthreads();
+    Score(kChunks - 1, place.last, scores);
+    Mask(place, scores);
+    __syncthreads();
+    refill(kChunks + 1);
+    Exponentiate(place, scores);
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
 #pragma unroll
@@ -362,6 +463,59 @@ struct SplitAttention {
       Weigh(chunk, place.steps(), outputs[chunk]);
       __syncthreads();
       refill(kChunks + chunk + 2);
+    }
+  }
+};
+
+/// What a block has attended so far, split after split.
+template <int kDim, int kTiles>
+struct SplitTotals {
+  using Split = SplitAttention<kDim, kTiles>;
+
+  typename Split::Outputs outputs = {};
+  SoftmaxPart parts[kTiles][2];
+
+  __device__ __forceinline__ SplitTotals() {
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) parts[m][0] = parts[m][1] = NoKeys();
+  }
+  __device__ __forceinline__ void Add(const Split& block, const typename Split::Outputs& next) {
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const MergeFactors factors = Merge(parts[m][half], block.PartOf(block.RowOf(m, 2 * half)));
+#pragma unroll
+        for (int chunk = 0; chunk < Split::kChunks; ++chunk) {
+#pragma unroll
+          for (int n = 0; n < Split::kOutputs; ++n) {
+#pragma unroll
+            for (int i = 2 * half; i < 2 * half + 2; ++i) {
+              float& total = outputs[chunk][m][n][i];
+              total = MergeOutput(total, next[chunk][m][n][i], factors);
+            }
+          }
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void Store(const Split& block, const AttentionPlace& place) const {
+#pragma unroll
+    for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = block.RowOf(m, 2 * half);
+        if (row >= place.rows()) continue;
+#pragma unroll
+        for (int chunk = 0; chunk < Split::kChunks; ++chunk) {
+#pragma unroll
+          for (int n = 0; n < Split::kOutputs; ++n) {
+            const float(&total)[4] = outputs[chunk][m][n];
+            StoreAttended(block.o, place, row, block.ColumnOf(chunk, n), total[2 * half],
+                          total[2 * half + 1], parts[m][half].sum);
+          }
+        }
+      }
     }
   }
 };

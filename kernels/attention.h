@@ -6,9 +6,12 @@
 // Online normalizer calculation). All ways below follow it, so a row's bits depend on its query
 // and its sequence's keys and values alone.
 //
-//   few rows   an item is (tile of up to 16 rows, split): blocks that go from item to item leave a
-//              state of each in memory, a second kernel merges them. Bound by the bytes of keys
-//              and values; those of earlier steps are fetched before the predecessor has ended.
+//   few rows   an item is (tile of up to 16 rows, split), a unit one of its kv heads. Blocks take
+//              equal runs of units, a tile's head after head, split after split. A run merges as
+//              it goes while it began with a head's first split; where runs cut a head, the states
+//              of its first run and of each later split go to memory, and a second kernel merges
+//              them. Bound by the bytes of keys and values; those of earlier steps are fetched
+//              before the predecessor has ended.
 //   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
 //              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
 // A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
@@ -41,16 +44,17 @@ struct AttentionTile {
   int32_t first_state;  // few rows: of (query 0, first visible split)
   int32_t first_split;
   int32_t splits;
+  int32_t first_item;  // few rows
 };
 struct AttentionItem {
   int32_t tile;
-  int32_t split;
 };
-/// A row whose states are to be merged.
+/// A row of several splits, whose states may have to be merged.
 struct AttentionMerge {
   int32_t row;
   int32_t first_state;
   int32_t splits;
+  int32_t first_item;  // of its tile
 };
 
 /// What a batch's attention is made of; its arrays travel to the device with the batch.

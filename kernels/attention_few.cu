@@ -1,6 +1,7 @@
-// Few rows: one kernel attends the splits of all tiles, a second merges their states.
+// Few rows: one kernel attends the splits of all tiles, a second merges the states of cut heads.
 #include "kernels/attention.cuh"
 #include "kernels/attention_ways.h"
+#include "kernels/device_limits.h"
 #include "kernels/launch.h"
 
 namespace neurogrid::kernels {
@@ -17,79 +18,140 @@ __device__ __forceinline__ SoftmaxPart PartOfState(const Bf16Attention& o, int64
   return {part.x, part.y};
 }
 
+/// The units of a batch and how many of them a block takes. A run may begin or end up to an eighth
+/// of that elsewhere, if it then cuts no head.
+struct Units {
+  int count;
+  int each;
+
+  __device__ __forceinline__ Units(const AttentionWorkView& work, int kv_heads, int blocks)
+      : count((work.live == nullptr ? work.items_count : work.live->items) * kv_heads),
+        each((count + blocks - 1) / blocks) {}
+  __device__ __forceinline__ int slack() const { return each / 8; }
+
+  /// Where the run after `block` runs begins.
+  __device__ __forceinline__ int BeginOf(int block, const AttentionWorkView& work,
+                                         int kv_heads) const {
+    const int unit = block * each;
+    if (unit >= count) return count;
+    const AttentionTile& tile = work.few_tiles[work.items[unit / kv_heads].tile];
+    const int behind = (unit - tile.first_item * kv_heads) % tile.splits;  // the head's first
+    if (behind <= slack()) return unit - behind;
+    return tile.splits - behind <= slack() ? unit + tile.splits - behind : unit;
+  }
+  /// The states of a row's head that are there: one of the splits in the run of the first, then one
+  /// of each. A single one: the head was not cut, and its result is where it belongs.
+  __device__ __forceinline__ AttentionMerge StatesOf(AttentionMerge merge, int kv_heads,
+                                                     int kv_head) const {
+    int of_first_run = each - (merge.first_item * kv_heads + kv_head * merge.splits) % each;
+    if (of_first_run <= slack()) of_first_run += each;
+    if (of_first_run >= merge.splits - slack()) of_first_run = merge.splits;
+    merge.first_state += of_first_run - 1;
+    merge.splits -= of_first_run - 1;
+    return merge;
+  }
+};
+
+/// A block's way from unit to unit.
+struct Walk {
+  int tile;
+  AttentionPlace place;
+
+  __device__ __forceinline__ Walk(const Bf16Attention& o, const AttentionWorkView& work, int unit)
+      : tile(work.items[unit / o.kv.kv_heads].tile), place(work.few_tiles[tile], 0, o) {
+    const int of_tile = unit - place.tile.first_item * o.kv.kv_heads;
+    place.kv_head = of_tile / place.tile.splits;
+    place.SetSplit(place.tile.first_split + of_tile % place.tile.splits, o);
+  }
+  __device__ __forceinline__ bool AtFirstSplit() const {
+    return place.split == place.tile.first_split;
+  }
+  __device__ __forceinline__ bool AtLastSplit() const {
+    return place.split == place.tile.first_split + place.tile.splits - 1;
+  }
+  __device__ __forceinline__ void Step(const Bf16Attention& o, const AttentionWorkView& work) {
+    if (!AtLastSplit()) return place.SetSplit(place.split + 1, o);
+    if (++place.kv_head == o.kv.kv_heads) {
+      place.kv_head = 0;
+      place.tile = work.few_tiles[++tile];
+    }
+    place.SetSplit(place.tile.first_split, o);
+  }
+};
+
+/// The state of the splits of one head that end with the place's.
 template <int kDim>
-__device__ __forceinline__ void StoreSplit(
-    const SplitAttention<kDim, 1>& block, const AttentionPlace& place,
-    const typename SplitAttention<kDim, 1>::Outputs& outputs) {
+__device__ __forceinline__ void StoreState(const SplitAttention<kDim, 1>& block,
+                                           const AttentionPlace& place,
+                                           const SplitTotals<kDim, 1>& totals) {
   using Split = SplitAttention<kDim, 1>;
   const Bf16Attention& o = block.o;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = block.RowOf(0, 2 * half);
     if (row >= place.rows()) continue;
-    const SoftmaxPart part = block.PartOf(row);
-    const bool alone = place.tile.splits == 1;
-    SoftmaxPart total = NoKeys();
-    const MergeFactors factors = Merge(total, part);
-    float* state = StateOf(o,
-                           int64_t{place.tile.first_state} + row / place.group * place.tile.splits +
-                               place.split - place.tile.first_split,
-                           place.HeadOf(row));
+    float* state =
+        StateOf(o,
+                int64_t{place.tile.first_state} + place.QueryInTile(row) * place.tile.splits +
+                    place.split - place.tile.first_split,
+                place.HeadOf(row));
 #pragma unroll
     for (int chunk = 0; chunk < Split::kChunks; ++chunk) {
 #pragma unroll
       for (int n = 0; n < Split::kOutputs; ++n) {
         const int column = block.ColumnOf(chunk, n);
-        const float a = outputs[chunk][0][n][2 * half];
-        const float b = outputs[chunk][0][n][2 * half + 1];
-        if (alone) {
-          StoreAttended(o, place, row, column, MergeOutput(0, a, factors),
-                        MergeOutput(0, b, factors), total.sum);
-        } else if (column < o.kv.head_dim) {
-          *reinterpret_cast<float2*>(state + column) = make_float2(a, b);
-          if (column == 0) {
-            *reinterpret_cast<float2*>(state + o.kv.head_dim) = make_float2(part.maximum, part.sum);
-          }
+        if (column >= o.kv.head_dim) continue;
+        const float(&output)[4] = totals.outputs[chunk][0][n];
+        *reinterpret_cast<float2*>(state + column) =
+            make_float2(output[2 * half], output[2 * half + 1]);
+        if (column == 0) {
+          const SoftmaxPart& part = totals.parts[0][half];
+          *reinterpret_cast<float2*>(state + o.kv.head_dim) = make_float2(part.maximum, part.sum);
         }
       }
     }
   }
 }
 
-/// Blocks take (item, kv head) after (item, kv head), a grid apart.
 template <int kDim>
 __global__ void __launch_bounds__(kAttentionThreads)
     AttendItemsKernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
-  const int kv_heads = o.kv.kv_heads;
-  const int units = (work.live == nullptr ? work.items_count : work.live->items) * kv_heads;
-  const auto place_of = [&](int unit) {
-    const AttentionItem item = work.items[unit / kv_heads];
-    AttentionPlace place{
-        work.few_tiles[item.tile], unit % kv_heads, o.query_heads / kv_heads, 0, 0, 0, 0, 0};
-    place.SetSplit(item.split, o);
-    return place;
-  };
-  int unit = static_cast<int>(blockIdx.x);
-  if (unit >= units) return WaitForPredecessor();
+  const Units units(work, o.kv.kv_heads, static_cast<int>(gridDim.x));
+  const int run = static_cast<int>(blockIdx.x);
+  int unit = units.BeginOf(run, work, o.kv.kv_heads);
+  const int end = units.BeginOf(run + 1, work, o.kv.kv_heads);
+  if (unit >= end) return WaitForPredecessor();
   const SplitAttention<kDim, 1> block(o, SharedMemory<uint8_t>());
-  AttentionPlace place = place_of(unit);
-  block.CopyOld(place);
+  Walk walk(o, work, unit);
+  block.CopyOld(walk.place);
   WaitForPredecessor();
-  block.CopyNew(place);
+  block.CopyNew(walk.place);
+  SplitTotals<kDim, 1> totals;
+  bool whole = false;  // the totals hold a head from its first split on
   for (;;) {
-    unit += static_cast<int>(gridDim.x);
-    const bool more = unit < units;
-    const AttentionPlace following = more ? place_of(unit) : place;
+    const bool more = ++unit < end;
+    Walk following = walk;
+    if (more) following.Step(o, work);
     typename SplitAttention<kDim, 1>::Outputs outputs;
-    block.Attend(place, outputs, [&](int chunk) {
+    block.Attend(walk.place, outputs, [&](int chunk) {
       if (!more) return;
-      if (chunk == 0) block.CopyQueries(following);
-      block.CopyChunk(chunk, following, 0, following.steps() * 16);
+      if (chunk == 0 && following.AtFirstSplit()) block.CopyQueries(following.place);
+      block.CopyChunk(chunk, following.place, following.place.steps() * 16);
     });
-    StoreSplit<kDim>(block, place, outputs);
+    whole = whole || walk.AtFirstSplit();
+    totals.Add(block, outputs);
+    if (whole && walk.AtLastSplit()) {
+      totals.Store(block, walk.place);
+    } else if (!whole || !more) {
+      StoreState<kDim>(block, walk.place, totals);
+    }
     if (!more) return;
-    place = following;
+    if (!whole || walk.AtLastSplit()) {
+      totals = SplitTotals<kDim, 1>();
+      whole = false;
+    }
+    walk = following;
   }
 }
 
@@ -118,15 +180,19 @@ __device__ __forceinline__ float LargestSoFar(float maximum) {
 /// are the maxima before it, which are exact: a scan finds them at once, and only sums go from
 /// split to split.
 __global__ void __launch_bounds__(kMergeThreads)
-    MergeByBlocksKernel(Bf16Attention o, AttentionWorkView work) {
+    MergeByBlocksKernel(Bf16Attention o, AttentionWorkView work, unsigned blocks) {
   ReleaseSuccessor();
   const int rows = work.live == nullptr ? work.merges_count : work.live->merges;
   if (static_cast<int>(blockIdx.x) >= rows) return WaitForPredecessor();
   MergeShared& shared = SharedObject<MergeShared>();
-  const AttentionMerge merge = work.merges[blockIdx.x];
   const int thread = static_cast<int>(threadIdx.x);
   const int warp = thread / kWarpThreads;
   const int head = static_cast<int>(blockIdx.y);
+  const int kv_heads = o.kv.kv_heads;
+  const AttentionMerge merge =
+      Units(work, kv_heads, static_cast<int>(blocks))
+          .StatesOf(work.merges[blockIdx.x], kv_heads, head / (o.query_heads / kv_heads));
+  if (merge.splits == 1) return WaitForPredecessor();
   const int dim = o.kv.head_dim;
   const int splits_max =
       kMergeFloats / dim < kMergeThreads ? kMergeFloats / dim : kMergeThreads;  // at a time
@@ -188,7 +254,7 @@ constexpr int kMergeWarps = 4;  // of a block
 /// Merges a row's states of one head by a warp, for many rows: a lane has kPairs pairs of columns.
 template <int kPairs>
 __global__ void __launch_bounds__(kMergeWarps* kWarpThreads)
-    MergeByWarpsKernel(Bf16Attention o, AttentionWorkView work) {
+    MergeByWarpsKernel(Bf16Attention o, AttentionWorkView work, int blocks) {
   constexpr int kAhead = 8 / kPairs;  // splits under way at a time
   ReleaseSuccessor();
   const int rows = work.live == nullptr ? work.merges_count : work.live->merges;
@@ -196,8 +262,12 @@ __global__ void __launch_bounds__(kMergeWarps* kWarpThreads)
   const int unit =
       static_cast<int>(blockIdx.x) * kMergeWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
   if (unit >= rows * o.query_heads) return WaitForPredecessor();
-  const AttentionMerge merge = work.merges[unit / o.query_heads];
   const int head = unit % o.query_heads;
+  const int kv_heads = o.kv.kv_heads;
+  const AttentionMerge merge =
+      Units(work, kv_heads, static_cast<int>(blocks))
+          .StatesOf(work.merges[unit / o.query_heads], kv_heads, head / (o.query_heads / kv_heads));
+  if (merge.splits == 1) return WaitForPredecessor();
   const int dim = o.kv.head_dim;
   SoftmaxPart total = NoKeys();
   float2 outputs[kPairs] = {};
@@ -239,35 +309,26 @@ __global__ void __launch_bounds__(kMergeWarps* kWarpThreads)
 }
 
 /// Few rows wait for the longest chain, many for the number of blocks.
-cudaError_t LaunchMerge(const Bf16Attention& o, const AttentionWorkView& work,
+cudaError_t LaunchMerge(const Bf16Attention& o, const AttentionWorkView& work, unsigned blocks,
                         cudaStream_t stream) {
   constexpr int kUnitsOfBlocks = 512;
   const auto rows = static_cast<unsigned>(work.merges_count);
   const auto heads = static_cast<unsigned>(o.query_heads);
   if (rows * heads <= kUnitsOfBlocks) {
     return Launch({"Attention, merge", dim3(rows, heads), dim3(kMergeThreads), 0, stream},
-                  MergeByBlocksKernel, o, work);
+                  MergeByBlocksKernel, o, work, blocks);
   }
   const LaunchShape shape{"Attention, merge", dim3((rows * heads + kMergeWarps - 1) / kMergeWarps),
                           dim3(kMergeWarps * kWarpThreads), 0, stream};
-  if (o.kv.head_dim <= 64) return Launch(shape, MergeByWarpsKernel<1>, o, work);
-  if (o.kv.head_dim <= 128) return Launch(shape, MergeByWarpsKernel<2>, o, work);
-  return Launch(shape, MergeByWarpsKernel<4>, o, work);
+  if (o.kv.head_dim <= 64) return Launch(shape, MergeByWarpsKernel<1>, o, work, blocks);
+  if (o.kv.head_dim <= 128) return Launch(shape, MergeByWarpsKernel<2>, o, work, blocks);
+  return Launch(shape, MergeByWarpsKernel<4>, o, work, blocks);
 }
 
 /// As many blocks as the device runs at a time: more would only follow one another.
 unsigned BlocksOf(int units, size_t shared_bytes) {
-  static const int processors = [] {
-    int device = 0;
-    int count = 1;
-    if (cudaGetDevice(&device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device) != cudaSuccess) {
-      return 1;
-    }
-    return count;
-  }();
   constexpr size_t kSharedOfProcessor = 227 * 1024;  // fewer on most: then blocks wait their turn
-  const auto blocks = processors * static_cast<int>(kSharedOfProcessor / shared_bytes);
+  const auto blocks = MultiprocessorCount() * static_cast<int>(kSharedOfProcessor / shared_bytes);
   return static_cast<unsigned>(units < blocks ? units : blocks);
 }
 
@@ -275,19 +336,17 @@ unsigned BlocksOf(int units, size_t shared_bytes) {
 
 cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
                           cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  if (work.items_count > 0) {
-    error = ForHeadDim(o.kv.head_dim, [&](auto dim) {
-      constexpr int kDim = decltype(dim)::value;
-      constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
-      return Launch(
-          {"Attention, few rows", dim3(BlocksOf(work.items_count * o.kv.kv_heads, kBytes)),
-           dim3(kAttentionThreads), kBytes, stream},
-          AttendItemsKernel<kDim>, o, work);
-    });
-  }
-  if (error != cudaSuccess || work.merges_count == 0) return error;
-  return LaunchMerge(o, work, stream);
+  if (work.items_count == 0) return cudaSuccess;
+  return ForHeadDim(o.kv.head_dim, [&](auto dim) {
+    constexpr int kDim = decltype(dim)::value;
+    constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
+    const unsigned blocks = BlocksOf(work.items_count * o.kv.kv_heads, kBytes);
+    const cudaError_t error =
+        Launch({"Attention, few rows", dim3(blocks), dim3(kAttentionThreads), kBytes, stream},
+               AttendItemsKernel<kDim>, o, work);
+    if (error != cudaSuccess || work.merges_count == 0) return error;
+    return LaunchMerge(o, work, blocks, stream);
+  });
 }
 
 }  // namespace neurogrid::kernels

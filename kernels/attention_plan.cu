@@ -13,8 +13,8 @@ AttentionTile TileOf(const AttentionSequence& s, int first, int queries, int win
   const int position = s.first_position + first;
   const int first_split = FirstSplit(position, window);
   const int last_split = (position + queries - 1) / kSplitTokens + 1;
-  return {s.first_row + first,     queries, position, s.first_page, 0, first_split,
-          last_split - first_split};
+  return {s.first_row + first,      queries, position, s.first_page, 0, first_split,
+          last_split - first_split, 0};
 }
 
 }  // namespace
@@ -34,11 +34,12 @@ void AddSequence(const AttentionSequence& s, int group, int window, int64_t stat
       continue;
     }
     tile.first_state = static_cast<int32_t>(work.states);
-    for (int split = 0; split < tile.splits; ++split) {
-      work.items.push_back({static_cast<int32_t>(work.few_tiles.size()), tile.first_split + split});
-    }
+    tile.first_item = static_cast<int32_t>(work.items.size());
+    work.items.insert(work.items.end(), static_cast<size_t>(tile.splits),
+                      {static_cast<int32_t>(work.few_tiles.size())});
     for (int i = 0; i < queries && tile.splits > 1; ++i) {
-      work.merges.push_back({tile.first_row + i, tile.first_state + i * tile.splits, tile.splits});
+      work.merges.push_back(
+          {tile.first_row + i, tile.first_state + i * tile.splits, tile.splits, tile.first_item});
     }
     if (tile.splits > 1) work.states += static_cast<int64_t>(queries) * tile.splits;
     work.few_tiles.push_back(tile);

@@ -4,16 +4,13 @@
 // after split to a ring of slots, two attend 64 rows each: all scores of a split in registers, as
 // probabilities the operand of the products with the values. Scores, sums and products go in the
 // order of attention.cuh, whose fragments have the same places.
-#include "kernels/attention.cuh"
+#include "kernels/attention_sm90.cuh"
 #include "kernels/attention_ways.h"
 #include "kernels/launch.h"
-#include "kernels/wgmma.cuh"
 
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kWarpgroupThreads = 128;
-constexpr int kBarrierBytes = 8;
 constexpr int kThreads = 3 * kWarpgroupThreads;
 constexpr int kRowsEach = kMoreTileRows / 2;    // of a warpgroup
 constexpr int kHalfBytes = kSplitTokens * 128;  // a split's keys or values of 64 columns
@@ -50,10 +47,6 @@ struct Shared {
     return slots + chunk % kSlots * kSlotBytes;
   }
 };
-
-__device__ __forceinline__ int SwizzledByte(int row, int piece) {
-  return row * 128 + ((piece ^ (row & 7)) << 4);
-}
 
 /// Keys or values of a split; zeros where no row sees them.
 template <int kDim>
@@ -199,7 +192,7 @@ __device__ __forceinline__ void Hide(const Bf16Attention& o, const AttentionPlac
                                      int first_row, int lane, Scores& scores) {
   const int warp = static_cast<int>(threadIdx.x) % kWarpgroupThreads / kWarpThreads;
   const int from_start = place.tile.first_position - place.start;
-  const int earliest = from_start + first_row / place.group;
+  const int earliest = from_start + place.QueryInTile(first_row);
   const int latest = from_start + place.tile.queries - 1;
   const bool all_seen =
       earliest >= kSplitTokens - 1 && (o.window <= 0 || latest - o.window + 1 <= 0);
@@ -207,7 +200,7 @@ __device__ __forceinline__ void Hide(const Bf16Attention& o, const AttentionPlac
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int row = first_row + 16 * warp + lane / 4 + 8 * half;
-    const int position = from_start + row / place.group;
+    const int position = from_start + place.QueryInTile(row);
     const int column = 2 * (lane % 4);
     const int last = (position < place.last ? position : place.last - 1) - column;
     const int first = (o.window > 0 ? position - o.window + 1 : 0) - column;
@@ -397,14 +390,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int tiles = work.live == nullptr ? work.more_tiles_count : work.live->more_tiles;
   const int unit = static_cast<int>(blockIdx.x) / o.kv.kv_heads;
   if (unit >= tiles) return;
-  const AttentionPlace place{work.more_tiles[tiles - 1 - unit],
-                             static_cast<int>(blockIdx.x) % o.kv.kv_heads,
-                             o.query_heads / o.kv.kv_heads,
-                             0,
-                             0,
-                             0,
-                             0,
-                             0};
+  const AttentionPlace place(work.more_tiles[tiles - 1 - unit],
+                             static_cast<int>(blockIdx.x) % o.kv.kv_heads, o);
   const int warpgroup = __shfl_sync(kFullMask, thread / kWarpgroupThreads, 0);
   if (warpgroup == 0) {
     GiveRegisters<40>();

@@ -130,11 +130,11 @@ class Context {
         static_cast<int>(work.merges.size()), static_cast<int>(work.more_tiles.size())};
     AttentionWork spare = work;
     for (int i = 0; i < how.spare; ++i) {
-      const AttentionTile tile{rows, 1, 0, 0, 0, 0, 1};
-      spare.items.push_back({counts.few_tiles, 0});
+      const AttentionTile tile{rows, 1, 0, 0, 0, 0, 1, counts.items};
+      spare.items.push_back({counts.few_tiles});
       spare.few_tiles.push_back(tile);
       spare.more_tiles.push_back(tile);
-      spare.merges.push_back({rows, 0, 1});
+      spare.merges.push_back({rows, 0, 1, 0});
     }
     const auto few = upload(spare.few_tiles);
     const auto items = upload(spare.items);

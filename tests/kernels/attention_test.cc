@@ -62,6 +62,26 @@ TEMPLATE_TEST_CASE("states of any number of splits merge in order", "[kernels]",
   CHECK(SameBits(RowsOf(context, out, 1, 2), context.Run({{0, length - 2, 2}}, {.states_max = 0})));
 }
 
+TEST_CASE("a head has the same bits wherever blocks cut it", "[kernels]") {
+  const Seeded seeded;
+  const Context<Bf16> context({2, 2, 16}, {20 * kSplitTokens});
+  std::vector<Context<Bf16>::Part> batch;
+  std::vector<std::vector<float>> uncut;
+  for (const int splits : {13, 12, 14, 10, 7, 14, 11, 20, 1, 18, 3}) {
+    batch.push_back({0, splits * kSplitTokens - 9, 1});
+    uncut.push_back(context.Run({batch.back()}, {.states_max = 0}));
+  }
+  context.Check(uncut[2], 0, batch[2].first);
+  // Each row less moves every place where the units are cut.
+  for (; batch.size() > 1; batch.pop_back()) {
+    const std::vector<float> out = context.Run(batch);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      CAPTURE(batch.size(), i);
+      CHECK(SameBits(RowsOf(context, out, static_cast<int>(i), 1), uncut[i]));
+    }
+  }
+}
+
 TEST_CASE("the states of many rows merge as those of few", "[kernels]") {
   const Seeded seeded;
   const Heads heads = GENERATE(Heads{16, 1, 64}, Heads{16, 1, 72}, Heads{16, 1, 136});
