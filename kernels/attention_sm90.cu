@@ -48,38 +48,25 @@ struct Shared {
   }
 };
 
-/// Keys or values of a split; zeros where no row sees them.
-template <int kDim>
+/// Keys or values of a split; zeros where no row sees them, unless all do.
+template <int kDim, bool kAllSeen>
 __device__ __forceinline__ void CopySplit(uint8_t* slot, const Bf16Attention& o,
                                           const AttentionPlace& place, bool values) {
   const int thread = static_cast<int>(threadIdx.x);
   const int piece = thread % 8;
   const int first_token = thread / 8;  // of 16
-  if (place.first == 0 && place.last == kSplitTokens) {
-    const bf16* tile = values ? o.kv.values(0, place.kv_head) : o.kv.keys(0, place.kv_head);
-    const bf16* from = tile + first_token * kDim + piece * 8;
-    uint8_t* to = slot + SwizzledByte(first_token, piece);
+  const bf16* tile = values ? o.kv.values(0, place.kv_head) : o.kv.keys(0, place.kv_head);
+  const bf16* from = tile + first_token * kDim + piece * 8;
+  uint8_t* to = slot + SwizzledByte(first_token, piece);
+  const int first = place.first - first_token;
+  const int last = place.last - first_token;
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const int64_t at = place.PageOf(16 * step) * o.kv.page_stride;
-#pragma unroll
-      for (int half = 0; half < kDim / 64; ++half) {
-        CopyAsync16(to + half * kHalfBytes + step * kStepBytes, from + at + half * 64, true);
-      }
-    }
-    return;
-  }
-  // Products with the values always take all steps: what lies behind the last is zeros.
-  for (int step = 0; step < (values ? kSteps : place.steps()); ++step) {
-    const int token = 16 * step + first_token;
-    const int64_t page = place.PageOf(token);
-    const bool live = token >= place.first && token < place.last;
-    const bf16* tile = values ? o.kv.values(page, place.kv_head) : o.kv.keys(page, place.kv_head);
-    const bf16* from = live ? tile + first_token * kDim + piece * 8 : o.qkv;
+  for (int step = 0; step < kSteps; ++step) {
+    const bool live = kAllSeen || (16 * step >= first && 16 * step < last);
+    const int64_t at = place.PageOf(16 * step) * o.kv.page_stride;
 #pragma unroll
     for (int half = 0; half < kDim / 64; ++half) {
-      CopyAsync16(slot + half * kHalfBytes + SwizzledByte(token, piece),
-                  live ? from + half * 64 : from, live);
+      CopyAsync16(to + half * kHalfBytes + step * kStepBytes, from + at + half * 64, live);
     }
   }
 }
@@ -100,7 +87,11 @@ __device__ __forceinline__ void Produce(const Shared<kDim>& shared, const Bf16At
                   static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
     }
     place.SetSplit(place.tile.first_split + chunk / 2, o);
-    CopySplit<kDim>(shared.slot(chunk), o, place, chunk % 2 == 1);
+    if (place.first == 0 && place.last == kSplitTokens) {
+      CopySplit<kDim, true>(shared.slot(chunk), o, place, chunk % 2 == 1);
+    } else {
+      CopySplit<kDim, false>(shared.slot(chunk), o, place, chunk % 2 == 1);
+    }
     CommitCopies();
     if (chunk == 0) continue;
     WaitForCopies<1>();
@@ -417,7 +408,16 @@ cudaError_t LaunchTiles(const Bf16Attention& o, const AttentionWorkView& work,
 cudaError_t AttendTilesSm90(const Bf16Attention& o, const AttentionWorkView& work,
                             cudaStream_t stream) {
   if (work.more_tiles_count == 0) return cudaSuccess;
-  return o.kv.head_dim == 64 ? LaunchTiles<64>(o, work, stream) : LaunchTiles<128>(o, work, stream);
+  switch (o.kv.head_dim) {
+    case 64:
+      return LaunchTiles<64>(o, work, stream);
+    case 128:
+      return LaunchTiles<128>(o, work, stream);
+    case 256:
+      return AttendWideTilesSm90(o, work, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
 }
 
 }  // namespace neurogrid::kernels

@@ -17,9 +17,15 @@ cudaError_t AttendTiles(const AttentionOperands<__nv_bfloat16>& operands,
 cudaError_t AttendTilesSm90(const AttentionOperands<__nv_bfloat16>& operands,
                             const AttentionWorkView& work, cudaStream_t stream);
 
-/// head_dim 64 or 128 without a soft cap, whose tanhf for 128 scores of a thread is long code.
+/// Its part at head_dim 256.
+cudaError_t AttendWideTilesSm90(const AttentionOperands<__nv_bfloat16>& operands,
+                                const AttentionWorkView& work, cudaStream_t stream);
+
+/// head_dim 256, or 64 or 128 without a soft cap, whose tanhf for 128 scores of a thread is long
+/// code that no known model needs.
 inline bool HasSm90Attention(const AttentionOperands<__nv_bfloat16>& operands) {
-  return (operands.kv.head_dim == 64 || operands.kv.head_dim == 128) && !(operands.softcap > 0);
+  const int dim = operands.kv.head_dim;
+  return dim == 256 || ((dim == 64 || dim == 128) && !(operands.softcap > 0));
 }
 
 }  // namespace neurogrid::kernels

@@ -104,6 +104,12 @@ __device__ __forceinline__ uint64_t RowsDescriptor(uint32_t shared) {
   return ((shared & 0x3ffffu) >> 4) | uint64_t{1} << 16 | kEightRows << 32 | uint64_t{1} << 62;
 }
 inline constexpr uint64_t kStepDescriptor = 32 >> 4;
+/// Rows of 64 columns each, as above, and kBytes behind them those of the next 64: b of
+/// WgmmaTransposed.
+template <uint64_t kBytes>
+__device__ __forceinline__ uint64_t WideRowsDescriptor(uint32_t shared) {
+  return RowsDescriptor(shared) + (((kBytes >> 4) - 1) << 16);
+}
 
 /// Before products: what threads wrote to accumulators and operands in registers is there.
 __device__ __forceinline__ void BeginProducts() {
@@ -188,6 +194,15 @@ __device__ __forceinline__ void WgmmaTransposed(float (&d)[32], const uint32_t (
           NG_TEN(2) "%30,%31}, {%32,%33,%34,%35}, %36, p, 1, 1, 1;\n}\n"
       : NG_D32(0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(int{adds}));
+}
+/// The same with a from shared memory and 128 columns of b (WideRowsDescriptor).
+__device__ __forceinline__ void WgmmaTransposed(float (&d)[64], uint64_t a, uint64_t b, bool adds) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" NG_TEN() NG_TEN(1) NG_TEN(2)
+          NG_TEN(3) NG_TEN(4) NG_TEN(5) "%60,%61,%62,%63}, %64, %65, p, 1, 1, 0, 1;\n}\n"
+      : NG_D32(0), NG_D32(32)
+      : "l"(a), "l"(b), "r"(int{adds}));
 }
 #undef NG_D32
 #undef NG_D8

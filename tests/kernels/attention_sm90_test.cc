@@ -26,10 +26,11 @@ TEST_CASE("attention with wgmma has the bits of the base path and of decoding", 
   const auto [group, window] =
       GENERATE(table<int, int>({{1, 0}, {3, 40}, {4, 0}, {4, 300}, {8, 1}, {12, 300}, {16, 0}}));
   constexpr int kKvHeads = 2;
-  const int dim = GENERATE(64, 128);
-  CAPTURE(group, dim, window);
+  const auto [dim, softcap] = GENERATE(table<int, float>({{64, 0}, {128, 0}, {256, 0}, {256, 30}}));
+  CAPTURE(group, dim, softcap, window);
   const int length = 1100;
-  const Context<Bf16> context({group * kKvHeads, kKvHeads, dim, 0, window}, {length, 257, 40});
+  const Context<Bf16> context({group * kKvHeads, kKvHeads, dim, softcap, window},
+                              {length, 257, 40});
   for (const auto& batch : std::vector<std::vector<Context<Bf16>::Part>>{
            {{0, 0, length}},
            {{2, 3, 37}, {0, 700, 390}, {1, 0, 257}},
