@@ -157,15 +157,23 @@ TEST_CASE("a tensor core step is the f64 sum, rounded once", "[simt]") {
   simt::SetSeed(0);
 }
 
-TEST_CASE("an asynchronous copy arrives when its group is waited for", "[simt]") {
+TEST_CASE("an asynchronous copy arrives when its group is waited for, or before", "[simt]") {
+  const unsigned seed = GENERATE(0u, 1u, 2u);
+  simt::SetSeed(seed);
   const Device<float> x(std::vector<float>(128, 7));
   Device<float> out(64);
   REQUIRE(RunBlock(32, 512, ReadBeforeTheCopyArrives, out.data(), x.data()).empty());
-  CHECK(std::isnan(out.Read()[0]));
-  CHECK(out.Read()[1] == 7);
-  CHECK(out.Read()[3] == 0);  // not live: zeros
+  const std::vector<float> found = out.Read();
+  int early = 0;
+  for (size_t thread = 0; thread < 32; ++thread) {
+    early += std::isnan(found[2 * thread]) ? 0 : 1;
+    CHECK(found[2 * thread + 1] == (thread == 1 ? 0 : 7));  // not live: zeros
+  }
+  CHECK(early <= 30);
+  CHECK((early > 0) == (seed > 0));
   CHECK_THAT(RunBlock(32, 512, CopyFromAnOddAddress, x.data()),
              ContainsSubstring("not 16-byte aligned"));
+  simt::SetSeed(0);
 }
 
 }  // namespace neurogrid::kernels

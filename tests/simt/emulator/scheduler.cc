@@ -1,5 +1,6 @@
 // Runs one kernel at a time, block by block, each thread as a fiber that goes on until it meets a
 // barrier and then hands the turn to another.
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <cstring>
@@ -30,6 +31,15 @@ struct Copy {
   const void* from;
   int bytes;
 };
+
+void Arrive(const Copy& copy) {
+  const auto bytes = static_cast<size_t>(copy.bytes);
+  if (copy.from == nullptr) {
+    std::memset(copy.to, 0, bytes);
+  } else {
+    std::memcpy(copy.to, copy.from, bytes);
+  }
+}
 
 /// Unwinds a thread of a launch that has failed.
 struct Abandoned {};
@@ -319,7 +329,13 @@ void FailThread(const char* what) {
 }
 
 void CopyAsync(void* to, const void* from, int bytes) {
-  running->current->copies.push_back({to, from, bytes});
+  const Copy copy{to, from, bytes};
+  // Neither what the place held before nor what it gets may be relied upon until it is waited for.
+  if (seed != 0 && running->ready.dice().Below(2) == 0) {
+    Arrive(copy);
+  } else {
+    running->current->copies.push_back(copy);
+  }
 }
 void CommitCopies() {
   Thread& self = *running->current;
@@ -332,14 +348,7 @@ void WaitForCopies(int groups) {
   const auto groups_end = self.copy_groups.begin() + arrive;
   const size_t copies = *(groups_end - 1);
   const auto copies_end = self.copies.begin() + static_cast<std::ptrdiff_t>(copies);
-  for (auto copy = self.copies.begin(); copy != copies_end; ++copy) {
-    const auto bytes = static_cast<size_t>(copy->bytes);
-    if (copy->from == nullptr) {
-      std::memset(copy->to, 0, bytes);
-    } else {
-      std::memcpy(copy->to, copy->from, bytes);
-    }
-  }
+  std::for_each(self.copies.begin(), copies_end, Arrive);
   self.copies.erase(self.copies.begin(), copies_end);
   self.copy_groups.erase(self.copy_groups.begin(), groups_end);
   for (size_t& end : self.copy_groups) end -= copies;
