@@ -74,8 +74,7 @@ __global__ void __launch_bounds__(kThreads)
         output = fmaf(shared.probabilities[t], values[c], output);
       }
       outputs[i] = MergeOutput(outputs[i], output, factors);
-    }
-    __syncthreads();
+    }  // the next split writes probabilities behind the barriers of its maximum
   }
   const int64_t row = static_cast<int64_t>(tile.first_row) * o.query_heads + head;
   for (int i = 0; i < kHeadDimMax / kThreads; ++i) {

@@ -184,7 +184,7 @@ struct SumsBefore {
   uint64_t before;  // of the threads before this one
   uint64_t total;   // of the block
 };
-/// All threads of the block call it.
+/// All threads of the block call it; the scratch is free behind their next barrier.
 template <int kThreads>
 __device__ __forceinline__ SumsBefore SumBefore(uint64_t value, BlockScratch<uint64_t>& scratch) {
   const int thread = static_cast<int>(threadIdx.x);
@@ -203,7 +203,6 @@ __device__ __forceinline__ SumsBefore SumBefore(uint64_t value, BlockScratch<uin
     if (warp < thread / kWarpThreads) sums.before += scratch.warps[warp];
     sums.total += scratch.warps[warp];
   }
-  __syncthreads();
   return sums;
 }
 

@@ -53,8 +53,9 @@ TEMPLATE_TEST_CASE("a row has the same bits decoded, in a chunk and in a whole p
 
 TEMPLATE_TEST_CASE("states of any number of splits merge in order", "[kernels]", float, Bf16) {
   const Seeded seeded;
-  // As many as are merged at a time, and some more.
-  const Heads heads = GENERATE(Heads{1, 1, 256, 0, 0}, Heads{1, 1, 256, 0, 8900});
+  // As many as are merged at a time, and some more; and as many as several warps weigh.
+  const Heads heads =
+      GENERATE(Heads{1, 1, 256, 0, 0}, Heads{1, 1, 256, 0, 8900}, Heads{1, 1, 64, 0, 0});
   const int length = 36 * kSplitTokens + 5;
   const Context<TestType> context(heads, {length, 300});
   const std::vector<float> out = context.Run({{1, 299, 1}, {0, length - 2, 2}});

@@ -249,7 +249,7 @@ TEST_CASE("edits of one id apply one after the other", "[kernels]") {
       request.edits.push_back({id, LogitEdit::kBias, 0, 0, 1.0f});
     }
   }
-  const int32_t winner = GENERATE(1905, 2150);
+  const int32_t winner = GENERATE(1905, 2047, 2048, 2150);  // also where two slices meet
   for (int i = 0; i < 5; ++i) {
     request.edits.push_back({winner, LogitEdit::kBias, 0, 0, 3.0f});
     request.edits.push_back({winner, LogitEdit::kCount, 0, 1, 0});
