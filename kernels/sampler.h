@@ -17,7 +17,8 @@
 //               much probability. Masses are integers of 2^-40, so no sum has an order
 //   cut         rows with either: the bin in which the row is cut
 //   draw        rows that draw: ids in bins above that compete at once, those in it are listed
-//   finish      one block a row: cuts the list exactly, merges the slices
+//   finish      one block a row: cuts the list exactly, up to 256 ids by comparing each with all,
+//               more by sorting them; merges the slices
 //
 // Where the list would be too long, finish cuts the whole row by itself. Bound by latency for few
 // rows: one or two microseconds a kernel.
