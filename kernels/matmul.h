@@ -4,7 +4,8 @@
 // bf16 and int8 weights go through the tensor core, weights as operand A, so a row's bits do not
 // depend on its neighbours. Slices of K (weights.h) add up in order.
 //   few rows   one warp streams a slice of 16 outputs through a ring of its own; bound by the
-//              weights' bytes. The ring fills before the predecessor has ended.
+//              weights' bytes. The ring fills before the predecessor has ended. Up to 8 rows each
+//              block norms for itself, which takes less time than a kernel between two others.
 //   more rows  tiles of 128 or 32 outputs by 64 rows through shared memory, slice after slice.
 // Blocks (block_format.h) do the same with slices whatever the outputs, and their scales between
 // the tensor core and the sums. f32 weights: one chain of multiply-adds over k for each sum; the
@@ -14,6 +15,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include "kernels/rms_norm.h"
 #include "kernels/weights.h"
 
 namespace neurogrid::kernels {
@@ -25,6 +27,14 @@ enum class Epilogue {
   kGeluGated,  // the same with GELU, tanh form
 };
 
+/// What is done to x before it is multiplied: norm(x[sources[r]]) takes the place of x[r], with the
+/// bits of RmsNorm (rms_norm.h), and goes to `normed` as well.
+struct MatMulNorm {
+  NormParameters parameters{};       // weight null: none of this
+  const int32_t* sources = nullptr;  // [rows] an input of the step; null: rows in order
+  void* normed = nullptr;            // [rows, inputs], other memory than x and y
+};
+
 /// x [rows, inputs] bf16; f32 for f32 weights. y [rows, outputs]. inputs is a multiple of 8.
 struct MatMulOperands {
   void* y;
@@ -33,6 +43,7 @@ struct MatMulOperands {
   int rows;
   Epilogue epilogue;
   int y_stride = 0;  // elements from one row of y to the next; 0: w.outputs
+  MatMulNorm norm{};
 };
 
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
@@ -46,10 +57,12 @@ GpuLimits LimitsOfGpu();  // of the current device
 
 /// The kernel for few rows, if it takes so many of these inputs there.
 bool FewRowsFit(const Weights& w, int rows, const GpuLimits& gpu);
+/// If it also norms so many: else MatMul queues a kernel for that.
+bool FewRowsNorm(const Weights& w, int rows, const GpuLimits& gpu);
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                           cudaStream_t stream);
 
-/// Which kernel runs may be forced by tests; the bits are the same.
+/// Which kernel runs may be forced by tests; the bits are the same. No kernel norms here.
 enum class MatMulKernel { kFewRows, kWideTiles, kNarrowTiles };
 /// InvalidValue where the kernel cannot take so many rows of so many inputs.
 cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,

@@ -7,39 +7,8 @@ namespace {
 
 constexpr int kZeroBytes = 256;
 
-/// Bytes between two rows of x in shared memory; the padding keeps loads free of bank conflicts.
-__host__ __device__ constexpr int XStride(int padded) { return 2 * padded + 16; }
-
 int SharedBytes(int ring_stages, const Weights& w, int rows) {
-  return ring_stages * kStageWeightBytes + kZeroBytes + rows * XStride(w.stride());
-}
-
-/// All activations, zeros behind the last input; many loads under way at once.
-template <int kThreads>
-__device__ __forceinline__ void CopyRows(uint8_t* shared, const FewRowsOperands& a) {
-  constexpr int kAtOnce = 8;
-  const int pieces = a.padded / 8;
-  const int all = a.rows * pieces;
-  for (int first = static_cast<int>(threadIdx.x); first < all; first += kAtOnce * kThreads) {
-    uint4 values[kAtOnce];
-    int to[kAtOnce];
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      const int at = first + i * kThreads;
-      const int row = at / pieces;
-      const int column = at % pieces * 8;
-      values[i] = uint4{0, 0, 0, 0};
-      to[i] = row * XStride(a.padded) + 2 * column;
-      if (at < all && column < a.inputs) {
-        values[i] = __ldcg(
-            reinterpret_cast<const uint4*>(a.x + static_cast<int64_t>(row) * a.inputs + column));
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < kAtOnce; ++i) {
-      if (first + i * kThreads < all) *reinterpret_cast<uint4*>(shared + to[i]) = values[i];
-    }
-  }
+  return ring_stages * kStageWeightBytes + kZeroBytes + kNormBytes + rows * XStride(w.stride());
 }
 
 template <int kN>
@@ -66,8 +35,9 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
     ChainKernel(Output out, FewRowsOperands a) {
   constexpr int kRingBytes = kStages * kStageWeightBytes;
   constexpr int kZeros = kWarps * kRingBytes;
-  constexpr int kX = kZeros + kZeroBytes;
-  ReleaseSuccessor();
+  constexpr int kNorm = kZeros + kZeroBytes;
+  constexpr int kX = kNorm + kNormBytes;
+  if (a.left_at_release < 0) ReleaseSuccessor();
   uint8_t* shared = SharedMemory<uint8_t>();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -86,12 +56,11 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
     }
     CommitCopies();
   }
+  if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
   if (threadIdx.x < kZeroBytes / 16) {
     reinterpret_cast<uint4*>(shared + kZeros)[threadIdx.x] = uint4{0, 0, 0, 0};
   }
-  WaitForPredecessor();
-  CopyRows<kWarps * kWarpThreads>(shared + kX, a);
-  __syncthreads();
+  CopyActivations<kN == 1, kWarps * kWarpThreads>(shared + kX, shared + kNorm, a);
 
   const LaneRows<kN> rows(a.rows, kZeros, lane,
                           [&](int row) { return kX + row * XStride(a.padded) + lane / 8 * 16; });
@@ -108,6 +77,7 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
             if (!weights.live()) return;
             weights.Copy(shared + ring + slot);
             weights.Next();
+            if (warp == 0 && weights.left() == a.left_at_release) ReleaseSuccessor();
           });
       slot = slot + kStageWeightBytes == kRingBytes ? 0 : slot + kStageWeightBytes;
     }
@@ -117,14 +87,20 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
 }
 
 constexpr int kStagesMin = 3;
+constexpr int kStagesAlone = 7;  // so many leave no room for another such block
 
-/// Stages of the rings of eight warps. For few rows a block's successor should fit beside it and
-/// fill its rings meanwhile; more rows keep the multiprocessor busy and want the deepest rings
-/// there are. Seen on an H200, as all such numbers here.
+/// Stages of the rings of eight warps. One or two rows take a multiprocessor for themselves. For a
+/// few more a block's successor should fit beside it and fill its rings meanwhile; yet more keep
+/// the multiprocessor busy and want the deepest rings there are. Seen on an H200, as all such
+/// numbers here.
 int Stages(const Weights& w, int rows, const GpuLimits& gpu) {
   constexpr int kReserved = 1024;  // of every block
   constexpr int kEnough = 100 * 1024;
   const int half = (gpu.shared_max + kReserved) / 2 - kReserved;
+  if (rows <= kStreamedRowsMax && w.format == WeightFormat::kBf16 &&
+      SharedBytes(kFewRowsWarps * kStagesAlone, w, rows) <= gpu.shared_max) {
+    return kStagesAlone;
+  }
   for (const int shared : {rows <= 8 && half >= kEnough ? half : gpu.shared_max, gpu.shared_max}) {
     for (const int stages : {rows > 8 && w.format == WeightFormat::kInt8 ? 5 : 6, 5, kStagesMin}) {
       if (SharedBytes(kFewRowsWarps * stages, w, rows) <= shared) return stages;
@@ -141,7 +117,7 @@ cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLim
   const int tiles = w.packed_outputs() / kTileOutputs;
   // int8 multiplies as long as it copies: two blocks of a kind on one multiprocessor, beside one
   // without, would end late, so they ask for more than half of the shared memory.
-  constexpr bool kAlone = kFormat == WeightFormat::kInt8;
+  constexpr bool kAlone = kFormat == WeightFormat::kInt8 || kStages == kStagesAlone;
   const int shared_min = kAlone ? SharedOfOne(gpu) : 0;
   const int many = tiles >= kManyTiles * gpu.multiprocessors && !kAlone ? 2 : 1;
   const int blocks = tiles < gpu.multiprocessors ? tiles : many * gpu.multiprocessors;
@@ -162,6 +138,11 @@ template <WeightFormat kFormat, int kN>
 cudaError_t StartRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                       cudaStream_t stream) {
   const int stages = Stages(w, operands.rows, gpu);
+  if constexpr (kFormat == WeightFormat::kBf16 && kN == 1) {
+    if (stages == kStagesAlone) {
+      return Start<kFormat, kN, kStagesAlone>(operands, w, gpu, stream);
+    }
+  }
   return stages == 6   ? Start<kFormat, kN, 6>(operands, w, gpu, stream)
          : stages == 5 ? Start<kFormat, kN, 5>(operands, w, gpu, stream)
                        : Start<kFormat, kN, kStagesMin>(operands, w, gpu, stream);
@@ -178,6 +159,10 @@ cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const 
 
 bool ChainFits(const Weights& w, int rows, const GpuLimits& gpu) {
   return rows <= kFewRowsMax && Stages(w, rows, gpu) > 0;
+}
+
+bool ChainNorms(const Weights& w, int rows, const GpuLimits& gpu) {
+  return rows <= kNormedRowsMax && ChainFits(w, rows, gpu);
 }
 
 cudaError_t MatMulChain(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,

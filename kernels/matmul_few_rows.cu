@@ -10,6 +10,11 @@ bool FewRowsFit(const Weights& w, int rows, const GpuLimits& gpu) {
   return SlicesOf(w.packed_outputs()) == 1 ? ChainFits(w, rows, gpu) : SlicesFit(w, rows, gpu);
 }
 
+bool FewRowsNorm(const Weights& w, int rows, const GpuLimits& gpu) {
+  if (w.format != WeightFormat::kBf16 && w.format != WeightFormat::kInt8) return false;
+  return SlicesOf(w.packed_outputs()) == 1 ? ChainNorms(w, rows, gpu) : SlicesNorm(w, rows, gpu);
+}
+
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                           cudaStream_t stream) {
   return SlicesOf(w.packed_outputs()) == 1 ? MatMulChain(operands, w, gpu, stream)

@@ -4,11 +4,16 @@
 
 #include "kernels/launch.h"
 #include "kernels/matmul.cuh"
+#include "kernels/norm.cuh"
 
 namespace neurogrid::kernels {
 
 inline constexpr int kFewRowsMax = 16;
-inline constexpr int kFewRowsWarps = 8;  // of a block, if tiles are enough
+/// So few rows are bound by the weights' bytes alone: what is on a multiprocessor is chosen for
+/// that.
+inline constexpr int kStreamedRowsMax = 2;
+inline constexpr int kNormedRowsMax = 8;  // more take longer in every block than in a kernel before
+inline constexpr int kFewRowsWarps = 8;   // of a block, if tiles are enough
 inline constexpr int kStageWeightBytes = kTileOutputs * kChunkBytes;
 
 struct FewRowsOperands {
@@ -18,6 +23,8 @@ struct FewRowsOperands {
   int inputs;
   int padded;  // inputs of a row of weights
   int tiles;
+  MatMulNorm norm;
+  int left_at_release;  // stages of a block's first warp; below 0: released from the start
 };
 
 template <WeightFormat kFormat>
@@ -74,17 +81,21 @@ class WeightStream {
                                           int chunks, int lane)
       : row_bytes_(int64_t{a.padded} * Weights::ElementBytes(format)),
         lane_(a.weights + lane / 8 * row_bytes_ + 16 * (lane % 8)),
-        tile_(first_chunk < chunks ? first_tile : a.tiles),
-        tiles_(a.tiles),
+        tile_(first_tile),
         tile_step_(tile_step),
         chunk_(first_chunk),
         first_chunk_(first_chunk),
         chunks_(chunks),
+        left_(first_chunk < chunks && first_tile < a.tiles
+                  ? ((a.tiles - first_tile - 1) / tile_step + 1) *
+                        ((chunks - first_chunk - 1) / kChunkStep + 1)
+                  : 0),
         low_(Swizzled(lane / 8, lane % 8)) {
     Seek();
   }
 
-  __device__ __forceinline__ bool live() const { return tile_ < tiles_; }
+  __device__ __forceinline__ bool live() const { return left_ > 0; }
+  __device__ __forceinline__ int left() const { return left_; }
   __device__ __forceinline__ int chunk() const { return chunk_; }
   __device__ __forceinline__ void Copy(uint8_t* stage) const {
     // Rows 4 i + lane / 8: the swizzle of odd i differs in one bit.
@@ -96,6 +107,7 @@ class WeightStream {
     }
   }
   __device__ __forceinline__ void Next() {
+    --left_;
     chunk_ += kChunkStep;
     from_ += kChunkStep * kChunkBytes;
     if (chunk_ >= chunks_) {
@@ -114,11 +126,11 @@ class WeightStream {
   const uint8_t* lane_;
   const uint8_t* from_;
   int tile_;
-  int tiles_;
   int tile_step_;
   int chunk_;
   int first_chunk_;
   int chunks_;
+  int left_;
   int low_;
 };
 
@@ -142,6 +154,150 @@ struct LaneRows {
     return at[n] + (offset & mask[n]);
   }
 };
+
+/// Bytes between two rows of x in shared memory; the padding keeps loads free of bank conflicts.
+__host__ __device__ constexpr int XStride(int padded) { return 2 * padded + 16; }
+
+/// All activations, zeros behind the last input; many loads under way at once.
+template <int kThreads>
+__device__ __forceinline__ void CopyRows(uint8_t* shared, const FewRowsOperands& a) {
+  constexpr int kAtOnce = 8;
+  const int pieces = a.padded / 8;
+  const int all = a.rows * pieces;
+  for (int first = static_cast<int>(threadIdx.x); first < all; first += kAtOnce * kThreads) {
+    uint4 values[kAtOnce];
+    int to[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int at = first + i * kThreads;
+      const int row = at / pieces;
+      const int column = at % pieces * 8;
+      values[i] = uint4{0, 0, 0, 0};
+      to[i] = row * XStride(a.padded) + 2 * column;
+      if (at < all && column < a.inputs) {
+        const int64_t source = a.norm.sources == nullptr ? row : a.norm.sources[row];
+        values[i] = __ldcg(reinterpret_cast<const uint4*>(a.x + source * a.inputs + column));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i * kThreads < all) *reinterpret_cast<uint4*>(shared + to[i]) = values[i];
+    }
+  }
+}
+
+/// Shared memory that norming takes.
+inline constexpr int kNormBytes = kNormedRowsMax * kNormWarpsMax * 4;
+
+/// Norms the rows that CopyRows has brought. What it needs of the weights of the norm is there
+/// before the predecessor has ended.
+template <int kThreads>
+class RowNorm {
+  using Piece = Vec<bf16>;
+  static constexpr int kHeld = 3;  // pieces of a row for a thread
+
+ public:
+  __device__ __forceinline__ explicit RowNorm(const FewRowsOperands& a) {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int column = ColumnOf(i);
+      if (column < a.inputs) held_[i] = Load(a, column);
+    }
+  }
+
+  /// All threads of the block call it; rows are normed for all of them behind it.
+  __device__ __forceinline__ void Apply(uint8_t* shared, float* sums,
+                                        const FewRowsOperands& a) const {
+    __syncthreads();
+    const int warps = NormThreads<bf16>(a.inputs) / kWarpThreads;  // of the norm's order
+    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+    for (int row = 0; row < a.rows; ++row) {
+      const auto* x = reinterpret_cast<const bf16*>(shared + row * XStride(a.padded));
+      for (int warp = static_cast<int>(threadIdx.x) / kWarpThreads; warp < warps;
+           warp += kThreads / kWarpThreads) {
+        float squares = 0;
+        for (int column = (warp * kWarpThreads + lane) * Piece::kCount; column < a.inputs;
+             column += warps * kWarpThreads * Piece::kCount) {
+          squares = AddSquares(squares, LoadVec(x + column));
+        }
+        squares = WarpSum(squares);
+        if (lane == 0) sums[row * kNormWarpsMax + warp] = squares;
+      }
+    }
+    __syncthreads();
+    for (int row = 0; row < a.rows; ++row) {
+      const float* parts = sums + row * kNormWarpsMax;
+      float squares = parts[0];
+      for (int warp = 1; warp < warps; ++warp) squares += parts[warp];
+      NormRow(reinterpret_cast<bf16*>(shared + row * XStride(a.padded)), row,
+              NormFactor(squares, a.inputs, a.norm.parameters.epsilon), a);
+    }
+    __syncthreads();
+  }
+
+ private:
+  struct PieceWeights {
+    float at[Piece::kCount];
+  };
+
+  __device__ __forceinline__ static int ColumnOf(int i) {
+    return (static_cast<int>(threadIdx.x) + i * kThreads) * Piece::kCount;
+  }
+  __device__ __forceinline__ static PieceWeights Load(const FewRowsOperands& a, int column) {
+    PieceWeights weights;
+#pragma unroll
+    for (int i = 0; i < Piece::kCount; i += Vec<float>::kCount) {
+      const Vec<float> some = LoadVec(a.norm.parameters.weight + column + i);
+#pragma unroll
+      for (int j = 0; j < Vec<float>::kCount; ++j) weights.at[i + j] = some.at[j];
+    }
+    return weights;
+  }
+  __device__ __forceinline__ static void NormPiece(bf16* x, int row, int column, float factor,
+                                                   const PieceWeights& weights,
+                                                   const FewRowsOperands& a) {
+    Piece piece = LoadVec(x + column);
+#pragma unroll
+    for (int i = 0; i < Piece::kCount; ++i) {
+      piece.at[i] =
+          Normed(piece.at[i], factor, weights.at[i], a.norm.parameters.rounds_before_weight);
+    }
+    StoreVec(x + column, piece);
+    if (blockIdx.x == 0) {
+      StoreVec(static_cast<bf16*>(a.norm.normed) + static_cast<int64_t>(row) * a.inputs + column,
+               piece);
+    }
+  }
+  __device__ __forceinline__ void NormRow(bf16* x, int row, float factor,
+                                          const FewRowsOperands& a) const {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      if (ColumnOf(i) < a.inputs) NormPiece(x, row, ColumnOf(i), factor, held_[i], a);
+    }
+    for (int column = ColumnOf(kHeld); column < a.inputs; column += kThreads * Piece::kCount) {
+      NormPiece(x, row, column, factor, Load(a, column), a);
+    }
+  }
+
+  PieceWeights held_[kHeld];
+};
+
+/// Rows of activations as wholes in shared memory, normed where that is wanted. Up to here the ring
+/// of weights is on its way.
+template <bool kMayNorm, int kThreads>
+__device__ __forceinline__ void CopyActivations(uint8_t* rows, uint8_t* sums,
+                                                const FewRowsOperands& a) {
+  if (kMayNorm && a.norm.parameters.weight != nullptr) {
+    const RowNorm<kThreads> norm(a);
+    WaitForPredecessor();
+    CopyRows<kThreads>(rows, a);
+    norm.Apply(rows, reinterpret_cast<float*>(sums), a);
+  } else {
+    WaitForPredecessor();
+    CopyRows<kThreads>(rows, a);
+    __syncthreads();
+  }
+}
 
 /// A warp's sums += the stage at `weights`, the oldest of kStages under way; `refill` starts the
 /// next copies to its place. x(n, i): 32 i inputs behind the first of this lane's row 8 n + ...
@@ -167,6 +323,15 @@ __device__ __forceinline__ void TakeStage(float (&sums)[kN][4], const uint8_t* s
 inline int SharedOfOne(const GpuLimits& gpu) { return gpu.shared_max / 2 + 2048; }
 inline int AtLeast(int least, int bytes) { return bytes < least ? least : bytes; }
 
+/// A successor whose rings fill long before they are of use takes bytes from its predecessor. A
+/// little before the end they fill while the memory would have nothing to do.
+inline int LeftAtRelease(int rows, const Weights& w) {
+  constexpr int kOfChains = 4;
+  constexpr int kOfSlices = 2;
+  if (rows > kStreamedRowsMax) return -1;
+  return SlicesOf(w.packed_outputs()) == 1 ? kOfChains : kOfSlices;
+}
+
 template <typename Kernel>
 cudaError_t StartFewRows(const char* name, Kernel kernel, int blocks, int warps, int shared,
                          const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
@@ -178,7 +343,9 @@ cudaError_t StartFewRows(const char* name, Kernel kernel, int blocks, int warps,
                           operands.rows,
                           w.inputs,
                           w.stride(),
-                          w.packed_outputs() / kTileOutputs};
+                          w.packed_outputs() / kTileOutputs,
+                          operands.norm,
+                          LeftAtRelease(operands.rows, w)};
   return Launch(shape, kernel, Output(operands, w), a);
 }
 
@@ -186,8 +353,10 @@ cudaError_t StartFewRows(const char* name, Kernel kernel, int blocks, int warps,
 bool SlicesFit(const Weights& w, int rows, const GpuLimits& gpu);
 cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                          cudaStream_t stream);
+bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu);
 /// Weights of one chain: a warp has a tile for itself, activations are there as a whole.
 bool ChainFits(const Weights& w, int rows, const GpuLimits& gpu);
+bool ChainNorms(const Weights& w, int rows, const GpuLimits& gpu);
 cudaError_t MatMulChain(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                         cudaStream_t stream);
 

@@ -7,41 +7,43 @@ namespace {
 constexpr int kThreads = kFewRowsWarps * kWarpThreads;
 constexpr int kPartStride = 20;  // floats between the sums of two rows: no bank conflicts
 
-/// Activations travel with the weights, so any number of inputs fits.
-template <WeightFormat kFormat, int kRows>
+/// Activations travel with the weights, so any number of inputs fits; where they are normed first
+/// they are there as a whole.
+template <WeightFormat kFormat, int kRows, bool kNormed>
 struct SlicedStage {
   static constexpr int kN = (kRows + 7) / 8;
   static constexpr int kXBytes = kParts<kFormat> * kRows * kChunkBytes;
-  static constexpr int kBytes = kStageWeightBytes + kXBytes;
-  static constexpr int kRowPieces = 8 * kParts<kFormat>;       // of 16 bytes, in a row
-  static constexpr int kCopyRows = kWarpThreads / kRowPieces;  // rows of one copy of all lanes
-  static constexpr int kCopies = (kRows + kCopyRows - 1) / kCopyRows;
+  static constexpr int kBytes = kStageWeightBytes + (kNormed ? 0 : kXBytes);
 
   __host__ __device__ static constexpr int PartBytes(int rows) {
     return 2 * kFewRowsWarps * rows * kPartStride * 4;
   }
-  __host__ __device__ static constexpr int SharedBytes(int stages, int rows) {
-    return kFewRowsWarps * stages * kBytes + kXBytes + PartBytes(rows);
+  __host__ __device__ static constexpr int SharedBytes(int stages, int rows, int padded) {
+    return kFewRowsWarps * stages * kBytes + kXBytes + PartBytes(rows) +
+           (kNormed ? kNormBytes + rows * XStride(padded) : 0);
   }
 };
 
 /// A lane's part in copying activations into the stages of its warp.
 template <WeightFormat kFormat, int kRows>
 class ActivationStream {
-  using Stage = SlicedStage<kFormat, kRows>;
+  static constexpr int kRowPieces = 8 * kParts<kFormat>;       // of 16 bytes, in a row
+  static constexpr int kCopyRows = kWarpThreads / kRowPieces;  // rows of one copy of all lanes
 
  public:
+  static constexpr int kCopies = (kRows + kCopyRows - 1) / kCopyRows;
+
   __device__ __forceinline__ ActivationStream(const FewRowsOperands& a, int lane)
-      : rows_(a.rows - lane / Stage::kRowPieces),
+      : rows_(a.rows - lane / kRowPieces),
         inputs_(a.inputs),
-        column_(lane % Stage::kRowPieces * 8),
-        from_(a.x + static_cast<int64_t>(lane / Stage::kRowPieces) * a.inputs + column_) {
-    const int row = lane / Stage::kRowPieces;
-    const int piece = lane % Stage::kRowPieces;
+        column_(lane % kRowPieces * 8),
+        from_(a.x + static_cast<int64_t>(lane / kRowPieces) * a.inputs + column_) {
+    const int row = lane / kRowPieces;
+    const int piece = lane % kRowPieces;
 #pragma unroll
-    for (int i = 0; i < Stage::kCopies; ++i) {
+    for (int i = 0; i < kCopies; ++i) {
       to_[i] = kStageWeightBytes + piece / 8 * kRows * kChunkBytes +
-               Swizzled(row + i * Stage::kCopyRows, piece % 8);
+               Swizzled(row + i * kCopyRows, piece % 8);
     }
   }
 
@@ -49,41 +51,39 @@ class ActivationStream {
     const int column = chunk * kChunkInputs<kFormat>;
     const bool live = column + column_ < inputs_;
 #pragma unroll
-    for (int i = 0; i < Stage::kCopies; ++i) {
-      if (i * Stage::kCopyRows < rows_)
-        CopyAsync16(stage + to_[i], From(i, live ? column : 0), live);
+    for (int i = 0; i < kCopies; ++i) {
+      if (i * kCopyRows < rows_) CopyAsync16(stage + to_[i], From(i, live ? column : 0), live);
     }
   }
   /// The same through registers, so that nothing waits for the copies under way.
-  __device__ __forceinline__ void Load(uint4 (&values)[Stage::kCopies], int chunk) const {
+  __device__ __forceinline__ void Load(uint4 (&values)[kCopies], int chunk) const {
     const int column = chunk * kChunkInputs<kFormat>;
     const bool live = column + column_ < inputs_;
 #pragma unroll
-    for (int i = 0; i < Stage::kCopies; ++i) {
+    for (int i = 0; i < kCopies; ++i) {
       values[i] = uint4{0, 0, 0, 0};
-      if (live && i * Stage::kCopyRows < rows_) {
+      if (live && i * kCopyRows < rows_) {
         values[i] = __ldcg(reinterpret_cast<const uint4*>(From(i, column)));
       }
     }
   }
-  __device__ __forceinline__ void Store(uint8_t* stage,
-                                        const uint4 (&values)[Stage::kCopies]) const {
+  __device__ __forceinline__ void Store(uint8_t* stage, const uint4 (&values)[kCopies]) const {
 #pragma unroll
-    for (int i = 0; i < Stage::kCopies; ++i) {
-      if (i * Stage::kCopyRows < rows_) *reinterpret_cast<uint4*>(stage + to_[i]) = values[i];
+    for (int i = 0; i < kCopies; ++i) {
+      if (i * kCopyRows < rows_) *reinterpret_cast<uint4*>(stage + to_[i]) = values[i];
     }
   }
 
  private:
   __device__ __forceinline__ const bf16* From(int copy, int column) const {
-    return from_ + static_cast<int64_t>(copy * Stage::kCopyRows) * inputs_ + column;
+    return from_ + static_cast<int64_t>(copy * kCopyRows) * inputs_ + column;
   }
 
   int rows_;  // from this lane's first on
   int inputs_;
   int column_;
   const bf16* from_;
-  int to_[Stage::kCopies];
+  int to_[kCopies];
 };
 
 /// A warp's sums of one slice, to where they are added.
@@ -131,35 +131,41 @@ struct PairOfTile {
   }
 };
 
-/// Weights of the first stages before the predecessor has ended, their activations then.
-template <WeightFormat kFormat, int kRows, int kStages>
-__device__ __forceinline__ void FillRing(uint8_t* ring, WeightStream<kFewRowsWarps>& weights,
-                                         const ActivationStream<kFormat, kRows>& activations) {
-  using Stage = SlicedStage<kFormat, kRows>;
-  int chunks[kStages];
+template <int kStages>
+__device__ __forceinline__ void FillRing(uint8_t* ring, int stage_bytes,
+                                         WeightStream<kFewRowsWarps>& weights,
+                                         int (&chunks)[kStages]) {
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
     chunks[i] = weights.chunk();
     if (weights.live()) {
-      weights.Copy(ring + i * Stage::kBytes);
+      weights.Copy(ring + i * stage_bytes);
       weights.Next();
     }
     CommitCopies();
   }
-  WaitForPredecessor();
-  uint4 values[kStages][Stage::kCopies];
+}
+
+/// The activations of the first stages, once the predecessor has ended.
+template <WeightFormat kFormat, int kRows, int kStages>
+__device__ __forceinline__ void FillActivations(
+    uint8_t* ring, const int (&chunks)[kStages],
+    const ActivationStream<kFormat, kRows>& activations) {
+  using Stage = SlicedStage<kFormat, kRows, false>;
+  uint4 values[kStages][ActivationStream<kFormat, kRows>::kCopies];
 #pragma unroll
   for (int i = 0; i < kStages; ++i) activations.Load(values[i], chunks[i]);
 #pragma unroll
   for (int i = 0; i < kStages; ++i) activations.Store(ring + i * Stage::kBytes, values[i]);
 }
 
-template <WeightFormat kFormat, int kRows, int kStages>
+template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
 __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsOperands a) {
-  using Stage = SlicedStage<kFormat, kRows>;
+  using Stage = SlicedStage<kFormat, kRows, kNormed>;
   constexpr int kRingBytes = kStages * Stage::kBytes;
   constexpr int kZeros = kFewRowsWarps * kRingBytes;
-  ReleaseSuccessor();
+  constexpr int kNorm = kZeros + Stage::kXBytes;
+  if (a.left_at_release < 0) ReleaseSuccessor();
   uint8_t* shared = SharedMemory<uint8_t>();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -167,7 +173,9 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   const int tile_step = static_cast<int>(gridDim.x);
   const int chunks = a.padded / kChunkInputs<kFormat>;
   const int ring = warp * kRingBytes;
-  float* parts = reinterpret_cast<float*>(shared + kZeros + Stage::kXBytes);
+  const int parts_at = kNorm + (kNormed ? kNormBytes : 0);
+  float* parts = reinterpret_cast<float*>(shared + parts_at);
+  const int rows_at = parts_at + Stage::PartBytes(a.rows);
 
   // Every warp clears what its own lanes read as absent rows.
   for (int i = lane; i < Stage::kXBytes / 16; i += kWarpThreads) {
@@ -175,10 +183,19 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   }
   WeightStream<kFewRowsWarps> weights(a, kFormat, first_tile, tile_step, warp, chunks, lane);
   const ActivationStream<kFormat, kRows> activations(a, lane);
-  FillRing<kFormat, kRows, kStages>(shared + ring, weights, activations);
+  int first_chunks[kStages];
+  FillRing(shared + ring, Stage::kBytes, weights, first_chunks);
+  if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
+  if constexpr (kNormed) {
+    CopyActivations<true, kThreads>(shared + rows_at, shared + kNorm, a);
+  } else {
+    WaitForPredecessor();
+    FillActivations(shared + ring, first_chunks, activations);
+  }
 
   const LaneRows<Stage::kN> rows(a.rows, kZeros, lane, [&](int row) {
-    return ring + kStageWeightBytes + Swizzled(row, lane / 8);
+    return kNormed ? rows_at + row * XStride(a.padded) + lane / 8 * 16
+                   : ring + kStageWeightBytes + Swizzled(row, lane / 8);
   });
   const int lane_weights = ring + LaneOfWeights(lane);
   int slot = 0;
@@ -190,13 +207,15 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
       TakeStage<kFormat, Stage::kN, kStages>(
           sums, shared, lane_weights + slot,
           [&](int n, int i) {
-            return (rows.From(n, slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
+            return kNormed ? rows.From(n, chunk * 2 * kChunkInputs<kFormat>) + 64 * i
+                           : (rows.From(n, slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
           },
           [&] {
             if (!weights.live()) return;
             weights.Copy(shared + ring + slot);
-            activations.Copy(shared + ring + slot, weights.chunk());
+            if (!kNormed) activations.Copy(shared + ring + slot, weights.chunk());
             weights.Next();
+            if (warp == 0 && weights.left() == a.left_at_release) ReleaseSuccessor();
           });
       slot = slot + Stage::kBytes == kRingBytes ? 0 : slot + Stage::kBytes;
     }
@@ -218,33 +237,43 @@ struct Rings {
   static constexpr int kShort = kRows == 16 ? 1 : 2;
 };
 
-template <WeightFormat kFormat, int kRows>
-cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
-                  cudaStream_t stream) {
-  using Stage = SlicedStage<kFormat, kRows>;
-  constexpr int kDeep = Rings<kFormat, kRows>::kDeep;
-  constexpr int kShort = Rings<kFormat, kRows>::kShort;
+template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
+cudaError_t StartStages(int shared_min, const MatMulOperands& operands, const Weights& w,
+                        const GpuLimits& gpu, cudaStream_t stream) {
+  using Stage = SlicedStage<kFormat, kRows, kNormed>;
   const int tiles = w.packed_outputs() / kTileOutputs;
   const int blocks = tiles < gpu.multiprocessors ? tiles : gpu.multiprocessors;
+  const int shared = Stage::SharedBytes(kStages, operands.rows, w.stride());
+  return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kStages, kNormed>,
+                      blocks, kFewRowsWarps, AtLeast(shared_min, shared), operands, w, stream);
+}
+
+template <WeightFormat kFormat, int kRows, bool kNormed>
+cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
+                  cudaStream_t stream) {
+  using Stage = SlicedStage<kFormat, kRows, kNormed>;
+  constexpr int kDeep = Rings<kFormat, kRows>::kDeep;
+  constexpr int kShort = Rings<kFormat, kRows>::kShort;
   // Where a block is busy with one long tile, none of its kind should join it.
   constexpr int kLong = 12;  // chunks of a slice
   const bool alone = kRows == 2 && w.stride() / kChunkInputs<kFormat> >= kLong * kFewRowsWarps;
-  const int deep = AtLeast(alone ? SharedOfOne(gpu) : 0, Stage::SharedBytes(kDeep, operands.rows));
-  if (deep <= gpu.shared_max) {
-    return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kDeep>, blocks,
-                        kFewRowsWarps, deep, operands, w, stream);
+  const int shared_min = alone ? SharedOfOne(gpu) : 0;
+  if (Stage::SharedBytes(kDeep, operands.rows, w.stride()) <= gpu.shared_max) {
+    return StartStages<kFormat, kRows, kDeep, kNormed>(shared_min, operands, w, gpu, stream);
   }
-  return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kShort>, blocks,
-                      kFewRowsWarps, Stage::SharedBytes(kShort, operands.rows), operands, w,
-                      stream);
+  return StartStages<kFormat, kRows, kShort, kNormed>(0, operands, w, gpu, stream);
 }
 
 template <WeightFormat kFormat>
 cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                         cudaStream_t stream) {
-  return operands.rows <= 2   ? Start<kFormat, 2>(operands, w, gpu, stream)
-         : operands.rows <= 8 ? Start<kFormat, 8>(operands, w, gpu, stream)
-                              : Start<kFormat, kFewRowsMax>(operands, w, gpu, stream);
+  if (operands.norm.parameters.weight != nullptr) {
+    return operands.rows <= 2 ? Start<kFormat, 2, true>(operands, w, gpu, stream)
+                              : Start<kFormat, kNormedRowsMax, true>(operands, w, gpu, stream);
+  }
+  return operands.rows <= 2   ? Start<kFormat, 2, false>(operands, w, gpu, stream)
+         : operands.rows <= 8 ? Start<kFormat, 8, false>(operands, w, gpu, stream)
+                              : Start<kFormat, kFewRowsMax, false>(operands, w, gpu, stream);
 }
 
 }  // namespace
@@ -253,7 +282,14 @@ bool SlicesFit(const Weights&, int rows, const GpuLimits& gpu) {
   constexpr WeightFormat kLargest = WeightFormat::kInt8;
   constexpr int kStages = Rings<kLargest, kFewRowsMax>::kShort;
   return rows <= kFewRowsMax &&
-         SlicedStage<kLargest, kFewRowsMax>::SharedBytes(kStages, rows) <= gpu.shared_max;
+         SlicedStage<kLargest, kFewRowsMax, false>::SharedBytes(kStages, rows, 0) <= gpu.shared_max;
+}
+
+bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu) {
+  constexpr WeightFormat kLargest = WeightFormat::kInt8;
+  constexpr int kStages = Rings<kLargest, kNormedRowsMax>::kShort;
+  using Stage = SlicedStage<kLargest, kNormedRowsMax, true>;
+  return rows <= kNormedRowsMax && Stage::SharedBytes(kStages, rows, w.stride()) <= gpu.shared_max;
 }
 
 cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,

@@ -1,6 +1,7 @@
-// One value behind a norm, as every kernel that norms rounds it.
+// What kernels that norm share, so that all round and add alike.
 #pragma once
 
+#include "kernels/simt.cuh"
 #include "kernels/vec.cuh"
 
 namespace neurogrid::kernels {
@@ -15,6 +16,25 @@ __device__ __forceinline__ T Normed(T x, float factor, float weight, bool rounds
 /// What x is multiplied with, from the sum of its squares.
 __device__ __forceinline__ float NormFactor(float squares, int columns, float epsilon) {
   return 1.0f / sqrtf(squares / static_cast<float>(columns) + epsilon);
+}
+
+/// The order of a row's sum of squares: thread t of so many adds the pieces of 16 bytes t, t +
+/// threads, ..., then the lanes of a warp add up, then the warps.
+template <typename T>
+__host__ __device__ constexpr int NormThreads(int columns) {
+  const int pieces = (columns + Vec<T>::kCount - 1) / Vec<T>::kCount;
+  return pieces <= 128 ? 128 : pieces <= 256 ? 256 : pieces <= 512 ? 512 : 1024;
+}
+inline constexpr int kNormWarpsMax = 1024 / kWarpThreads;
+
+template <typename T>
+__device__ __forceinline__ float AddSquares(float sum, const Vec<T>& piece) {
+#pragma unroll
+  for (int i = 0; i < Vec<T>::kCount; ++i) {
+    const float value = ToFloat(piece.at[i]);
+    sum = fmaf(value, value, sum);
+  }
+  return sum;
 }
 
 }  // namespace neurogrid::kernels

@@ -6,8 +6,6 @@
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kThreadsMax = 1024;
-
 struct NormShared {
   BlockScratch<float> scratch;
 };
@@ -79,16 +77,6 @@ class Weight {
   int columns_;
   Piece held_;
 };
-
-template <typename T>
-__device__ __forceinline__ float AddSquares(float sum, const Vec<T>& piece) {
-#pragma unroll
-  for (int i = 0; i < Vec<T>::kCount; ++i) {
-    const float value = ToFloat(piece.at[i]);
-    sum = fmaf(value, value, sum);
-  }
-  return sum;
-}
 
 template <typename T>
 __device__ __forceinline__ Vec<T> NormedPiece(Vec<T> piece, float factor,
@@ -181,11 +169,16 @@ __global__ void __launch_bounds__(kThreads)
 /// Calls run with the number of threads for rows of so many columns, as a type.
 template <typename T, typename Run>
 cudaError_t ForThreads(int columns, Run run) {
-  const int pieces = (columns + Vec<T>::kCount - 1) / Vec<T>::kCount;
-  if (pieces <= 128) return run(std::integral_constant<int, 128>());
-  if (pieces <= 256) return run(std::integral_constant<int, 256>());
-  if (pieces <= 512) return run(std::integral_constant<int, 512>());
-  return run(std::integral_constant<int, kThreadsMax>());
+  switch (NormThreads<T>(columns)) {
+    case 128:
+      return run(std::integral_constant<int, 128>());
+    case 256:
+      return run(std::integral_constant<int, 256>());
+    case 512:
+      return run(std::integral_constant<int, 512>());
+    default:
+      return run(std::integral_constant<int, 1024>());
+  }
 }
 
 }  // namespace

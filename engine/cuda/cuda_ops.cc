@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "engine/cuda/cuda_matrix.h"
@@ -213,7 +214,7 @@ void CudaOps::DoBeginBatch(const Batch& batch) {
 }
 
 bool CudaOps::BeginInputs(const Batch& batch) {
-  if (!Healthy()) return false;
+  if (!Ready()) return false;
   health_.Update(Select());
   if (!aside_.empty()) Wait("the batch before");
   aside_.clear();
@@ -237,7 +238,7 @@ ConstTensor CudaOps::DoCopyToHost(ConstTensor x) {
     NG_CHECK(larger.ok());  // there is nothing to return without it
     host_activations_ = *std::move(larger);
   }
-  if (Healthy()) {
+  if (Ready()) {
     Note(cudaMemcpyAsync(host_activations_.as<void>(), x.data, static_cast<size_t>(bytes),
                          cudaMemcpyDeviceToHost, stream_),
          "a copy of activations");
@@ -247,7 +248,7 @@ ConstTensor CudaOps::DoCopyToHost(ConstTensor x) {
 }
 
 void CudaOps::DoCopyFromHost(Tensor y, ConstTensor x) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   health_.Update(Select());
   const absl::StatusOr<uint8_t*> staged = activations_.Next(x.bytes());
   health_.Update(staged.status());
@@ -269,7 +270,7 @@ const void* CudaOps::Aside(const void* bytes, int64_t count) {
 
 void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens,
                       float scale) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   const int32_t* ids =
       begun_ != nullptr && tokens.data() == begun_->tokens.data()
           ? batch_.tokens()
@@ -303,18 +304,26 @@ void CudaOps::DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> r
 
 void CudaOps::NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources,
                        const Norm& norm) {
-  if (!Healthy()) return;
-  Note(ForDType(x.dtype,
+  if (!Ready()) return;
+  awaited_norm_.emplace(AwaitedNorm{op, y, x, sources, norm});
+  if (y.data == x.data) Ready();  // no product may read what is being overwritten
+}
+
+bool CudaOps::Ready() {
+  const std::optional<AwaitedNorm> n = std::exchange(awaited_norm_, std::nullopt);
+  if (!n || !Healthy()) return Healthy();
+  Note(ForDType(n->x.dtype,
                 [&](auto t) {
                   using T = decltype(t);
-                  return kernels::RmsNorm(y.as<T>(), x.as<T>(), sources, RowsOf(y), ColumnsOf(y),
-                                          ParametersOf(norm), stream_);
+                  return kernels::RmsNorm(n->y.as<T>(), n->x.as<T>(), n->sources, RowsOf(n->y),
+                                          ColumnsOf(n->y), ParametersOf(n->norm), stream_);
                 }),
-       op);
+       n->op);
+  return Healthy();
 }
 
 void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   Note(ForDType(x.dtype,
                 [&](auto t) {
                   using T = decltype(t);
@@ -327,15 +336,24 @@ void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const
 
 void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                        kernels::Epilogue epilogue) {
-  if (!Healthy()) return;
-  for (const CudaMatrix::Section& section : CudaMatrix::SectionsOf(w)) {
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  kernels::MatMulNorm norm;
+  if (awaited_norm_ && awaited_norm_->y.data == x.data && awaited_norm_->y.shape == x.shape &&
+      awaited_norm_->x.data != y.data && sections.size() == 1 && any_order_ == nullptr) {
+    const AwaitedNorm n = *std::exchange(awaited_norm_, std::nullopt);
+    norm = {ParametersOf(n.norm), n.sources, n.y.data};
+    x = ConstTensor(n.x.data, x.dtype, x.shape);
+  }
+  if (!Ready()) return;
+  for (const CudaMatrix::Section& section : sections) {
     const kernels::MatMulOperands operands{
         static_cast<uint8_t*>(y.data) + BytesOf(y.dtype, section.first_output),
         y.dtype == DType::kF32,
         x.data,
         RowsOf(x),
         epilogue,
-        ColumnsOf(y)};
+        ColumnsOf(y),
+        norm};
     cudaError_t error = cudaErrorNotSupported;
     if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
       error = any_order_->Multiply(operands, section.weights);
@@ -367,7 +385,7 @@ void CudaOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Acti
 void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
                                const Rotation& rotation, const KvLayerView& kv,
                                const Batch& batch) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   NG_CHECK(&batch == begun_);
   const float* table = static_cast<const CudaRotation&>(rotation).table();
   const Norm& either = norms.query ? norms.query : norms.key;
@@ -385,7 +403,7 @@ void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& nor
 
 void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                           const AttentionSpec& spec) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   NG_CHECK(&batch == begun_);
   const int64_t state_bytes = 4 * kernels::StateFloats(1, spec.query_heads, kv.head_dim);
   const absl::StatusOr<const kernels::AttentionWorkView*> work =
@@ -412,7 +430,7 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
 
 void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                                  const StateLayerView& state, const Batch& batch) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   NG_CHECK(&batch == begun_);
   const absl::StatusOr<const BatchInputs::Convolution*> made = batch_.ShortConvolution(stream_);
   health_.Update(made.status());
@@ -437,7 +455,7 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
 }
 
 void CudaOps::DoSoftcap(Tensor y, float cap) {
-  if (Healthy()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
+  if (Ready()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
 }
 
 absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
@@ -461,7 +479,7 @@ absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
 }
 
 void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
-  if (!Healthy()) return;
+  if (!Ready()) return;
   drawn_ = static_cast<int>(sampling.size());
   kernels::SamplerOperands operands{logits.as<float>(),
                                     logits.shape[1],

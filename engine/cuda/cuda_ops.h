@@ -89,6 +89,8 @@ class CudaOps : public Ops {
   /// What brings weights here, until the stage is whole.
   WeightUpload& Uploads();
   absl::StatusOr<std::unique_ptr<Matrix>> Chosen(absl::StatusOr<std::unique_ptr<Matrix>> matrix);
+  /// Before an op is queued: queues the norm that no product has taken. False after an error.
+  bool Ready();
   /// Waits for everything queued.
   void Wait(absl::string_view op);
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
@@ -116,6 +118,15 @@ class CudaOps : public Ops {
   std::unique_ptr<WeightUpload> uploads_;  // null when nothing is being loaded
   BatchInputs batch_;
   const Batch* begun_ = nullptr;
+  /// A norm that is not queued yet: the product behind it may do it as well (kernels/matmul.h).
+  struct AwaitedNorm {
+    const char* op;
+    Tensor y;
+    ConstTensor x;
+    const int32_t* sources;
+    Norm norm;
+  };
+  std::optional<AwaitedNorm> awaited_norm_;
   std::vector<CudaBuffer> aside_;  // of this batch
   Staging activations_;            // of CopyFromHost
   CudaBuffer attention_states_;

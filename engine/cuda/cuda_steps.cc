@@ -23,6 +23,7 @@ void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
     RunGraph(*graphs, batch, steps);
   } else if (SendInputs(batch)) {
     steps(batch);
+    Ready();
   }
   drawn_ = batch.samples();
 }
@@ -37,7 +38,10 @@ void CudaOps::RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps) {
     const Batch wide = StepGraphs::Widened(batch, rows, samples);
     begun_ = &wide;
     if (entry.seen) Capture(graphs, entry, wide, steps);
-    if (entry.graph == nullptr && Healthy()) steps(wide);
+    if (entry.graph == nullptr && Healthy()) {
+      steps(wide);
+      Ready();
+    }
     entry.seen = true;
     begun_ = nullptr;
     if (entry.graph == nullptr) return;
@@ -56,6 +60,7 @@ void CudaOps::Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch&
   Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "a graph");
   if (!Healthy()) return;
   steps(batch);
+  Ready();
   cudaGraph_t graph = nullptr;
   Note(cudaStreamEndCapture(stream_, &graph), "a graph");
   if (Healthy()) {
