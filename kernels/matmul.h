@@ -4,8 +4,8 @@
 // bf16 and int8 weights go through the tensor core, weights as operand A, so a row's bits do not
 // depend on its neighbours. Slices of K (weights.h) add up in order.
 //   few rows   one warp streams a slice of 16 outputs through a ring of its own; bound by the
-//              weights' bytes. The ring fills before the predecessor has ended. Up to 8 rows each
-//              block norms for itself, which takes less time than a kernel between two others.
+//              weights' bytes. The ring fills before the predecessor has ended. One or two rows
+//              each block norms for itself: less time than a kernel between two others takes.
 //   more rows  tiles of 128 or 32 outputs by 64 rows through shared memory, slice after slice.
 // Blocks (block_format.h) do the same with slices whatever the outputs, and their scales between
 // the tensor core and the sums. f32 weights: one chain of multiply-adds over k for each sum; the

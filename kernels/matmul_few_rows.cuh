@@ -12,7 +12,7 @@ inline constexpr int kFewRowsMax = 16;
 /// So few rows are bound by the weights' bytes alone: what is on a multiprocessor is chosen for
 /// that.
 inline constexpr int kStreamedRowsMax = 2;
-inline constexpr int kNormedRowsMax = 8;  // more take longer in every block than in a kernel before
+inline constexpr int kNormedRowsMax = 2;  // more take longer in every block than in a kernel before
 inline constexpr int kFewRowsWarps = 8;   // of a block, if tiles are enough
 inline constexpr int kStageWeightBytes = kTileOutputs * kChunkBytes;
 

@@ -268,8 +268,7 @@ template <WeightFormat kFormat>
 cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                         cudaStream_t stream) {
   if (operands.norm.parameters.weight != nullptr) {
-    return operands.rows <= 2 ? Start<kFormat, 2, true>(operands, w, gpu, stream)
-                              : Start<kFormat, kNormedRowsMax, true>(operands, w, gpu, stream);
+    return Start<kFormat, kNormedRowsMax, true>(operands, w, gpu, stream);
   }
   return operands.rows <= 2   ? Start<kFormat, 2, false>(operands, w, gpu, stream)
          : operands.rows <= 8 ? Start<kFormat, 8, false>(operands, w, gpu, stream)

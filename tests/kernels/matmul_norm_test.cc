@@ -74,7 +74,7 @@ template <typename T>
 void CheckFormat(WeightFormat format, int outputs, int inputs, bool rounds_before_weight) {
   const NormedProduct<T> product(format, outputs, inputs, rounds_before_weight);
   const Device<int32_t> sources(std::vector<int32_t>{10, 3, 3, 0, 7, 1, 9, 2, 5});
-  for (const auto& [rows, picks] : {std::pair{1, true}, {2, false}, {8, true}, {9, false}}) {
+  for (const auto& [rows, picks] : {std::pair{1, true}, {2, false}, {3, true}, {9, false}}) {
     CAPTURE(static_cast<int>(format), outputs, inputs, rows, picks);
     const int32_t* from = picks ? sources.data() : nullptr;
     const auto apart = product.Apart(from, rows);
@@ -112,8 +112,8 @@ TEST_CASE("few rows are normed by the kernel that multiplies them", "[kernels]")
     w.outputs = outputs;
     w.format = format;
     CHECK(FewRowsNorm(w, 1, gpu));
-    CHECK(FewRowsNorm(w, 8, gpu));
-    CHECK_FALSE(FewRowsNorm(w, 9, gpu));
+    CHECK(FewRowsNorm(w, 2, gpu));
+    CHECK_FALSE(FewRowsNorm(w, 3, gpu));
     w.format = WeightFormat::kF32;
     CHECK_FALSE(FewRowsNorm(w, 1, gpu));
   }
