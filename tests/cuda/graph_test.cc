@@ -61,10 +61,11 @@ struct Pair {
 /// logprobs, so that a bit of the logits shows.
 Batch BatchFor(const std::vector<int>& sequences, const std::vector<int>& first, int rows,
                int window, bool draws = true) {
-  std::vector<Slice> slices;
+  std::vector<SequencePart> slices;
   for (const int s : sequences) {
     const int begin = first[static_cast<size_t>(s)];
-    Slice slice{.ids = {}, .first = begin, .pages = {}, .source = begin == 0 ? -1 : s, .slot = s};
+    SequencePart slice{
+        .ids = {}, .first = begin, .pages = {}, .source = begin == 0 ? -1 : s, .slot = s};
     for (int i = 0; i < rows; ++i) slice.ids.push_back((begin + i) * 37 % kVocab + s);
     for (int page = 0; page * kPageTokens < begin + rows; ++page) {
       slice.pages.push_back(page * kSequences + s);  // page 0 holds position 0 of a sequence

@@ -84,10 +84,10 @@ std::vector<SampledToken> Use(Stage& stage) {
   const int vocab = stage.options().limits.vocab_size;
   std::vector<SampledToken> all;
   for (int step = 0; step < 6; ++step) {
-    std::vector<Slice> slices;
+    std::vector<SequencePart> slices;
     for (int s = 0; s < 2; ++s) {
       const int first = step == 0 ? 0 : 20 + step - 1;
-      Slice slice{.ids = {}, .first = first, .pages = {s, 2 + s}, .source = -1, .slot = s};
+      SequencePart slice{.ids = {}, .first = first, .pages = {s, 2 + s}, .source = -1, .slot = s};
       if (step > 0) slice.source = s;
       for (int i = 0; i < (step == 0 ? 20 : 1); ++i) {
         slice.ids.push_back(((first + i) * 37 + s) % vocab);

@@ -36,11 +36,11 @@ void AddWindowPages(Batch& batch, int window) {
 
 }  // namespace
 
-Batch BatchOf(const std::vector<Slice>& slices, int window) {
+Batch BatchOf(const std::vector<SequencePart>& slices, int window) {
   Batch batch;
   batch.sequence_offsets = {0};
   batch.page_offsets = {0};
-  for (const Slice& slice : slices) {
+  for (const SequencePart& slice : slices) {
     for (size_t i = 0; i < slice.ids.size(); ++i) {
       batch.tokens.push_back(slice.ids[i]);
       batch.positions.push_back(slice.first + static_cast<int32_t>(i));
@@ -105,11 +105,11 @@ std::vector<float> LogitsOf(Chain& chain, const std::vector<int32_t>& ids, int c
   std::vector<float> logits;
   for (int first = 0; first < total; first += chunk) {
     const int end = std::min(total, first + chunk);
-    Slice slice{.ids = {ids.begin() + first, ids.begin() + end},
-                .first = first,
-                .pages = {},
-                .source = first == 0 ? -1 : 0,
-                .slot = 0};
+    SequencePart slice{.ids = {ids.begin() + first, ids.begin() + end},
+                       .first = first,
+                       .pages = {},
+                       .source = first == 0 ? -1 : 0,
+                       .slot = 0};
     for (int page = 0; page * kPageTokens < end; ++page) slice.pages.push_back(page);
     const std::vector<float> part = chain.Logits(BatchOf({slice}));
     logits.insert(logits.end(), part.begin(), part.end());
@@ -121,7 +121,7 @@ std::vector<Continuation> ContinueAll(Chain& chain,
                                       const std::vector<std::vector<int32_t>>& prompts, int count) {
   std::vector<Continuation> continued(prompts.size());
   if (count == 0) return continued;
-  std::vector<Slice> next(prompts.size());
+  std::vector<SequencePart> next(prompts.size());
   int32_t page = 0;
   const auto take = [&](size_t i, const float* logits) {
     const float* best = std::max_element(logits, logits + chain.vocab());

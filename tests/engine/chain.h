@@ -13,7 +13,7 @@ namespace neurogrid {
 
 /// Part of a sequence: ids at positions from `first` on, in these pages; recurrent state is read
 /// from `source` (-1: zeros) and written to `slot` (-1: nowhere).
-struct Slice {
+struct SequencePart {
   std::vector<int32_t> ids;
   int first = 0;
   std::vector<int32_t> pages;
@@ -23,7 +23,7 @@ struct Slice {
 
 /// The slices as one batch without samples; for a model with a window, with window pages: other
 /// numbers than the pages', -1 where they fell out of the window.
-Batch BatchOf(const std::vector<Slice>& slices, int window = 0);
+Batch BatchOf(const std::vector<SequencePart>& slices, int window = 0);
 
 /// Limits with room for the tests' batches; `window` is the model's widest.
 BatchLimits TestLimits(int vocab_size, int window = 0);

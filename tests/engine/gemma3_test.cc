@@ -54,7 +54,7 @@ std::vector<Prompt> Prompts() {
 void ForEachPosition(Chain& chain, const std::vector<int32_t>& ids,
                      absl::FunctionRef<void(size_t position, const float* logits)> show) {
   constexpr size_t kChunk = 48;
-  Slice slice;
+  SequencePart slice;
   for (int32_t page = 0; static_cast<size_t>(page) * kPageTokens < ids.size(); ++page) {
     slice.pages.push_back(page);
   }

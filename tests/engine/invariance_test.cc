@@ -41,7 +41,7 @@ void RunTogether(Chain& chain, std::vector<Feed>& feeds, std::mt19937& random) {
   for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
   std::shuffle(pages.begin(), pages.end(), random);
   while (true) {
-    std::vector<Slice> slices;
+    std::vector<SequencePart> slices;
     std::vector<Feed*> fed;
     for (size_t i = 0; i < feeds.size(); ++i) {
       Feed& feed = feeds[i];
@@ -154,14 +154,14 @@ void HaveTheSameBits(Depth depth) {
   }
   SECTION("after its first pages and the state behind them were computed by another sequence") {
     const auto known = static_cast<std::ptrdiff_t>(sweep->tokens > 64 ? 64 : 16);
-    Slice first{.ids = {ids.begin(), ids.begin() + known}, .pages = {7, 3, 5, 1}, .slot = 9};
+    SequencePart first{.ids = {ids.begin(), ids.begin() + known}, .pages = {7, 3, 5, 1}, .slot = 9};
     first.pages.resize(static_cast<size_t>(known) / kPageTokens);
     chain.Logits(BatchOf({first}));
-    Slice reader{.ids = {ids.begin() + known, ids.end()},
-                 .first = static_cast<int>(known),
-                 .pages = first.pages,
-                 .source = 9,
-                 .slot = 2};
+    SequencePart reader{.ids = {ids.begin() + known, ids.end()},
+                        .first = static_cast<int>(known),
+                        .pages = first.pages,
+                        .source = 9,
+                        .slot = 2};
     for (int32_t page = 20; reader.pages.size() * kPageTokens < ids.size(); ++page) {
       reader.pages.push_back(page);
     }

@@ -43,7 +43,7 @@ bool IsUsual(Precision precision) {
 std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
                               const std::vector<int32_t>& prompt, SamplingRow row, int count) {
   std::vector<int32_t> drawn;
-  Slice slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}, .source = -1, .slot = 5};
+  SequencePart slice{.ids = prompt, .first = 0, .pages = {4, 2, 8, 6}, .source = -1, .slot = 5};
   const BatchLimits& limits = stages.front()->options().limits;
   while (static_cast<int>(drawn.size()) < count) {
     Batch batch = BatchOf({slice}, limits.window);
@@ -105,7 +105,7 @@ TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
   const std::unique_ptr<Device> device = TestDevice();
   const int layers = checkpoint->config().layers_count();
   const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, layers}, precision);
-  Slice slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}, .slot = 1};
+  SequencePart slice{.ids = std::vector<int32_t>(400, 7), .first = 0, .pages = {}, .slot = 1};
   for (int32_t page = 0; page < 25; ++page) slice.pages.push_back(page);
   Batch batch = BatchOf({slice}, stage->options().limits.window);
   batch.sampled_rows = {100, 399};
@@ -192,7 +192,7 @@ TEST_CASE("a stage refuses what does not fit it", "[stage]") {
   }
   SECTION("activations of another shape or dtype") {
     const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {1, 4});
-    const Batch batch = BatchOf({Slice{.ids = {1, 2}, .first = 0, .pages = {0}}});
+    const Batch batch = BatchOf({SequencePart{.ids = {1, 2}, .first = 0, .pages = {0}}});
     const std::vector<float> values(2 * 96);
     CHECK(!stage->Run(batch, {values.data(), DType::kF32, Shape({2, 96})}).ok());
     CHECK(!stage->Run(batch, {values.data(), DType::kBF16, Shape({1, 96})}).ok());
@@ -208,7 +208,7 @@ TEST_CASE("ids beyond the tokenizer are never drawn", "[stage]") {
   options.limits.vocab_size = 10;
   const auto stage = Stage::Load(*checkpoint, *device, options);
   REQUIRE(stage.ok());
-  Batch batch = BatchOf({Slice{.ids = {1, 2, 3}, .first = 0, .pages = {0}}});
+  Batch batch = BatchOf({SequencePart{.ids = {1, 2, 3}, .first = 0, .pages = {0}}});
   batch.sampled_rows = {2};
   batch.sampling.resize(1);
   batch.sampling[0].temperature = 100;
