@@ -5,7 +5,7 @@ VENV := $(CACHE)/venv
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help deps build run download test test-long bench clean
+.PHONY: help deps build run download test test-long bench gpu-kit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -35,6 +35,12 @@ test-long: deps ## the same with long sweeps and the sanitizer builds of the ser
 bench: build ## speed of the default model and of a synthetic 1B model
 	@build/bin/neurogrid-coordinator bench --model "$$(deploy/fetch-default-model)"
 	@build/bin/neurogrid-coordinator bench --synthetic llama-1b
+
+gpu-kit: deps ## build/gpu-kit.tar.xz: GPU tests and benchmark for a machine with a GPU's driver alone
+	@cmake --preset release -DNG_CUDA=ON >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
+	@rm -f build-configure.log
+	@cmake --build --preset release -j $(JOBS) --target kernels_gpu_test cuda_gpu_test neurogrid-gpu-bench
+	@deploy/gpu-kit build build/gpu-kit.tar.xz
 
 clean: ## removes what was built
 	@rm -rf build build-asan build-tsan build-debug

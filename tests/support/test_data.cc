@@ -10,7 +10,10 @@
 
 namespace neurogrid {
 
-std::string TestData(const std::string& name) { return std::string(NG_TEST_DATA "/") + name; }
+std::string TestData(const std::string& name) {
+  const char* named = std::getenv("NG_TEST_DATA");
+  return std::string(named != nullptr ? named : NG_TEST_DATA) + "/" + name;
+}
 
 std::optional<std::string> SharedData(const std::string& name) {
   const char* named = std::getenv("NG_SHARED");

@@ -8,7 +8,8 @@
 
 namespace neurogrid {
 
-/// tests/data/NAME; such files are always there.
+/// tests/data/NAME; such files are always there. The environment variable NG_TEST_DATA names another
+/// folder, for programs that were copied to a machine without the tree.
 std::string TestData(const std::string& name);
 
 /// A file or folder of the published tokenizers and templates, which stay outside the tree: the
