@@ -19,7 +19,7 @@ struct PanelJob {
   PackedMatrix::Format format;
   Epilogue epilogue;
   const GroupFormat* groups;  // kGroups only
-  const uint8_t* panel;       // [steps][64][4 bytes], [steps][64][2] int8, or units of groups
+  const uint8_t* panel;       // [steps][64][4 bytes], [steps][64][2] int8, or blocks of groups
   const float* w_scales;      // [64]; int8 only
   const float* bias;          // [outputs]; or null. Of the gate when gated
   const float* up_bias;       // [outputs]; or null. Gated only

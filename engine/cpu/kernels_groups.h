@@ -13,11 +13,11 @@
 
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kernels_math.h"
+#include "engine/cpu/packed_groups.h"
 
 namespace neurogrid {
 namespace {
 
-constexpr int kGroupBlockInputs = 512;  // 64 KiB of bf16 pairs
 constexpr int kGroupBlockGroups = kGroupBlockInputs / 16;
 constexpr int kInRegisterTileRows = 4;  // beside the sums there is room for tables
 
@@ -28,12 +28,10 @@ constexpr int InRegisterRowsMax(int code_bits) {
   return code_bits == 4 ? 24 : code_bits == 8 ? 4 : 12;
 }
 
-/// Where a run of groups has its codes, scales and minimums.
+/// Groups side by side.
 struct GroupRun {
-  const uint8_t* codes;  // of the first group of the first unit
-  int64_t unit_stride;
-  int units;
-  int groups_per_unit;
+  const uint8_t* codes;
+  int groups;
   int quads_per_group;
   const float* scales;    // [groups][64]
   const float* minimums;  // the same, or null
@@ -89,40 +87,38 @@ void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t*
       for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
     }
     const uint8_t* a = x;
+    const uint8_t* quad = run.codes;
     const float* scales = run.scales + 16 * first;
-    for (int unit = 0; unit < run.units; ++unit) {
-      const uint8_t* quad = run.codes + unit * run.unit_stride;
-      for (int i = 0; i < run.groups_per_unit; ++i, scales += 64) {
-        Simd::Float chain[kRows][kColumns];
+    for (int group = 0; group < run.groups; ++group, scales += 64) {
+      Simd::Float chain[kRows][kColumns];
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
+      for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-          for (int c = 0; c < kColumns; ++c) chain[r][c] = Simd::Zero();
-        }
-        for (int q = 0; q < run.quads_per_group; ++q, quad += Quad::kBytes, a += 16) {
+        for (int c = 0; c < kColumns; ++c) chain[r][c] = Simd::Zero();
+      }
+      for (int q = 0; q < run.quads_per_group; ++q, quad += Quad::kBytes, a += 16) {
 #pragma GCC unroll 4
-          for (int step = 0; step < 4; ++step) {
-            Simd::Pairs weight[kColumns];
+        for (int step = 0; step < 4; ++step) {
+          Simd::Pairs weight[kColumns];
+#pragma GCC unroll 4
+          for (int c = 0; c < kColumns; ++c) {
+            weight[c] = Quad::Load(quad, step, first + c, table);
+          }
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) {
+            const Simd::Pair activation = Simd::BroadcastPair(a + 4 * step + r * x_stride);
 #pragma GCC unroll 4
             for (int c = 0; c < kColumns; ++c) {
-              weight[c] = Quad::Load(quad, step, first + c, table);
-            }
-#pragma GCC unroll 8
-            for (int r = 0; r < kRows; ++r) {
-              const Simd::Pair activation = Simd::BroadcastPair(a + 4 * step + r * x_stride);
-#pragma GCC unroll 4
-              for (int c = 0; c < kColumns; ++c) {
-                chain[r][c] = Simd::Dot(chain[r][c], weight[c], activation);
-              }
+              chain[r][c] = Simd::Dot(chain[r][c], weight[c], activation);
             }
           }
         }
+      }
 #pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          const Simd::Float scale = Simd::Load(scales + 16 * c);
+      for (int c = 0; c < kColumns; ++c) {
+        const Simd::Float scale = Simd::Load(scales + 16 * c);
 #pragma GCC unroll 8
-          for (int r = 0; r < kRows; ++r) sum[r][c] = Simd::Fma(scale, chain[r][c], sum[r][c]);
-        }
+        for (int r = 0; r < kRows; ++r) sum[r][c] = Simd::Fma(scale, chain[r][c], sum[r][c]);
       }
     }
 #pragma GCC unroll 8
@@ -137,7 +133,6 @@ void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t*
 template <int kRows>
 void AddMinimums(const GroupRun& run, const float* x_sums, int64_t x_sums_stride, float* sums) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
-  const int groups = run.units * run.groups_per_unit;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Float sum[kRows][kColumns];
 #pragma GCC unroll 8
@@ -145,7 +140,7 @@ void AddMinimums(const GroupRun& run, const float* x_sums, int64_t x_sums_stride
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
     }
-    for (int group = 0; group < groups; ++group) {
+    for (int group = 0; group < run.groups; ++group) {
       const float* minimums = run.minimums + 64 * group + 16 * first;
       Simd::Float minimum[kColumns];
 #pragma GCC unroll 4
@@ -178,10 +173,10 @@ void AddGroupsOf(int rows, const GroupRun& run, const Simd::CodeTable& table, co
   }
 }
 
-/// Writes out [groups of the units][64]: what the units keep at `kept` as f32.
+/// Writes out [groups of the units][64]: what the units' headers keep at `kept` as f32.
 inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
   const int groups = format.groups_per_unit();
-  for (int unit = 0; unit < units; ++unit, kept += format.unit_bytes()) {
+  for (int unit = 0; unit < units; ++unit, kept += format.header_bytes()) {
     for (int g = 0; g < groups; ++g, out += 64) {
       for (int n = 0; n < 64; n += 16) {
         Simd::Float scale;
@@ -201,37 +196,26 @@ inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int unit
 
 /// Writes out [steps][64][2] bf16.
 template <int kBits>
-void WidenCodes(const GroupFormat& format, const uint8_t* unit, int units,
-                const Simd::CodeTable& table, uint8_t* out) {
-  const int quads = format.unit_inputs() / 8;
-  for (int u = 0; u < units; ++u, unit += format.unit_bytes()) {
-    const uint8_t* quad = unit + format.header_bytes();
-    for (int q = 0; q < quads; ++q, quad += PackedQuad<kBits>::kBytes, out += WideQuad::kBytes) {
+void WidenCodes(const uint8_t* quad, int quads, const Simd::CodeTable& table, uint8_t* out) {
+  for (int q = 0; q < quads; ++q, quad += PackedQuad<kBits>::kBytes, out += WideQuad::kBytes) {
 #pragma GCC unroll 4
-      for (int step = 0; step < 4; ++step) {
+    for (int step = 0; step < 4; ++step) {
 #pragma GCC unroll 4
-        for (int c = 0; c < 4; ++c) {
-          Simd::StorePairs(out + 256 * step + 64 * c,
-                           PackedQuad<kBits>::Bits(quad, step, c, table));
-        }
+      for (int c = 0; c < 4; ++c) {
+        Simd::StorePairs(out + 256 * step + 64 * c, PackedQuad<kBits>::Bits(quad, step, c, table));
       }
     }
   }
 }
 
-/// A block of units times all rows of the job. `wide`: space for its codes as bf16.
+/// A block times all rows of the job. `wide`: space for its codes as bf16.
 template <int kBits>
-void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, const uint8_t* unit,
-              int64_t input, uint8_t* wide, float* sums) {
-  const GroupFormat& format = *job.groups;
+void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, int64_t input,
+              uint8_t* wide, float* sums) {
   const bool in_registers = job.rows <= InRegisterRowsMax(kBits);
-  if (in_registers) {
-    run.codes = unit + format.header_bytes();
-    run.unit_stride = format.unit_bytes();
-  } else {
-    WidenCodes<kBits>(format, unit, run.units, table, wide);
+  if (!in_registers) {
+    WidenCodes<kBits>(run.codes, run.groups * run.quads_per_group, table, wide);
     run.codes = wide;
-    run.unit_stride = int64_t{128} * format.unit_inputs();
   }
   const int height = in_registers ? kInRegisterTileRows : Simd::kTileRows;
   const int tiles = (job.rows + height - 1) / height;
@@ -241,7 +225,7 @@ void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, c
     const uint8_t* x = job.x + first * job.x_stride_bytes + 2 * input;
     const float* x_sums = job.x_sums == nullptr ? nullptr
                                                 : job.x_sums + first * job.x_sums_stride +
-                                                      input / format.group_inputs;
+                                                      input / job.groups->group_inputs;
     if constexpr (Simd::kLooksUpInRegisters) {
       if (in_registers) {
         AddGroupsOf<PackedQuad<kBits>, kInRegisterTileRows>(
@@ -256,38 +240,39 @@ void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, c
 
 /// sums [rows][64] += x times the panel.
 void AddGroupedPanel(const PanelJob& job, float* sums) {
-  alignas(64) uint8_t wide[kGroupBlockInputs * 128];
+  alignas(64) uint8_t wide[kGroupBlockInputs * 128];  // 64 KiB
   alignas(64) float scales[kGroupBlockGroups * 64];
   alignas(64) float minimums[kGroupBlockGroups * 64];
   const GroupFormat& format = *job.groups;
   const Simd::CodeTable table = Simd::LoadTable(format.values.data(), format.bf16_values.data());
   GroupRun run = {};
-  run.groups_per_unit = format.groups_per_unit();
   run.quads_per_group = format.group_inputs / 8;
   run.scales = scales;
   run.minimums = format.has_minimum ? minimums : nullptr;
-  const uint8_t* unit = job.panel;
+  const uint8_t* block = job.panel;
   const int64_t inputs = 2 * job.steps;
   for (int64_t input = 0; input < inputs; input += kGroupBlockInputs) {
     const int64_t left = inputs - input;
-    run.units = static_cast<int>((left < kGroupBlockInputs ? left : kGroupBlockInputs) /
-                                 format.unit_inputs());
-    WidenScales(format, unit, run.units, scales);
-    if (format.has_minimum) WidenScales(format, unit + format.scale_bytes(), run.units, minimums);
+    const int units = static_cast<int>((left < kGroupBlockInputs ? left : kGroupBlockInputs) /
+                                       format.unit_inputs());
+    run.groups = units * format.groups_per_unit();
+    run.codes = block + units * format.header_bytes();
+    WidenScales(format, block, units, scales);
+    if (format.has_minimum) WidenScales(format, block + format.scale_bytes(), units, minimums);
     switch (format.code_bits) {
       case 4:
-        AddBlock<4>(job, run, table, unit, input, wide, sums);
+        AddBlock<4>(job, run, table, input, wide, sums);
         break;
       case 5:
-        AddBlock<5>(job, run, table, unit, input, wide, sums);
+        AddBlock<5>(job, run, table, input, wide, sums);
         break;
       case 6:
-        AddBlock<6>(job, run, table, unit, input, wide, sums);
+        AddBlock<6>(job, run, table, input, wide, sums);
         break;
       default:
-        AddBlock<8>(job, run, table, unit, input, wide, sums);
+        AddBlock<8>(job, run, table, input, wide, sums);
     }
-    unit += run.units * format.unit_bytes();
+    block += units * format.unit_bytes();
   }
 }
 

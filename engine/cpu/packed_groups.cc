@@ -1,5 +1,6 @@
 #include "engine/cpu/packed_groups.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/check.h"
@@ -98,14 +99,23 @@ void WriteScales(const GroupFormat& format, const BlockNumbers* numbers,
 
 }  // namespace
 
-void WriteUnit(const GroupFormat& format, const BlockNumbers* numbers, uint8_t* unit) {
-  std::memset(unit, 0, static_cast<size_t>(format.unit_bytes()));
-  WriteScales(format, numbers, &BlockNumbers::scale, &BlockNumbers::scale_factors, unit);
+UnitPlace PlaceOfUnit(const GroupFormat& format, uint8_t* panel, int64_t inputs, int64_t input) {
+  const int64_t block = input / kGroupBlockInputs * kGroupBlockInputs;
+  const int64_t units = std::min<int64_t>(kGroupBlockInputs, inputs - block) / format.unit_inputs();
+  const int64_t unit = (input - block) / format.unit_inputs();
+  uint8_t* const headers = panel + block / format.unit_inputs() * format.unit_bytes();
+  return {headers + unit * format.header_bytes(),
+          headers + units * format.header_bytes() + unit * format.code_bytes()};
+}
+
+void WriteUnit(const GroupFormat& format, const BlockNumbers* numbers, UnitPlace unit) {
+  WriteScales(format, numbers, &BlockNumbers::scale, &BlockNumbers::scale_factors, unit.header);
   if (format.has_minimum) {
     WriteScales(format, numbers, &BlockNumbers::minimum, &BlockNumbers::minimum_factors,
-                unit + format.scale_bytes());
+                unit.header + format.scale_bytes());
   }
-  uint8_t* quad = unit + format.header_bytes();
+  std::memset(unit.codes, 0, static_cast<size_t>(format.code_bytes()));
+  uint8_t* quad = unit.codes;
   for (int k = 0; k < format.unit_inputs(); k += kQuadInputs) {
     const uint8_t* codes[kOutputs];
     for (int n = 0; n < kOutputs; ++n) codes[n] = numbers[n].codes.data() + k;
@@ -115,22 +125,22 @@ void WriteUnit(const GroupFormat& format, const BlockNumbers* numbers, uint8_t* 
 }
 
 void WriteWideUnit(const GroupFormat* const* formats, const BlockNumbers* numbers,
-                   const int* firsts, uint8_t* unit) {
+                   const int* firsts, UnitPlace unit) {
   const GroupFormat& wide = WideGroupFormat();
-  uint8_t* quads = unit + wide.header_bytes();
   for (int n = 0; n < kOutputs; ++n) {
     const GroupFormat& format = *formats[n];
     for (int g = 0; g < wide.groups_per_unit(); ++g) {
       const int group = (firsts[n] + wide.group_inputs * g) / format.group_inputs;
       const float scale = numbers[n].ScaleOf(format, group);
       const float minimum = format.has_minimum ? numbers[n].MinimumOf(format, group) : 0;
-      std::memcpy(unit + 4 * (kOutputs * g + n), &scale, sizeof scale);
-      std::memcpy(unit + wide.scale_bytes() + 4 * (kOutputs * g + n), &minimum, sizeof minimum);
+      uint8_t* const at = unit.header + 4 * (kOutputs * g + n);
+      std::memcpy(at, &scale, sizeof scale);
+      std::memcpy(at + wide.scale_bytes(), &minimum, sizeof minimum);
     }
     for (int k = 0; k < wide.unit_inputs(); ++k) {
       const uint8_t code = numbers[n].codes[static_cast<size_t>(firsts[n] + k)];
       const Place place = PlaceOf(n, k % kQuadInputs);
-      quads[8 * kOutputs * (k / kQuadInputs) + 128 * place.step + 2 * n + k % 2] =
+      unit.codes[8 * kOutputs * (k / kQuadInputs) + 128 * place.step + 2 * n + k % 2] =
           static_cast<uint8_t>(format.ValueOf(code));
     }
   }
@@ -139,23 +149,22 @@ void WriteWideUnit(const GroupFormat* const* formats, const BlockNumbers* number
 void ReadGroups(const GroupFormat& format, const uint8_t* panel, int n, int64_t inputs,
                 float* out) {
   const int64_t quad_bytes = int64_t{kOutputs} * format.code_bits;
-  for (const uint8_t* unit = panel; inputs > 0; unit += format.unit_bytes()) {
-    const uint8_t* quads = unit + format.header_bytes();
+  for (int64_t input = 0; input < inputs; input += format.unit_inputs()) {
+    const UnitPlace unit = PlaceOfUnit(format, const_cast<uint8_t*>(panel), inputs, input);
     for (int k = 0; k < format.unit_inputs(); ++k) {
-      const uint8_t* quad = quads + k / kQuadInputs * quad_bytes;
+      const uint8_t* quad = unit.codes + k / kQuadInputs * quad_bytes;
       out[k] =
           static_cast<float>(format.ValueOf(ReadCode(format.code_bits, quad, n, k % kQuadInputs)));
     }
     for (int g = 0; g < format.groups_per_unit(); ++g) {
-      const float scale = ReadScale(format.scales, unit, g, n);
+      const float scale = ReadScale(format.scales, unit.header, g, n);
       for (int i = 0; i < format.group_inputs; ++i) out[i] = scale * out[i];
       if (format.has_minimum) {
-        const float minimum = ReadScale(format.scales, unit + format.scale_bytes(), g, n);
+        const float minimum = ReadScale(format.scales, unit.header + format.scale_bytes(), g, n);
         for (int i = 0; i < format.group_inputs; ++i) out[i] += minimum;
       }
       out += format.group_inputs;
     }
-    inputs -= format.unit_inputs();
   }
 }
 

@@ -137,12 +137,12 @@ class GroupPacker {
           DecodeBlock(dtypes[n], rows[n] + k / info.block_elements * info.block_bytes, numbers);
         }
       }
+      const UnitPlace unit = PlaceOfUnit(format_, panel, inputs, k);
       if (format_.scales == GroupScales::kFloat) {
-        WriteWideUnit(formats, numbers_.data(), firsts, panel);
+        WriteWideUnit(formats, numbers_.data(), firsts, unit);
       } else {
-        WriteUnit(format_, numbers_.data(), panel);
+        WriteUnit(format_, numbers_.data(), unit);
       }
-      panel += format_.unit_bytes();
     }
   }
 

@@ -32,10 +32,12 @@ struct GroupFormat {
     return code_bits == 8 ? static_cast<int8_t>(code) : values[code & 63];
   }
 
-  // A unit of a panel of 64 outputs in memory: scales, minimums, codes (packed_groups.h).
+  // A unit of a panel of 64 outputs in memory: a header of scales and minimums, and codes
+  // (packed_groups.h).
   int64_t scale_bytes() const;  // of the scales alone; minimums take as much
   int64_t header_bytes() const { return scale_bytes() * (has_minimum ? 2 : 1); }
-  int64_t unit_bytes() const { return header_bytes() + int64_t{8} * unit_inputs() * code_bits; }
+  int64_t code_bytes() const { return int64_t{8} * unit_inputs() * code_bits; }
+  int64_t unit_bytes() const { return header_bytes() + code_bytes(); }
 };
 
 bool IsBlockType(DType dtype);
