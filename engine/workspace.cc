@@ -71,6 +71,7 @@ int64_t StageWorkspaceBytes(const ModelConfig& config, const StageOptions& optio
 int64_t GpuScratchBytes(const ModelConfig& config, const BatchLimits& limits) {
   constexpr int64_t kMiB = int64_t{1} << 20;
   constexpr int64_t kAttentionStates = 64 * kMiB;
+  constexpr int64_t kSlices = 32 * kMiB;  // of products that several blocks split
   constexpr int64_t kInputs = 32 * kMiB;
   constexpr int64_t kSamplerRow = 64 << 10;
   constexpr int64_t kSamplerBytesPerToken{1};
@@ -83,7 +84,7 @@ int64_t GpuScratchBytes(const ModelConfig& config, const BatchLimits& limits) {
       static_cast<int64_t>(config.ropes.size()) * 4 * limits.positions_max * config.head_dim;
   const int64_t sampler =
       limits.samples_max * (kSamplerRow + kSamplerBytesPerToken * limits.vocab_size);
-  return rotations + kAttentionStates + kInputs + sampler + kGranules +
+  return rotations + kAttentionStates + kSlices + kInputs + sampler + kGranules +
          kGraphs * kGraphBytesPerLayer * config.layers_count();
 }
 

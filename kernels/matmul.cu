@@ -50,6 +50,8 @@ cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const 
   return cudaErrorInvalidValue;
 }
 
+int64_t SliceFloatsMax(int rows) { return SliceFloatsMaxSm90(rows); }
+
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
   const GpuLimits gpu = LimitsOfGpu();

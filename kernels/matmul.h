@@ -15,6 +15,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 #include "kernels/rms_norm.h"
 #include "kernels/weights.h"
 
@@ -44,7 +46,13 @@ struct MatMulOperands {
   Epilogue epilogue;
   int y_stride = 0;  // elements from one row of y to the next; 0: w.outputs
   MatMulNorm norm{};
+  // Scratch for slices that several blocks sum; null or too short for them: one block does.
+  float* slices = nullptr;
+  int64_t slices_floats = 0;
 };
+
+/// Scratch that products of up to so many rows make use of on this device.
+int64_t SliceFloatsMax(int rows);
 
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
 

@@ -9,12 +9,14 @@
 #include "kernels/matmul_sm90.cuh"
 #include "kernels/matmul_sm90.h"
 #include "kernels/matmul_sm90_split.cuh"
+#include "kernels/sum_slices.h"
 #include "kernels/tensor_map.h"
 
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kRowsMin = 9;  // below, the kernel for few rows is faster
+constexpr int kRowsMin = 9;         // below, the kernel for few rows is faster
+constexpr int kSplitRowsMax = 256;  // above, there are blocks enough
 
 int Ceil(int a, int b) { return (a + b - 1) / b; }
 bool Aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
@@ -38,28 +40,40 @@ cudaError_t LaunchTile(const MatMulOperands& operands, const Weights& w, cudaStr
                                 tiles,
                                 w.stride() / kChunkInputs<T::kFormat>,
                                 row_tiles == 1 ? kEvictFirst : kEvictNormal,
-                                Aligned(out.y) && out.stride % 8 == 0};
+                                HasWideStores(out)};
   const int blocks =
-      T::kSplit ? tiles * kClusterBlocks : std::min(tiles, kBlocks * MultiprocessorCount());
+      T::kSplit ? tiles * kSplitSlices : std::min(tiles, kBlocks * MultiprocessorCount());
   const LaunchShape shape{"MatMul, sm_90", dim3(static_cast<unsigned>(blocks)), dim3(T::kThreads),
                           T::kSharedBytes, stream};
   if constexpr (T::kSplit) {
-    return Launch(shape, Sm90SplitKernel<T>, out, arguments, w_map, x_map);
+    error = Launch(shape, Sm90SplitKernel<T>, operands.slices, arguments, w_map, x_map);
+    return error == cudaSuccess ? SumSlices(operands, w, stream) : error;
   } else {
     return Launch(shape, Sm90Kernel<T>, out, arguments, w_map, x_map);
   }
 }
 
-/// Whether the device has these kernels and they can read x and w.
-bool Readable(const MatMulOperands& operands, const Weights& w) {
+bool DeviceHasThem() {
   static const bool has = DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
                           DeviceAttribute(cudaDevAttrComputeCapabilityMinor) == 0 &&
                           TensorMapEncoder() != nullptr;
+  return has;
+}
+
+/// Whether the device has these kernels and they can read x and w.
+bool Readable(const MatMulOperands& operands, const Weights& w) {
   const bool format = w.format == WeightFormat::kBf16 || w.format == WeightFormat::kInt8;
-  return has && format && w.inputs % 8 == 0 && Aligned(operands.x) && Aligned(w.data);
+  return DeviceHasThem() && format && w.inputs % 8 == 0 && Aligned(operands.x) && Aligned(w.data);
 }
 
 using Launcher = cudaError_t (*)(const MatMulOperands&, const Weights&, cudaStream_t);
+/// With one block's work and with two on each multiprocessor, of 2,048 inputs on an H200; `start`
+/// is the part that more inputs do not lengthen.
+struct Microseconds {
+  float one = 0;
+  float two = 0;
+  float start = 0.25f;
+};
 struct Variant {
   const char* name;  // outputs by rows
   int outputs;
@@ -68,9 +82,7 @@ struct Variant {
   bool split;
   struct Kernel {
     Launcher launch = nullptr;  // null: does not fit
-    // Microseconds with one block's work and with two on each multiprocessor; 2,048 inputs, H200.
-    float one_us = 0;
-    float two_us = 0;
+    Microseconds us;
   };
   Kernel bf16;
   Kernel int8;
@@ -82,19 +94,15 @@ struct Variant {
 
 template <WeightFormat kFormat, int kGroups, int kOwned, int kRows, int kStages, int kSlices,
           int kBlocks, bool kSplit>
-constexpr Variant::Kernel MakeKernel(float one_us, float two_us) {
+constexpr Variant::Kernel MakeKernel(Microseconds us) {
   if constexpr (kStages == 0) {
     return {};
   } else {
     return {LaunchTile<Tile<kFormat, kGroups, kOwned, kRows, kStages, kSlices, kSplit>, kBlocks>,
-            one_us, two_us};
+            us};
   }
 }
 
-struct Microseconds {
-  float one;
-  float two;
-};
 template <int kGroups, int kOwned, int kRows, int kSlices, int kBf16Stages, int kInt8Stages,
           int kBlocks, bool kSplit = false>
 constexpr Variant MakeVariant(const char* name, Microseconds bf16, Microseconds int8) {
@@ -104,49 +112,50 @@ constexpr Variant MakeVariant(const char* name, Microseconds bf16, Microseconds 
           kSlices,
           kSplit,
           MakeKernel<WeightFormat::kBf16, kGroups, kOwned, kRows, kBf16Stages, kSlices, kBlocks,
-                     kSplit>(bf16.one, bf16.two),
+                     kSplit>(bf16),
           MakeKernel<WeightFormat::kInt8, kGroups, kOwned, kRows, kInt8Stages, kSlices, kBlocks,
-                     kSplit>(int8.one, int8.two)};
+                     kSplit>(int8)};
 }
 
 // A chunk of int8 is 128 inputs, so its stages are larger.
 constexpr Variant kVariants[] = {
     MakeVariant<2, 64, 256, 1, 4, 0, 1>("128x256", {26, 52}, {}),
-    MakeVariant<2, 64, 128, 1, 4, 4, 1>("128x128", {14.9f, 29.8f}, {15.5f, 29.6f}),
-    MakeVariant<2, 64, 64, 1, 4, 4, 2>("128x64", {12.2f, 21}, {11, 20.4f}),
-    MakeVariant<1, 64, 64, 1, 4, 4, 2>("64x64", {11, 12.5f}, {10.5f, 11.2f}),
-    MakeVariant<1, 64, 32, 1, 8, 8, 2>("64x32", {8.8f, 9.2f}, {7.1f, 12.5f}),
-    MakeVariant<2, 64, 128, 8, 4, 4, 1>("128x128, slices", {16, 32}, {17.4f, 35.6f}),
-    MakeVariant<1, 64, 128, 8, 4, 4, 2>("64x128, slices", {12.4f, 23.7f}, {12.6f, 25.3f}),
-    MakeVariant<1, 64, 64, 8, 4, 4, 2>("64x64, slices", {10.4f, 12}, {8.7f, 17}),
-    MakeVariant<1, 32, 64, 8, 8, 4, 2>("32x64, slices", {7.8f, 8.9f}, {8.1f, 16}),
-    MakeVariant<1, 64, 32, 8, 8, 8, 2>("64x32, slices", {7.1f, 8.1f}, {7.1f, 13.5f}),
-    MakeVariant<2, 64, 32, 8, 4, 4, 1, true>("128x32, split", {8.2f, 11}, {10.6f, 17}),
-    MakeVariant<2, 64, 64, 8, 4, 4, 1, true>("128x64, split", {9.4f, 14}, {13.3f, 23}),
+    MakeVariant<2, 64, 128, 1, 4, 4, 1>("128x128", {14.9f, 29.8f}, {15.5f, 29.6f, 0.45f}),
+    MakeVariant<2, 64, 64, 1, 4, 4, 2>("128x64", {12.2f, 21}, {11, 20.4f, 0.45f}),
+    MakeVariant<1, 64, 64, 1, 4, 4, 2>("64x64", {11, 12.5f}, {10.5f, 11.2f, 0.45f}),
+    MakeVariant<1, 64, 32, 1, 8, 8, 2>("64x32", {8.8f, 9.2f}, {7.1f, 12.5f, 0.45f}),
+    MakeVariant<2, 64, 128, 8, 4, 4, 1>("128x128, slices", {16, 32}, {17.4f, 35.6f, 0.45f}),
+    MakeVariant<1, 64, 128, 8, 4, 4, 2>("64x128, slices", {12.4f, 23.7f}, {12.6f, 25.3f, 0.45f}),
+    MakeVariant<1, 64, 64, 8, 4, 4, 2>("64x64, slices", {10.4f, 12}, {8.7f, 17, 0.45f}),
+    MakeVariant<1, 32, 64, 8, 8, 4, 2>("32x64, slices", {7.8f, 8.9f}, {8.1f, 16, 0.45f}),
+    MakeVariant<1, 64, 32, 8, 8, 8, 2>("64x32, slices", {7.1f, 8.1f}, {7.1f, 13.5f, 0.45f}),
+    MakeVariant<1, 64, 32, 8, 4, 4, 1, true>("64x32, split", {6.6f, 7.2f, 0.72f},
+                                             {7.5f, 7.8f, 0.89f}),
+    MakeVariant<1, 64, 64, 8, 0, 4, 1, true>("64x64, split", {}, {7.7f, 8.8f, 0.89f}),
+    MakeVariant<2, 64, 64, 8, 4, 0, 1, true>("128x64, split", {7.2f, 9.5f, 0.66f}, {}),
+    MakeVariant<2, 64, 128, 8, 4, 4, 1, true>("128x128, split", {10.2f, 17.1f, 0.77f},
+                                              {14.1f, 21.3f, 0.91f}),
+    MakeVariant<2, 64, 256, 8, 4, 0, 1, true>("128x256, split", {15.4f, 28.5f, 0.83f}, {}),
 };
-
-/// The part of those microseconds that more inputs do not lengthen.
-float Start(const Variant& v, WeightFormat format) {
-  if (!v.split) return 0.25f;
-  return format == WeightFormat::kInt8 ? 0.87f : 0.59f;
-}
 
 /// The time of whole rounds of blocks over the device: two of a multiprocessor may overlap.
 float Cost(const Variant& v, const Weights& w, int rows) {
   const int tiles = Ceil(w.packed_outputs(), v.outputs) * Ceil(rows, v.rows);
-  const int rounds = Ceil(v.split ? tiles * kClusterBlocks : tiles, MultiprocessorCount());
-  const Variant::Kernel& kernel = v.kernel(w.format);
-  const float us = static_cast<float>(rounds / 2) * kernel.two_us +
-                   static_cast<float>(rounds % 2) * kernel.one_us;
-  const float start = Start(v, w.format);
-  return us * (start + (1 - start) * static_cast<float>(w.inputs) / 2048);
+  const int rounds = Ceil(v.split ? tiles * kSplitSlices : tiles, MultiprocessorCount());
+  const Microseconds& us = v.kernel(w.format).us;
+  const float whole =
+      static_cast<float>(rounds / 2) * us.two + static_cast<float>(rounds % 2) * us.one;
+  return whole * (us.start + (1 - us.start) * static_cast<float>(w.inputs) / 2048);
 }
 
-int Choose(const Weights& w, int rows) {
+int Choose(const MatMulOperands& operands, const Weights& w) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(std::size(kVariants)); ++i) {
-    if (!Sm90VariantFits(i, w)) continue;
-    if (best < 0 || Cost(kVariants[i], w, rows) < Cost(kVariants[best], w, rows)) best = i;
+    if (!Sm90VariantFits(i, operands, w)) continue;
+    if (best < 0 ||
+        Cost(kVariants[i], w, operands.rows) < Cost(kVariants[best], w, operands.rows)) {
+      best = i;
+    }
   }
   return best;
 }
@@ -155,9 +164,14 @@ int Choose(const Weights& w, int rows) {
 
 int Sm90Variants() { return static_cast<int>(std::size(kVariants)); }
 const char* Sm90VariantName(int variant) { return kVariants[variant].name; }
-bool Sm90VariantFits(int variant, const Weights& w) {
-  return kVariants[variant].slices == SlicesOf(w.packed_outputs()) &&
-         kVariants[variant].kernel(w.format).launch != nullptr;
+bool Sm90VariantFits(int variant, const MatMulOperands& operands, const Weights& w) {
+  const Variant& v = kVariants[variant];
+  if (v.slices != SlicesOf(w.packed_outputs()) || v.kernel(w.format).launch == nullptr)
+    return false;
+  if (!v.split) return true;
+  const int64_t floats = int64_t{v.slices} * operands.rows * w.packed_outputs();
+  const int chunks = w.stride() * Weights::ElementBytes(w.format) / kChunkBytes;
+  return operands.slices != nullptr && floats <= operands.slices_floats && chunks >= v.slices;
 }
 
 bool Sm90Takes(const MatMulOperands& operands, const Weights& w) {
@@ -166,12 +180,18 @@ bool Sm90Takes(const MatMulOperands& operands, const Weights& w) {
 
 cudaError_t MatMulSm90By(int variant, const MatMulOperands& operands, const Weights& w,
                          cudaStream_t stream) {
-  if (!Readable(operands, w) || !Sm90VariantFits(variant, w)) return cudaErrorInvalidValue;
+  if (!Readable(operands, w) || !Sm90VariantFits(variant, operands, w))
+    return cudaErrorInvalidValue;
   return kVariants[variant].kernel(w.format).launch(operands, w, stream);
 }
 
+int64_t SliceFloatsMaxSm90(int rows) {
+  return DeviceHasThem() ? int64_t{kSplitSlices} * std::min(rows, kSplitRowsMax) * kSlicedOutputsMax
+                         : 0;
+}
+
 cudaError_t MatMulSm90(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
-  return kVariants[Choose(w, operands.rows)].kernel(w.format).launch(operands, w, stream);
+  return kVariants[Choose(operands, w)].kernel(w.format).launch(operands, w, stream);
 }
 
 }  // namespace neurogrid::kernels

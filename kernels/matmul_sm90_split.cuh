@@ -1,16 +1,16 @@
-// Few outputs and few rows: a tile's eight slices in the eight blocks of a cluster, which add them
-// through each other's shared memory.
+// Few outputs and few rows: a block has one slice of a tile and leaves its sums in memory.
+// SumSlices adds them.
 #pragma once
 
 #include "kernels/matmul_sm90.cuh"
 
 namespace neurogrid::kernels {
 
-inline constexpr int kClusterBlocks = 8;  // one for each slice
+inline constexpr int kSplitSlices = 8;
 
 /// Chunk i of the block's slice; behind the last one, zeros.
 __device__ __forceinline__ int ChunkOfSlice(const Sm90Arguments& a, int i) {
-  const int chunk = static_cast<int>(blockIdx.x) % kClusterBlocks + i * kClusterBlocks;
+  const int chunk = static_cast<int>(blockIdx.x) % kSplitSlices + i * kSplitSlices;
   return chunk < a.chunks ? chunk : a.chunks;
 }
 
@@ -18,7 +18,7 @@ template <typename T>
 __device__ __forceinline__ void FeedSlice(const Ring<T>& ring, const CUtensorMap& w,
                                           const CUtensorMap& x, const Sm90Arguments& a,
                                           int rounds) {
-  const int tile = static_cast<int>(blockIdx.x) / kClusterBlocks;
+  const int tile = static_cast<int>(blockIdx.x) / kSplitSlices;
   const int output = tile / a.row_tiles * T::kOutputs;
   const int row = tile % a.row_tiles * T::kRows;
   for (int slot = 0; slot < T::kStages; ++slot) {
@@ -38,42 +38,27 @@ __device__ __forceinline__ void FeedSlice(const Ring<T>& ring, const CUtensorMap
   }
 }
 
-/// The block's share of the tile's rows: eight slices added in order, and stored.
+/// A warpgroup's sums: eight neighbours in memory of each row at a time.
 template <typename T>
-__device__ __forceinline__ void AddSlicesOfCluster(const Output& out, const Sm90Arguments& a,
-                                                   const Ring<T>& ring, int output, int row) {
-  constexpr int kShare = T::kRows / kClusterBlocks;
-  const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
-  const int pieces = T::kOutputs / (gated ? kTileOutputs : kTileOutputs / 2);
-  const int first = static_cast<int>(blockIdx.x) % kClusterBlocks * kShare;
-  for (int i = static_cast<int>(threadIdx.x); i < kShare * pieces;
-       i += T::kGroups * kGroupThreads) {
-    const int r = first + i / pieces;
-    const int at = i % pieces * (gated ? kTileOutputs : kTileOutputs / 2);
-    if (row + r >= a.rows || output + at >= a.packed_outputs) continue;
-    const uint32_t place =
-        ring.address + T::kRingBytes + static_cast<uint32_t>(4 * (r * T::kSplitStride + at));
-    float sums[kTileOutputs] = {};
+__device__ __forceinline__ void StoreSums(float* slices, const float (&sums)[T::kSums],
+                                          const Sm90Arguments& a, int output, int row) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int warp = static_cast<int>(threadIdx.x) % kGroupThreads / kWarpThreads;
+  const int slice = static_cast<int>(blockIdx.x) % kSplitSlices;
+  const int first = output + kTileOutputs * warp;
+  if (first >= a.packed_outputs) return;
+  float* to = slices + (static_cast<int64_t>(slice) * a.rows + row) * a.packed_outputs + first;
 #pragma unroll
-    for (int four = 0; four < kTileOutputs / 4; ++four) {
-      if (four >= 2 && !gated) continue;
-#pragma unroll
-      for (int slice = 0; slice < kClusterBlocks; ++slice) {
-        const float4 v = LoadOfBlock(place + 16 * four, slice);
-        const float parts[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-        for (int j = 0; j < 4; ++j) {
-          float& sum = sums[4 * four + j];
-          sum = slice == 0 ? parts[j] : sum + parts[j];
-        }
-      }
+  for (int i = 0; i < T::kSums; ++i) {
+    const int r = i / 4 * 8 + 2 * (lane % 4) + i % 2;
+    if (row + r < a.rows) {
+      to[static_cast<int64_t>(r) * a.packed_outputs + lane / 4 + i / 2 % 2 * 8] = sums[i];
     }
-    FinishPiece(out, sums, row + r, output + at, gated, a.wide_stores);
   }
 }
 
 template <typename T>
-__device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, const Output& out,
+__device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, float* slices,
                                              const Sm90Arguments& a, int rounds) {
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % kWarpThreads;
@@ -93,30 +78,21 @@ __device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, const Output& 
   }
   WaitForProducts<0>();
   Pin(sums);
-  float* staged = ring.Staged(0) + T::kOwned * group + kTileOutputs * (thread / kWarpThreads % 4);
-#pragma unroll
-  for (int i = 0; i < T::kSums; ++i) {
-    const int row = i / 4 * 8 + 2 * (lane % 4) + i % 2;
-    staged[row * T::kSplitStride + lane / 4 + i / 2 % 2 * 8] = sums[i];
-  }
-  SyncCluster();
-  const int tile = static_cast<int>(blockIdx.x) / kClusterBlocks;
-  AddSlicesOfCluster<T>(out, a, ring, tile / a.row_tiles * T::kOutputs,
-                        tile % a.row_tiles * T::kRows);
-  SyncCluster();  // others may still read this block's sums
+  const int tile = static_cast<int>(blockIdx.x) / kSplitSlices;
+  StoreSums<T>(slices, sums, a, tile / a.row_tiles * T::kOutputs + group * T::kOwned,
+               tile % a.row_tiles * T::kRows);
 }
 
 template <typename T>
-__global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(T::kThreads, 1)
-    Sm90SplitKernel(Output out, Sm90Arguments a, const __grid_constant__ CUtensorMap w,
+__global__ void __launch_bounds__(T::kThreads, 1)
+    Sm90SplitKernel(float* slices, Sm90Arguments a, const __grid_constant__ CUtensorMap w,
                     const __grid_constant__ CUtensorMap x) {
-  static_assert(T::kOwned == kGroupOutputs && T::kRows % kClusterBlocks == 0 &&
-                T::kSlices == kClusterBlocks);
+  static_assert(T::kOwned == kGroupOutputs && T::kSlices == kSplitSlices);
   ReleaseSuccessor();
   const Ring<T> ring;
   InitRing(ring);
-  // The same in all blocks; stages that one does not need are zeros.
-  const int chunks = (a.chunks + kClusterBlocks - 1) / kClusterBlocks;
+  const int chunks = (a.chunks - static_cast<int>(blockIdx.x) % kSplitSlices + kSplitSlices - 1) /
+                     kSplitSlices;  // at least one
   const int rounds = (chunks + T::kStages - 1) / T::kStages;
   constexpr int kFeeder = T::kGroups * kGroupThreads;
   if (threadIdx.x >= kFeeder) {
@@ -124,7 +100,7 @@ __global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(T::kThr
     if (threadIdx.x == kFeeder) FeedSlice<T>(ring, w, x, a, rounds);
   } else {
     if constexpr (T::kMovesRegisters) TakeRegisters<232>();
-    ConsumeSlice<T>(ring, out, a, rounds);
+    ConsumeSlice<T>(ring, slices, a, rounds);
   }
 }
 

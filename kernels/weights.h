@@ -69,12 +69,14 @@ struct Weights {
   }
 };
 
-/// The order of summation over K, one for each shape of weights and every number of rows
-///: slice s of `slices` adds chunks s, s + slices, ... of 128 bytes of a
+inline constexpr int kSlicedOutputsMax = 4096;  // packed
+
+/// The order of summation over K, one for each shape of weights and every number of rows:
+/// slice s of `slices` adds chunks s, s + slices, ... of 128 bytes of a
 /// row in one chain of steps of 16; slices then add from the first to the last. Eight slices keep
 /// every multiprocessor busy with one row of activations where there are few outputs.
 __host__ __device__ constexpr int SlicesOf(int packed_outputs) {
-  return packed_outputs <= 4096 ? 8 : 1;
+  return packed_outputs <= kSlicedOutputsMax ? 8 : 1;
 }
 
 }  // namespace neurogrid::kernels

@@ -50,27 +50,6 @@ __device__ __forceinline__ void SyncThreads(int name) {
   asm volatile("bar.sync %0, %1;" ::"r"(name), "n"(kThreads) : "memory");
 }
 
-/// All threads of the cluster's blocks that have not ended; what they wrote to shared memory is
-/// there for all of them.
-__device__ __forceinline__ void SyncCluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/// Four floats at the same place in the shared memory of block `rank` of the cluster.
-__device__ __forceinline__ float4 LoadOfBlock(uint32_t shared, int rank) {
-  float4 v;
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %4, %5;\n"
-      "ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [there];\n"
-      "}\n"
-      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
-      : "r"(shared), "r"(rank)
-      : "memory");
-  return v;
-}
-
 /// A warpgroup gives up registers, or takes some that others gave up, so that each thread has so
 /// many.
 template <int kRegisters>

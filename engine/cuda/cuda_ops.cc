@@ -144,6 +144,12 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
   if (host_activations_.bytes() < limits.activation_bytes) {
     NG_ASSIGN_OR_RETURN(host_activations_, PinnedBuffer::Allocate(limits.activation_bytes));
   }
+  const int64_t slice_bytes =
+      kernels::SliceFloatsMax(r.rows_max) * static_cast<int64_t>(sizeof(float));
+  if (slices_.bytes() < slice_bytes) {
+    NG_ASSIGN_OR_RETURN(slices_, CudaBuffer::Allocate(slice_bytes));
+    batch_.Invalidate();
+  }
   const int64_t splits = r.positions_max / kernels::kSplitTokens + 1;
   const int64_t wanted =
       4 * kernels::StateFloats(int64_t{r.rows_max} * splits, r.query_heads, r.head_dim);
@@ -353,7 +359,9 @@ void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
         RowsOf(x),
         epilogue,
         ColumnsOf(y),
-        norm};
+        norm,
+        slices_.as<float>(),
+        slices_.bytes() / static_cast<int64_t>(sizeof(float))};
     cudaError_t error = cudaErrorNotSupported;
     if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
       error = any_order_->Multiply(operands, section.weights);

@@ -130,6 +130,7 @@ class CudaOps : public Ops {
   std::vector<CudaBuffer> aside_;  // of this batch
   Staging activations_;            // of CopyFromHost
   CudaBuffer attention_states_;
+  CudaBuffer slices_;              // of products that several blocks split
   PinnedBuffer host_activations_;  // of CopyToHost
   CudaBuffer raw_logits_;          // of the sampler's edits
   CudaBuffer sampler_scratch_;

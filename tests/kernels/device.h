@@ -30,6 +30,7 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   T* data() const { return data_; }
+  int64_t count() const { return static_cast<int64_t>(count_); }
   void Write(const std::vector<T>& values) {
     REQUIRE(values.size() == count_);
     REQUIRE(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice) ==

@@ -1,5 +1,5 @@
-// What kernels for sm_90 answer where they are not compiled: nothing asks them on a device that says
-// it is of another kind.
+// What kernels for sm_90 answer where they are not compiled: nothing asks them on a device that
+// says it is of another kind.
 #include "kernels/attention_ways.h"
 #include "kernels/matmul_blocks_sm90.h"
 #include "kernels/matmul_sm90.h"
@@ -7,6 +7,7 @@
 namespace neurogrid::kernels {
 
 bool Sm90Takes(const MatMulOperands&, const Weights&) { return false; }
+int64_t SliceFloatsMaxSm90(int) { return 0; }
 cudaError_t MatMulSm90(const MatMulOperands&, const Weights&, cudaStream_t) {
   return cudaErrorInvalidValue;
 }

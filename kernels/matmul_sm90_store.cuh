@@ -1,0 +1,126 @@
+// The shape of a block's work on sm_90a, its shared memory, and how its sums become y.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/matmul_pieces.cuh"
+#include "kernels/wgmma.cuh"
+
+namespace neurogrid::kernels {
+
+inline constexpr int kGroupThreads = 128;
+inline constexpr int kGroupOutputs = 64;                    // of one wgmma
+inline constexpr int kSwizzleBytes = 1024;                  // eight rows
+inline constexpr int kStagedStride = kGroupOutputs + 4;     // floats: no bank conflicts
+inline constexpr int kBarrierBytes = 2 * sizeof(uint64_t);  // of a stage: full, empty
+
+/// kGroups warpgroups of kOwned outputs by kRows rows; a ring of kStages chunks. kSplit: a block
+/// has one slice.
+template <WeightFormat kFormatOf, int kGroupsOf, int kOwnedOf, int kRowsOf, int kStagesOf,
+          int kSlicesUsed, bool kSplitSlices = false>
+struct Tile {
+  static constexpr WeightFormat kFormat = kFormatOf;
+  static constexpr int kGroups = kGroupsOf;
+  static constexpr int kOwned = kOwnedOf;
+  static constexpr int kRows = kRowsOf;
+  static constexpr int kStages = kStagesOf;
+  static constexpr int kSlices = kSlicesUsed;
+  static constexpr bool kSplit = kSplitSlices;
+
+  static constexpr int kOutputs = kGroups * kOwned;
+  // Widened weights need more registers than a third of the file: a whole warpgroup copies and
+  // gives up its own.
+  static constexpr bool kMovesRegisters = kGroups == 2 && kFormat == WeightFormat::kInt8;
+  static constexpr int kThreads =
+      kGroups * kGroupThreads + (kMovesRegisters ? kGroupThreads : kWarpThreads);
+  static constexpr int kParts = kChunkInputs<kFormat> / 64;  // of x: 64 inputs are 128 bytes
+  static constexpr int kWeightBytes = kOutputs * kChunkBytes;
+  static constexpr int kPartBytes = kRows * kChunkBytes;
+  static constexpr int kStageBytes = kWeightBytes + kParts * kPartBytes;
+  static constexpr int kRingBytes = kStages * kStageBytes;
+  static constexpr int kStagedRows = kRows < 32 ? kRows : 32;  // of y at once
+  static constexpr int kStagedFloats = kStagedRows * kStagedStride;
+  // Products of outputs that are not owned read behind the weights, at last behind the ring.
+  static constexpr int kBehindBytes =
+      std::max<int>(kSplit ? 0 : kGroups * kStagedFloats * 4,
+                    ((kGroups - 1) * kOwned + kGroupOutputs) * kChunkBytes - kStageBytes);
+  static constexpr int kSharedBytes =
+      kSwizzleBytes + kRingBytes + kBehindBytes + kStages * kBarrierBytes;
+  static constexpr int kSums = kRows / 2;  // of a thread
+
+  static_assert(kOwned % kTileOutputs == 0 && kOwned <= kGroupOutputs);
+  static_assert(kPartBytes % kSwizzleBytes == 0 && kBehindBytes % 16 == 0);
+};
+
+struct Sm90Arguments {
+  int packed_outputs;
+  int rows;
+  int row_tiles;
+  int tiles;
+  int chunks;
+  uint64_t weights_policy;
+  bool wide_stores;  // eight elements of y are 16-byte aligned
+};
+
+/// A block's shared memory, from the first multiple of 1,024 bytes on.
+template <typename T>
+struct Ring {
+  uint8_t* bytes;
+  uint32_t address;
+
+  __device__ __forceinline__ Ring() {
+    uint8_t* shared = SharedMemory<uint8_t>();
+    const uint32_t unaligned = SharedAddress(shared);
+    address = (unaligned + kSwizzleBytes - 1) / kSwizzleBytes * kSwizzleBytes;
+    bytes = shared + (address - unaligned);
+  }
+  __device__ __forceinline__ uint32_t Stage(int slot) const {
+    return address + static_cast<uint32_t>(slot * T::kStageBytes);
+  }
+  __device__ __forceinline__ uint32_t Full(int slot) const {
+    return address + static_cast<uint32_t>(T::kRingBytes + T::kBehindBytes + slot * kBarrierBytes);
+  }
+  __device__ __forceinline__ uint32_t Empty(int slot) const { return Full(slot) + 8; }
+  __device__ __forceinline__ float* Staged(int group) const {
+    return reinterpret_cast<float*>(bytes + T::kRingBytes) + group * T::kStagedFloats;
+  }
+};
+
+/// A warpgroup's sums, through shared memory, so that neighbours in y are stored at once.
+template <typename T>
+__device__ __forceinline__ void StoreTile(const Output& out, const float (&sums)[T::kSums],
+                                          float* staged, int group, int output, int first_row,
+                                          const Sm90Arguments& a) {
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+  const int lane = thread % kWarpThreads;
+  const int warp = thread / kWarpThreads;
+  const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
+  const int piece_outputs = gated ? kTileOutputs : kTileOutputs / 2;
+  const int pieces = T::kOwned / piece_outputs;
+#pragma unroll
+  for (int part = 0; part < T::kRows / T::kStagedRows; ++part) {
+    const int part_row = first_row + part * T::kStagedRows;
+    if (part_row < a.rows) {
+      if (warp < T::kOwned / kTileOutputs) {
+#pragma unroll
+        for (int i = 0; i < T::kStagedRows * 2 / 4; ++i) {
+          const int row = i / 4 * 8 + 2 * (lane % 4) + i % 2;
+          staged[row * kStagedStride + kTileOutputs * warp + lane / 4 + i / 2 % 2 * 8] =
+              sums[part * T::kStagedRows / 2 + i];
+        }
+      }
+      SyncThreads<kGroupThreads>(1 + group);
+      for (int i = thread; i < T::kStagedRows * pieces; i += kGroupThreads) {
+        const int row = i / pieces;
+        const int at = i % pieces * piece_outputs;
+        if (part_row + row < a.rows && output + at < a.packed_outputs) {
+          FinishPiece(out, staged + row * kStagedStride + at, part_row + row, output + at, gated,
+                      a.wide_stores);
+        }
+      }
+      SyncThreads<kGroupThreads>(1 + group);
+    }
+  }
+}
+
+}  // namespace neurogrid::kernels
