@@ -22,10 +22,10 @@ constexpr int kGroupBlockGroups = kGroupBlockInputs / 16;
 constexpr int kInRegisterTileRows = 4;  // beside the sums there is room for tables
 
 /// Rows up to which codes are looked up for each tile anew: dearer ones pay off sooner once
-/// widened.
+/// widened, those of four bits never.
 constexpr int InRegisterRowsMax(int code_bits) {
   if (!Simd::kLooksUpInRegisters) return 0;
-  return code_bits == 4 ? 24 : code_bits == 8 ? 4 : 12;
+  return code_bits == 4 ? kPanelRowsMax : code_bits == 8 ? 24 : 32;
 }
 
 /// Groups side by side.
@@ -46,7 +46,7 @@ struct PackedQuad {
   using Table = Simd::CodeTable;
   static auto Bits(const uint8_t* quad, int step, int column, const Table& table) {
     if constexpr (kBits == 8) {
-      return Simd::PairsOfBytes(quad + 128 * step + 32 * column);
+      return Simd::PairsOfBytes(quad + 128 * step + 64 * (column / 2), column % 2 != 0);
     } else {
       const Simd::Codes low = Simd::ShiftCodes(Simd::LoadCodes(quad + 64 * step), 4 * column);
       if constexpr (kBits == 4) return Simd::LookUp<4>(low, table);
@@ -173,8 +173,10 @@ void AddGroupsOf(int rows, const GroupRun& run, const Simd::CodeTable& table, co
   }
 }
 
-/// Writes out [groups of the units][64]: what the units' headers keep at `kept` as f32.
-inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
+/// Writes out [groups of the units][64]: what the units' headers keep at `kept` as f32, times
+/// `factor`.
+inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float factor,
+                        float* out) {
   const int groups = format.groups_per_unit();
   for (int unit = 0; unit < units; ++unit, kept += format.header_bytes()) {
     for (int g = 0; g < groups; ++g, out += 64) {
@@ -188,7 +190,7 @@ inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int unit
           scale =
               Simd::Mul(Simd::LoadHalves(kept + 2 * n), Simd::LoadInt8(kept + 64 * (2 + g) + n));
         }
-        Simd::Store(out + n, scale);
+        Simd::Store(out + n, Simd::Mul(scale, Simd::Set(factor)));
       }
     }
   }
@@ -249,6 +251,7 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
   run.quads_per_group = format.group_inputs / 8;
   run.scales = scales;
   run.minimums = format.has_minimum ? minimums : nullptr;
+  const float code_unit = format.code_bits == 8 ? Simd::kByteUnit : 1.0f;
   const uint8_t* block = job.panel;
   const int64_t inputs = 2 * job.steps;
   for (int64_t input = 0; input < inputs; input += kGroupBlockInputs) {
@@ -257,8 +260,10 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
                                        format.unit_inputs());
     run.groups = units * format.groups_per_unit();
     run.codes = block + units * format.header_bytes();
-    WidenScales(format, block, units, scales);
-    if (format.has_minimum) WidenScales(format, block + format.scale_bytes(), units, minimums);
+    WidenScales(format, block, units, code_unit, scales);
+    if (format.has_minimum) {
+      WidenScales(format, block + format.scale_bytes(), units, 1, minimums);
+    }
     switch (format.code_bits) {
       case 4:
         AddBlock<4>(job, run, table, input, wide, sums);

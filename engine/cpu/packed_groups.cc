@@ -18,6 +18,12 @@ struct Place {
 };
 Place PlaceOf(int n, int k) { return {k / 2, 2 * (n % 16) + k % 2, n / 16}; }
 
+/// Where an output's code of eight bits stands in a quad.
+int ByteOf(int n, int k) {
+  const int column = n / 16;
+  return 128 * (k / 2) + 64 * (column / 2) + 4 * (n % 16) + 2 * (column % 2) + k % 2;
+}
+
 /// Where the bits above the fourth of a code stand in a quad: byte offset and shift of a word.
 struct HighBits {
   int offset, shift;
@@ -46,7 +52,7 @@ void WriteQuad(int code_bits, const uint8_t* const* codes, uint8_t* quad) {
       const Place place = PlaceOf(n, k);
       const int code = codes[n][k];
       if (code_bits == 8) {
-        quad[128 * place.step + 2 * n + k % 2] = static_cast<uint8_t>(code);
+        quad[ByteOf(n, k)] = static_cast<uint8_t>(code);
         continue;
       }
       OrWord(quad + 64 * place.step + 2 * place.word, (code & 15) << (4 * place.column));
@@ -59,7 +65,7 @@ void WriteQuad(int code_bits, const uint8_t* const* codes, uint8_t* quad) {
 
 uint8_t ReadCode(int code_bits, const uint8_t* quad, int n, int k) {
   const Place place = PlaceOf(n, k);
-  if (code_bits == 8) return quad[128 * place.step + 2 * n + k % 2];
+  if (code_bits == 8) return quad[ByteOf(n, k)];
   const int low = (LoadWord(quad + 64 * place.step + 2 * place.word) >> (4 * place.column)) & 15;
   if (code_bits == 4) return static_cast<uint8_t>(low);
   const HighBits high = HighBitsOf(code_bits, place);
@@ -139,8 +145,7 @@ void WriteWideUnit(const GroupFormat* const* formats, const BlockNumbers* number
     }
     for (int k = 0; k < wide.unit_inputs(); ++k) {
       const uint8_t code = numbers[n].codes[static_cast<size_t>(firsts[n] + k)];
-      const Place place = PlaceOf(n, k % kQuadInputs);
-      unit.codes[8 * kOutputs * (k / kQuadInputs) + 128 * place.step + 2 * n + k % 2] =
+      unit.codes[8 * kOutputs * (k / kQuadInputs) + ByteOf(n, k % kQuadInputs)] =
           static_cast<uint8_t>(format.ValueOf(code));
     }
   }

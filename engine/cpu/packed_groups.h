@@ -9,10 +9,11 @@
 //             minimums  the same again, where the format has them
 //   codes     [unit inputs / 8] quads of 4 steps; a step is a pair of inputs
 //
-// A quad of 8-bit codes is [4 steps][64][2] int8. One of fewer bits has [4 steps][32] words: bits
-// [4c, 4c + 4) of word 2j + p are the low four bits for output 16c + j, input p of the pair. The
-// fifth bits follow in [32] words, bit 4s + c for step s; or the fifth and sixth in [2][32] words,
-// bits [8 (s % 2) + 2c, + 2) of word vector s / 2.
+// A quad of 8-bit codes is [4 steps][2][16][2][2] int8: input p of the pair for outputs 32h + 16i +
+// j at [h][j][i][p]. One of fewer bits has [4 steps][32] words: bits [4c, 4c + 4) of word 2j + p
+// are the low four bits for output 16c + j, input p of the pair. The fifth bits follow in [32]
+// words, bit 4s + c for step s; or the fifth and sixth in [2][32] words, bits [8 (s % 2) + 2c, + 2)
+// of word vector s / 2.
 #pragma once
 
 #include <cstdint>

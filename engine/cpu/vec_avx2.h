@@ -171,6 +171,7 @@ struct Simd {
     __m256i quarters[4];  // 16 bytes of it, twice
   };
   static constexpr bool kLooksUpInRegisters = false;
+  static constexpr float kByteUnit = 0x1p-24f;  // of what PairsOfBytes gives
   static CodeTable LoadTable(const int8_t* values, const uint16_t*) {
     CodeTable table;
     for (int i = 0; i < 4; ++i) {
@@ -218,9 +219,18 @@ struct Simd {
   static Codes LookUp(Codes x, const CodeTable& table) {
     return {LookUpWords(x.a, table), LookUpWords(x.b, table)};
   }
-  static Codes PairsOfBytes(const void* p) {
-    const Words words = LoadBytePairs(p);
-    return {Bf16OfWords(words.a), Bf16OfWords(words.b)};
+  static __m256i PairsOfBytes(__m256i bytes, bool second) {
+    const __m256i top = _mm256_set1_epi32(-0x1000000);
+    const __m256i first_pair = second ? bytes : _mm256_slli_epi32(bytes, 16);
+    const __m256 even = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_slli_epi32(first_pair, 8), top));
+    const __m256 odd = _mm256_cvtepi32_ps(_mm256_and_si256(first_pair, top));
+    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16),
+                           _mm256_castps_si256(odd));
+  }
+  static Codes PairsOfBytes(const void* p, bool second) {
+    const __m256i* q = static_cast<const __m256i*>(p);
+    return {PairsOfBytes(_mm256_loadu_si256(q), second),
+            PairsOfBytes(_mm256_loadu_si256(q + 1), second)};
   }
   static void StorePairs(void* p, Codes x) {
     __m256i* q = static_cast<__m256i*>(p);

@@ -127,6 +127,7 @@ struct Simd {
   };
   /// Whether codes become pairs fast enough to do so for each tile of rows anew.
   static constexpr bool kLooksUpInRegisters = true;
+  static constexpr float kByteUnit = 0x1p-24f;  // of what PairsOfBytes gives
   static CodeTable LoadTable(const int8_t*, const uint16_t* bf16_values) {
     return {_mm512_loadu_si512(bf16_values), _mm512_loadu_si512(bf16_values + 32)};
   }
@@ -147,12 +148,18 @@ struct Simd {
     if constexpr (kBits <= 5) return _mm512_permutexvar_epi16(x, table.low);
     return _mm512_permutex2var_epi16(table.low, x, table.high);
   }
-  /// 32 int8 as bf16.
-  static Pairs PairsOfBytes(const void* p) {
-    const __m128i* q = static_cast<const __m128i*>(p);
-    const __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q)));
-    const __m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(q + 1)));
-    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  /// The first or second pairs of 16 times two pairs of int8, as bf16 times 2^24: a byte on top of
+  /// its lane becomes a float at once, whose upper half is exact.
+  static Pairs PairsOfBytes(const void* p, bool second) {
+    const __m512i bytes = _mm512_loadu_si512(p);
+    const auto on_top = [bytes](int byte) {
+      const __m512i from = _mm512_set4_epi32(0x0c808080 + (byte << 24), 0x08808080 + (byte << 24),
+                                             0x04808080 + (byte << 24), 0x00808080 + (byte << 24));
+      return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_shuffle_epi8(bytes, from)));
+    };
+    const __m512i upper_halves = _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302);
+    return _mm512_mask_shuffle_epi8(on_top(second ? 3 : 1), 0x3333333333333333u,
+                                    on_top(second ? 2 : 0), upper_halves);
   }
   static void StorePairs(void* p, Pairs x) { _mm512_storeu_si512(p, x); }
   /// Rounds to nearest even and stores 16 int16; |x| must be below 32768.
