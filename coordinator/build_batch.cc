@@ -8,6 +8,25 @@
 #include "coordinator/window_pages.h"
 
 namespace neurogrid {
+namespace {
+
+/// What each guessed token draws, on rows from `row` on.
+void AppendDraws(const Sequence& sequence, absl::Span<const int32_t> drafts, int32_t row,
+                 Batch& batch) {
+  if (drafts.empty()) return;
+  PenaltyCounts penalties = sequence.penalties;
+  std::vector<int32_t> ids;
+  if (penalties.on()) ids = sequence.ids;
+  int64_t known = sequence.known();
+  for (const int32_t draft : drafts) {
+    ids.push_back(draft);
+    penalties.Append(ids);
+    batch.sampled_rows.push_back(row++);
+    batch.sampling.push_back(SamplingOf(sequence, ++known, penalties));
+  }
+}
+
+}  // namespace
 
 int64_t ScoredRows(const Sequence& sequence, int64_t first, int rows) {
   const int64_t begin = std::max(first, sequence.scored_rows);
@@ -19,15 +38,17 @@ bool DrawsToken(const Sequence& sequence, int64_t first, int rows) {
   return first + rows == sequence.known() && sequence.request->asked.tokens_max > 0;
 }
 
-void AppendSlice(const Sequence& sequence, int64_t first, int rows, const StateUse& state,
-                 Batch& batch) {
+void AppendSlice(const Sequence& sequence, int64_t first, int rows,
+                 absl::Span<const int32_t> drafts, const StateUse& state, Batch& batch) {
   if (batch.sequence_offsets.empty()) {
     batch.sequence_offsets.push_back(0);
     batch.page_offsets.push_back(0);
   }
   const int32_t row = batch.rows();
+  const int sure = rows - static_cast<int>(drafts.size());
   batch.tokens.insert(batch.tokens.end(), sequence.ids.begin() + first,
-                      sequence.ids.begin() + first + rows);
+                      sequence.ids.begin() + first + sure);
+  batch.tokens.insert(batch.tokens.end(), drafts.begin(), drafts.end());
   for (int i = 0; i < rows; ++i) batch.positions.push_back(static_cast<int32_t>(first + i));
   batch.sequence_offsets.push_back(batch.rows());
   const int64_t pages = PagesOf(first + rows);
@@ -41,7 +62,7 @@ void AppendSlice(const Sequence& sequence, int64_t first, int rows, const StateU
   batch.state_slots.push_back(state.slot);
   batch.state_sources.push_back(state.source);
 
-  const int64_t scored = ScoredRows(sequence, first, rows);
+  const int64_t scored = ScoredRows(sequence, first, sure);
   const int64_t scored_first = std::max(first, sequence.scored_rows);
   for (int64_t i = scored_first; i < scored_first + scored; ++i) {
     SamplingRow sampling;
@@ -51,18 +72,19 @@ void AppendSlice(const Sequence& sequence, int64_t first, int rows, const StateU
     batch.sampled_rows.push_back(static_cast<int32_t>(row + i - first));
     batch.sampling.push_back(std::move(sampling));
   }
-  if (DrawsToken(sequence, first, rows)) {
-    batch.sampled_rows.push_back(row + rows - 1);
-    batch.sampling.push_back(SamplingOf(sequence));
+  if (DrawsToken(sequence, first, sure)) {
+    batch.sampled_rows.push_back(row + sure - 1);
+    batch.sampling.push_back(SamplingOf(sequence, sequence.known(), sequence.penalties));
+    AppendDraws(sequence, drafts, row + sure, batch);
   }
 }
 
-SamplingRow SamplingOf(const Sequence& sequence) {
+SamplingRow SamplingOf(const Sequence& sequence, int64_t known, const PenaltyCounts& penalties) {
   const GenerationRequest& asked = sequence.request->asked;
   const SamplingOptions& options = asked.sampling;
   SamplingRow row;
   row.seed = SplitMix64(options.seed + static_cast<uint64_t>(sequence.choice));
-  row.position = static_cast<int32_t>(sequence.known());
+  row.position = static_cast<int32_t>(known);
   row.temperature = options.temperature;
   row.top_p = options.top_p;
   row.min_p = options.min_p;
@@ -71,10 +93,10 @@ SamplingRow SamplingOf(const Sequence& sequence) {
   row.presence_penalty = options.presence_penalty;
   row.frequency_penalty = options.frequency_penalty;
   row.top_logprobs = options.top_logprobs;
-  row.counts = sequence.penalties.counts();
+  row.counts = penalties.counts();
   row.bias = options.bias;
   if (!sequence.forced.empty()) row.target = sequence.forced.back();
-  const bool below_min = sequence.generated() < asked.tokens_min;
+  const bool below_min = known - sequence.prompt_tokens < asked.tokens_min;
   if (below_min || asked.ignore_eos) row.banned = asked.end_ids;
   if (below_min) {
     row.banned.insert(row.banned.end(), asked.stop_ids.begin(), asked.stop_ids.end());

@@ -31,20 +31,24 @@ class StepPlanner {
         rows_, std::max<int64_t>(kPageTokens,
                                  view_.tokens_max - static_cast<int64_t>(plan_.slices.size())));
     room_max_ = room_;
+    const size_t decodes = plan_.slices.size();
     BegunPrefills();
     if (plan_.preempted.empty()) Newcomers();
+    if (view_.row_costs != nullptr && plan_.preempted.empty() && plan_.slices.size() == decodes) {
+      AddDrafts();
+    }
     return std::move(plan_);
   }
 
  private:
   static bool Decodes(const RunningView& sequence) {
-    return sequence.known - sequence.scheduled <= 1;
+    return sequence.known - sequence.scheduled <= 1 + sequence.replay;
   }
   bool WantsPrefill(const RunningView& sequence) const {
     return !sequence.paused && !Decodes(sequence) && sequence.in_flight < view_.prefill_depth;
   }
 
-  /// One row for each sequence that waits for nothing but its last token.
+  /// One row for each sequence that waits for nothing but its last token, and what it runs again.
   void PlanDecodes() {
     std::vector<int> ready;
     int64_t decoding = 0;
@@ -52,7 +56,8 @@ class StepPlanner {
       const RunningView& sequence = view_.running[i];
       if (sequence.paused || !Decodes(sequence)) continue;
       ++decoding;
-      if (sequence.known - sequence.scheduled == 1 && sequence.in_flight == 0) ready.push_back(i);
+      const bool waits = sequence.known - sequence.scheduled == 1 + sequence.replay;
+      if (waits && sequence.in_flight == 0) ready.push_back(i);
     }
     std::sort(ready.begin(), ready.end(), [&](int a, int b) {
       const RunningView& x = view_.running[a];
@@ -63,8 +68,37 @@ class StepPlanner {
     const int64_t decodes_max = std::min(share, DecodesMax());
     for (const int i : ready) {
       if (static_cast<int64_t>(plan_.slices.size()) >= decodes_max) break;
-      if (gone_[i]) continue;
-      if (RoomFor(i, 1) > 0) Take(i, 1, 1);
+      const int64_t rows = 1 + view_.running[i].replay;
+      if (gone_[i] || rows > rows_) continue;
+      if (RoomFor(i, rows) == rows) Take(i, rows, 1);
+    }
+  }
+
+  /// Guesses behind the decodes of the plan.
+  void AddDrafts() {
+    int rows = 0;
+    std::vector<DraftOffer> offers;
+    for (const Slice& slice : plan_.slices) {
+      rows += slice.rows;
+      offers.push_back(view_.running[slice.index].draft);
+    }
+    const std::vector<int> given =
+        ShareDrafts(offers, rows, static_cast<int>(offers.size()),
+                    static_cast<int>(rows + std::min(rows_, samples_)), *view_.row_costs);
+    const auto others = static_cast<int64_t>(view_.running.size());
+    for (size_t i = 0; i < given.size(); ++i) {
+      Slice& slice = plan_.slices[i];
+      const RunningView& sequence = view_.running[slice.index];
+      const int64_t end = sequence.scheduled + slice.rows;
+      const int64_t held = std::max<int64_t>(sequence.pages, PagesOf(end));
+      const int64_t more = std::max<int64_t>(PagesOf(end + given[i]) - held, 0);
+      const bool crowded =
+          (more > 0 && PagesLeft() - more < others) || (recurrent_ && left_.slots <= others);
+      if (given[i] == 0 || crowded) continue;
+      TakePages(more);
+      if (recurrent_) --left_.slots;
+      slice.rows += given[i];
+      slice.drafts = given[i];
     }
   }
 
@@ -118,12 +152,16 @@ class StepPlanner {
   void Take(int i, int64_t rows, int64_t samples) {
     const RunningView& sequence = view_.running[i];
     const int64_t more = std::max<int64_t>(PagesOf(sequence.scheduled + rows) - sequence.pages, 0);
-    if (full_) left_.pages -= more;
-    if (window_) left_.window_pages -= more;
+    TakePages(more);
     if (sequence.needs_slot) --left_.slots;
     NG_CHECK(left_.pages >= 0 && left_.window_pages >= 0 && left_.slots >= 0);
     taken_[i] = true;
     Push({i, false, static_cast<int>(rows)}, samples);
+  }
+
+  void TakePages(int64_t pages) {
+    if (full_) left_.pages -= pages;
+    if (window_) left_.window_pages -= pages;
   }
 
   void Push(Slice slice, int64_t samples) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "coordinator/speculation.h"
 #include "coordinator/stock.h"
 #include "coordinator/window_pages.h"
 #include "engine/batch.h"
@@ -30,6 +31,8 @@ struct RunningView {
   int64_t scored_rows_end = 0;  // rows [scheduled, this) are sampled too: prompt logprobs
   bool cuts = false;            // its last chunk begins at the last page boundary
   uint64_t ready = 0;           // order in which sequences came out of their last steps
+  int replay = 0;    // rows before the last token that run again: their state was taken back
+  DraftOffer draft;  // guesses that may follow the last token
 };
 
 /// A sequence that holds none: new, or preempted.
@@ -53,12 +56,14 @@ struct StepView {
   int prefill_depth = 1;
   int tokens_max = 0;    // of the step: decodes and prefill
   double reserve = 0.5;  // r: share of the running sequences' coming pages kept free of newcomers
+  const RowCosts* row_costs = nullptr;  // null: nothing is guessed
 };
 
 struct Slice {
   int index = 0;  // of the running; of the waiting when `starts`
   bool starts = false;
   int rows = 0;
+  int drafts = 0;  // of the rows, the last ones are guesses
   bool operator==(const Slice&) const = default;
 };
 
@@ -72,7 +77,8 @@ struct StepPlan {
 /// allow and nothing was preempted. One prompt takes at most half of the room while others wait;
 /// chunks end on multiples of 16 except the last. When pages of either kind or state slots run out,
 /// later arrivals are preempted for earlier ones, paused ones first, never one that is in flight:
-/// then the older one waits.
+/// then the older one waits. Guesses get what is left of a step without prefill, as far as they pay
+/// (ShareDrafts); they never take the last pages or slots from those that run.
 ///
 /// Pure. `decode_groups` equal groups of decodes follow each other down the chain: a step takes at
 /// most its share of those that decode, longest ready first. Prefill gets at least 16 rows however

@@ -166,7 +166,11 @@ std::optional<GenerationUsage> Scheduler::Finish(RequestId request, int choice, 
 void Scheduler::Force(RequestId request, int choice, absl::Span<const int32_t> ids) {
   Request* const found = Find(request);
   if (found == nullptr || choice < 0 || choice >= static_cast<int>(found->choices.size())) return;
-  found->choices[choice]->forced.assign(ids.rbegin(), ids.rend());
+  Sequence& sequence = *found->choices[choice];
+  sequence.forced.assign(ids.rbegin(), ids.rend());
+  if (sequence.proven.empty()) return;
+  sequence.proven.clear();
+  Settle(sequence);
 }
 
 void Scheduler::Cancel(RequestId request) {
@@ -193,6 +197,7 @@ void Scheduler::LeaveRunning(Sequence& sequence) {
 
 void Scheduler::EndSequence(Sequence& sequence) {
   const Sequence::State was = std::exchange(sequence.state, Sequence::State::kEnded);
+  sequence.proven.clear();
   Request& request = *sequence.request;
   --request.live;
   if (was == Sequence::State::kRunning) LeaveRunning(sequence);
@@ -307,6 +312,7 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
   NG_CHECK(running_.empty() && preempted_.empty() && pools_.held() == 0);
   pools_ = Pools(options_.limits);
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
+  row_costs_ = RowCosts();
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {
     for (const auto& choice : request->choices) {
@@ -394,6 +400,8 @@ SchedulerStats Scheduler::stats() const {
   stats.prompt_tokens = prompt_tokens_;
   stats.generated_tokens = generated_tokens_;
   stats.preemptions = preemptions_;
+  stats.drafted_tokens = drafted_tokens_;
+  stats.accepted_tokens = accepted_tokens_;
   return stats;
 }
 

@@ -16,6 +16,7 @@
 #include "coordinator/pools.h"
 #include "coordinator/prefix_match.h"
 #include "coordinator/sequence.h"
+#include "coordinator/speculation.h"
 #include "coordinator/state_slots.h"
 #include "coordinator/step_budget.h"
 #include "coordinator/waiting_queue.h"
@@ -29,6 +30,7 @@ struct SchedulerOptions {
   int steps_in_flight = 0;   // 0: as many as stages
   int decode_groups = 0;     // 0: as many as stages; decoding sequences run in so many equal groups
   int prefill_depth = 1;     // chunks of one prompt in flight at a time; needs a chain in order
+  bool speculates = false;   // steps run guesses where that pays; needs a chain of equal bits
   std::string model_digest;  // keys the prefix cache, as tenant and salt do
 
   int running_max = 256;          // sequences that hold pages
@@ -82,6 +84,8 @@ struct SchedulerStats {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
   int64_t preemptions = 0;
+  int64_t drafted_tokens = 0;   // guessed and run
+  int64_t accepted_tokens = 0;  // of those, drawn
 };
 
 class Scheduler {
@@ -95,17 +99,22 @@ class Scheduler {
 
   /// The next step, with everything in it: to be sent down the chain at once. Nothing when enough
   /// steps are in flight or there is nothing to run. A sequence that decodes is in at most one
-  /// step.
+  /// step. More must have returned nothing since the last Commit.
   std::optional<SchedulerStep> NextStep(SteadyTime now);
 
   /// Takes a step's result, one token a sampled row in order. Events are in order of rows. Text is
-  /// the caller's: on a stop string it calls Finish before the next NextStep; a stop string wins
-  /// over a length on the same token. Steps may return in any order unless prefill_depth > 1.
+  /// the caller's: on a stop string it calls Finish before the next More or NextStep; a stop string
+  /// wins over a length on the same token. Steps may return in any order unless prefill_depth > 1.
   /// InvalidArgument, nothing changed, for a step that is not in flight, a wrong number of tokens
   /// or a token outside the vocabulary.
   absl::StatusOr<std::vector<SchedulerEvent>> Commit(uint64_t step,
                                                      absl::Span<const SampledToken> sampled,
                                                      SteadyTime now);
+
+  /// Where guesses were right the step drew more than one token of a choice: Commit tells the
+  /// first, each call of More the next one of every such choice, until there are no events. A
+  /// Finish or a Force in between takes effect as if every token had had a step of its own.
+  std::vector<SchedulerEvent> More(SteadyTime now);
 
   /// The step will never return (its stage said why): its requests end with `error`, others go on.
   /// InvalidArgument for a step that is not in flight.
@@ -117,7 +126,7 @@ class Scheduler {
   std::optional<GenerationUsage> Finish(RequestId request, int choice, SteadyTime now);
 
   /// The next tokens of a choice, in place of what would be drawn, with the model's own logprobs.
-  /// Like Finish before the next NextStep. No effect on what has ended already.
+  /// Like Finish before the next More or NextStep. No effect on what has ended already.
   void Force(RequestId request, int choice, absl::Span<const int32_t> ids);
 
   /// Ends a request in any phase, without events. Pages in flight come back with their step.
@@ -157,7 +166,8 @@ class Scheduler {
     int rows = 0;
     int samples = 0;  // scored rows, then the drawn one
     bool draws = false;
-    int32_t slot_left = -1;  // that it reads and that the sequence has left
+    int32_t slot_left = -1;            // that it reads and that the sequence has left
+    std::vector<int32_t> drafts = {};  // the last rows: guesses, each of which draws too
   };
   struct Flight {
     SteadyTime sent;
@@ -173,7 +183,8 @@ class Scheduler {
 
   // Steps (scheduler_step.cc).
   World Look() const;
-  RunningView ViewOf(const Sequence& sequence, bool tight) const;
+  RunningView ViewOf(Sequence& sequence, bool tight) const;
+  DraftOffer OfferOf(Sequence& sequence) const;
   WaitingView ViewOf(const Sequence& sequence, const PrefixMatch& match) const;
   int64_t KnownMax(const Sequence& sequence) const;
   bool CutsPrefill(const Sequence& sequence) const;
@@ -185,6 +196,8 @@ class Scheduler {
   void Land(const Part& part);
   void TakeResult(const Part& part, absl::Span<const SampledToken> sampled, SteadyTime now,
                   std::vector<SchedulerEvent>& events);
+  void KeepProven(const Part& part, absl::Span<const SampledToken> drawn);
+  void Settle(Sequence& sequence);
   void ShareOut(Sequence& leader);
   void EndPrefillOnly(Sequence& leader, SteadyTime now, std::vector<SchedulerEvent>& events);
   void Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
@@ -208,6 +221,8 @@ class Scheduler {
   SchedulerOptions options_;
   Pools pools_;
   StepBudget budget_;
+  RowCosts row_costs_;
+  SteadyTime last_commit_;
   WaitingQueue queue_;
   std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back
   std::vector<Sequence*> running_;    // by arrival; they hold pages and states
@@ -228,6 +243,8 @@ class Scheduler {
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
   int64_t preemptions_ = 0;
+  int64_t drafted_tokens_ = 0;
+  int64_t accepted_tokens_ = 0;
 };
 
 }  // namespace neurogrid

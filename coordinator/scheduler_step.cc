@@ -24,6 +24,10 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+absl::Status NothingToDraw() {
+  return absl::InternalError("internal_error: the model gave no number to draw a token from");
+}
+
 }  // namespace
 
 struct Scheduler::World {
@@ -71,7 +75,23 @@ bool Scheduler::CutsPrefill(const Sequence& sequence) const {
   return pools_.recurrent() && (request.asked.use_cache || request.followers(sequence) > 0);
 }
 
-RunningView Scheduler::ViewOf(const Sequence& sequence, bool tight) const {
+/// Where the state cannot be cut back to fewer tokens, a chunk that guesses ends with its page.
+DraftOffer Scheduler::OfferOf(Sequence& sequence) const {
+  const bool decodes = sequence.generated() > 0 && sequence.in_flight == 0 &&
+                       sequence.known() - sequence.scheduled == 1 + sequence.replay;
+  if (!options_.speculates || !decodes || !sequence.forced.empty()) return {};
+  const Draft& draft = sequence.drafter.Next(sequence.ids);
+  int64_t room = KnownMax(sequence) - sequence.known() - 1;
+  if (pools_.recurrent()) {
+    const int64_t page_end = (sequence.scheduled / kPageTokens + 1) * kPageTokens;
+    room = std::min(room, page_end - sequence.known());
+  }
+  const auto tokens = static_cast<int64_t>(draft.tokens.size());
+  return {static_cast<int>(std::clamp<int64_t>(room, 0, tokens)), draft.chance};
+}
+
+RunningView Scheduler::ViewOf(Sequence& sequence, bool tight) const {
+  NG_CHECK(sequence.proven.empty());  // More is called until it has nothing
   RunningView view;
   view.known = sequence.known();
   view.scheduled = sequence.scheduled;
@@ -87,6 +107,8 @@ RunningView Scheduler::ViewOf(const Sequence& sequence, bool tight) const {
   view.scored_rows_end = sequence.request->scored_rows_end(sequence);
   view.cuts = CutsPrefill(sequence);
   view.ready = sequence.ready;
+  view.replay = sequence.replay;
+  view.draft = OfferOf(sequence);
   return view;
 }
 
@@ -125,6 +147,7 @@ Scheduler::World Scheduler::Look() const {
   world.view.prefill_depth = options_.prefill_depth;
   world.view.tokens_max = budget_.tokens(decoding);
   world.view.reserve = reserve_;
+  if (options_.speculates) world.view.row_costs = &row_costs_;
   if (world.places >= options_.running_max && !running_.empty()) return world;
   if (available == Stock()) return world;
 
@@ -152,6 +175,7 @@ void Scheduler::Preempt(Sequence& sequence) {
   LeaveRunning(sequence);
   sequence.state = Sequence::State::kPreempted;
   sequence.scheduled = sequence.computed = sequence.published = 0;
+  sequence.replay = 0;
   InsertByArrival(preempted_, sequence);
   ++sequence.request->usage.preemptions;
   ++preemptions_;
@@ -216,16 +240,26 @@ SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyT
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
     const int rows = plan.slices[i].rows;
+    const auto drafts = static_cast<size_t>(plan.slices[i].drafts);
+    const int sure = rows - plan.slices[i].drafts;
     const int64_t first = sequence.scheduled;
     GrowPages(pools_, sequence, first + rows);
     if (NeedsSlot(pools_, sequence)) --slots.needed;
     slots.reserved = std::max(slots.needed, world.places);
-    const StateUse state = AdvanceState(pools_, sequence, first, rows, slots);
-    const bool draws = DrawsToken(sequence, first, rows);
-    const auto scored = static_cast<int>(ScoredRows(sequence, first, rows));
-    AppendSlice(sequence, first, rows, state, step.batch);
-    flight.parts.push_back({&sequence, first, rows, scored + (draws ? 1 : 0), draws, state.left});
-    if (rows > 1) flight.prefill_rows += rows;
+    const StateUse state = drafts > 0 ? GuessState(pools_, sequence, first, rows)
+                                      : AdvanceState(pools_, sequence, first, rows, slots);
+    const bool draws = DrawsToken(sequence, first, sure);
+    const auto scored = static_cast<int>(ScoredRows(sequence, first, sure));
+    Part part{&sequence, first,     rows, scored + (draws ? 1 : 0) + plan.slices[i].drafts,
+              draws,     state.left};
+    if (drafts > 0) {
+      const std::vector<int32_t>& guessed = sequence.drafter.Next(sequence.ids).tokens;
+      part.drafts.assign(guessed.begin(), guessed.begin() + drafts);
+    }
+    AppendSlice(sequence, first, rows, part.drafts, state, step.batch);
+    if (sure > 1 + sequence.replay) flight.prefill_rows += rows;
+    flight.parts.push_back(std::move(part));
+    sequence.replay = 0;
     sequence.scheduled += rows;
     ++sequence.in_flight;
     ++sequence.request->in_flight;
@@ -251,7 +285,7 @@ absl::Status Scheduler::CheckResult(const Flight& flight,
     for (int i = 0; i < part.samples; ++i, ++at) {
       const SampledToken& token = sampled[at];
       if (token.failed) continue;
-      const bool drawn = part.draws && i + 1 == part.samples;
+      const bool drawn = part.draws && i + 1 + static_cast<int>(part.drafts.size()) >= part.samples;
       const auto strange = std::find_if_not(token.top.begin(), token.top.end(),
                                             [&](const TokenLogprob& top) { return known(top.id); });
       if ((drawn && !known(token.token)) || strange != token.top.end()) {
@@ -277,6 +311,12 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   int rows = 0;
   for (const Part& part : flight.parts) rows += part.rows;
   budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows, ms);
+  if (flight.prefill_rows == 0) {
+    // Of a step that waited behind another, what it took by itself.
+    const SteadyTime begun = std::max(flight.sent, last_commit_);
+    row_costs_.Measure(rows, std::chrono::duration<double, std::milli>(now - begun).count());
+  }
+  last_commit_ = now;
 
   std::vector<SchedulerEvent> events;
   for (const Part& part : flight.parts) {
@@ -325,18 +365,16 @@ void Scheduler::TakeResult(const Part& part, absl::Span<const SampledToken> samp
   Sequence& sequence = *part.sequence;
   if (sequence.state == Sequence::State::kEnded) return;
   Request& request = *sequence.request;
-  for (const SampledToken& token : sampled) {
+  const size_t guessed = part.drafts.size();
+  for (const SampledToken& token : sampled.first(sampled.size() - guessed)) {
     if (!token.failed) continue;
-    FailRequest(
-        request, sequence.choice,
-        absl::InternalError("internal_error: the model gave no number to draw a token from"), now,
-        events);
+    FailRequest(request, sequence.choice, NothingToDraw(), now, events);
     return;
   }
-  sequence.computed += part.rows;
+  sequence.computed += part.rows - static_cast<int>(guessed);
   sequence.ready = ++last_ready_;
   Request::Prompt& prompt = request.prompt_of(sequence);
-  const int scored = part.samples - (part.draws ? 1 : 0);
+  const int scored = part.samples - static_cast<int>(guessed) - (part.draws ? 1 : 0);
   for (int i = 0; i < scored; ++i) {
     const int32_t id = sequence.ids[++sequence.scored_rows];
     prompt.scores.push_back({id, sampled[i].logprob, sampled[i].top});
@@ -350,8 +388,63 @@ void Scheduler::TakeResult(const Part& part, absl::Span<const SampledToken> samp
     ShareOut(sequence);
   }
   // After ShareOut: those who follow begin up to a page earlier and see what is given back here.
-  FreePastWindow(pools_, sequence, sequence.computed);
-  if (part.draws) Append(sequence, sampled.back(), now, events);
+  if (guessed == 0) FreePastWindow(pools_, sequence, sequence.computed);
+  if (!part.draws) return;
+  KeepProven(part, sampled.subspan(scored));
+  Append(sequence, sampled[scored], now, events);
+  if (guessed > 0) Settle(sequence);
+}
+
+/// A guess was right when the row before it drew it; then what it drew itself is the next token.
+void Scheduler::KeepProven(const Part& part, absl::Span<const SampledToken> drawn) {
+  Sequence& sequence = *part.sequence;
+  size_t right = 0;
+  while (right < part.drafts.size() && !drawn[right].failed &&
+         drawn[right].token == part.drafts[right]) {
+    ++right;
+  }
+  sequence.proven.assign(drawn.begin() + 1, drawn.begin() + 1 + right);
+  std::reverse(sequence.proven.begin(), sequence.proven.end());
+  sequence.drafter.Learn(static_cast<int>(part.drafts.size()), static_cast<int>(right));
+  drafted_tokens_ += static_cast<int64_t>(part.drafts.size());
+  accepted_tokens_ += static_cast<int64_t>(right);
+}
+
+std::vector<SchedulerEvent> Scheduler::More(SteadyTime now) {
+  std::vector<std::pair<RequestId, int>> choices;  // an end may take others with it
+  for (const Sequence* const sequence : running_) {
+    if (!sequence->proven.empty()) choices.emplace_back(sequence->request->id, sequence->choice);
+  }
+  std::vector<SchedulerEvent> events;
+  for (const auto& [id, choice] : choices) {
+    Request* const request = Find(id);
+    if (request == nullptr || request->choices[choice]->proven.empty()) continue;
+    Sequence& sequence = *request->choices[choice];
+    const SampledToken token = std::move(sequence.proven.back());
+    sequence.proven.pop_back();
+    if (token.failed) {
+      FailRequest(*request, choice, NothingToDraw(), now, events);
+    } else {
+      ++sequence.computed;
+      sequence.ready = ++last_ready_;
+      PublishPages(pools_, sequence);
+      Append(sequence, token, now, events);
+      Settle(sequence);
+    }
+    EraseIfDone(id);
+  }
+  return events;
+}
+
+/// After the last proven token: rows of guesses that were wrong were never there. Their numbers in
+/// the pages are written again before anything reads them.
+void Scheduler::Settle(Sequence& sequence) {
+  if (sequence.state != Sequence::State::kRunning || !sequence.proven.empty()) return;
+  const bool all_right = sequence.computed == sequence.scheduled;
+  const int64_t kept = SettleState(pools_, sequence, all_right);
+  sequence.replay = static_cast<int>(sequence.computed - kept);
+  sequence.scheduled = sequence.computed = kept;
+  FreePastWindow(pools_, sequence, kept);
 }
 
 /// The other choices of a computed prompt start with its full pages; what is left of the prompt,

@@ -19,7 +19,7 @@ PenaltyCounts::PenaltyCounts(const SamplingOptions& options, const std::vector<i
   for (size_t i = first; i < prompt.size(); ++i) Enter(prompt[i]);
 }
 
-void PenaltyCounts::Append(const std::vector<int32_t>& ids) {
+void PenaltyCounts::Append(absl::Span<const int32_t> ids) {
   if (!on_) return;
   ++counts_[Slot(ids.back())].generated;
   if (window_ == 0) return;

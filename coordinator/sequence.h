@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/types/span.h"
+#include "coordinator/drafter.h"
 #include "coordinator/generator.h"
 #include "coordinator/page_allocator.h"
 #include "engine/batch.h"
@@ -26,8 +28,9 @@ class PenaltyCounts {
   /// Without any penalty it stays empty.
   PenaltyCounts(const SamplingOptions& options, const std::vector<int32_t>& prompt);
   /// `ids` are prompt and output; the last one was just appended.
-  void Append(const std::vector<int32_t>& ids);
+  void Append(absl::Span<const int32_t> ids);
   const std::vector<SamplingRow::Count>& counts() const { return counts_; }
+  bool on() const { return on_; }  // some penalty is
 
  private:
   int32_t Slot(int32_t id);
@@ -65,6 +68,8 @@ struct Sequence {
   std::vector<int32_t> window_pages;  // as pages, -1: given back; empty where no layer has a window
   int64_t window_first = 0;           // those before it were given back
   int32_t state_slot = -1;            // slot of the recurrent state after the scheduled tokens
+  int32_t sure_slot = -1;             // and before the rows of a step that guesses; else -1
+  int64_t sure_tokens = 0;            // after which sure_slot is taken
   int32_t prompt_slot = -1;           // and of that which the choices of its prompt start from
   struct SavedState {
     int64_t tokens = 0;  // after which the state is taken
@@ -73,6 +78,9 @@ struct Sequence {
   std::vector<SavedState> saved_states;  // of steps in flight, still without a name
   std::vector<PageHash> hashes;          // of the first full pages of ids
   std::vector<int32_t> forced;  // output to come, whatever the model would draw; the next one last
+  std::vector<SampledToken> proven;  // output to come, drawn by the last step; the next one last
+  Drafter drafter;
+  int replay = 0;  // rows before the last token whose state was taken back
   PenaltyCounts penalties;
   int64_t prompt_tokens = 0;
   int64_t scheduled = 0;  // tokens computed or in flight

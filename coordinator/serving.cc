@@ -215,6 +215,7 @@ void Serving::StepDone(uint64_t tag, uint64_t step,
     }
     if (proof) last_token_ns_ = now.time_since_epoch().count();
     Deliver(*std::move(events), now);
+    DeliverMore(now);
   });
 }
 
@@ -229,6 +230,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     options.steps_in_flight = shape.steps_in_flight;
     options.decode_groups = shape.decode_groups;
     options.prefill_depth = shape.prefill_depth;
+    options.speculates = shape.speculates;
     shape_ = options;
     if (scheduler_ == nullptr) {
       scheduler_ = std::make_unique<Scheduler>(std::move(options));
@@ -362,6 +364,15 @@ std::unique_ptr<Generation> Serving::Start(GenerationRequest request, Refusal* r
 
 void Serving::Deliver(std::vector<SchedulerEvent> events, SteadyTime now) {
   for (SchedulerEvent& event : events) DeliverOne(std::move(event), now);
+}
+
+/// A text may end, or a reader force what follows, between two tokens of one step.
+void Serving::DeliverMore(SteadyTime now) {
+  while (true) {
+    std::vector<SchedulerEvent> events = scheduler_->More(now);
+    if (events.empty()) return;
+    Deliver(std::move(events), now);
+  }
 }
 
 /// The reader's view of an event: text in place of tokens, cut at a stop string. A choice that its

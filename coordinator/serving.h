@@ -98,6 +98,7 @@ class Serving final : public Generator {
   void Turn(SteadyTime now);
   void SubmitSteps(SteadyTime now);
   void Deliver(std::vector<SchedulerEvent> events, SteadyTime now);
+  void DeliverMore(SteadyTime now);
   void DeliverOne(SchedulerEvent event, SteadyTime now);
   GenerationEvent ToText(Active& active, SchedulerEvent& event, SteadyTime now);
   void CountToken(Active& active, SteadyTime now);

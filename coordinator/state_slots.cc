@@ -56,6 +56,35 @@ StateUse AdvanceState(Pools& pools, Sequence& sequence, int64_t first, int rows,
   return use;
 }
 
+StateUse GuessState(Pools& pools, Sequence& sequence, int64_t first, int rows) {
+  StateUse use;
+  if (!pools.recurrent()) return use;
+  NG_CHECK(sequence.state_slot >= 0 && sequence.sure_slot < 0);
+  NG_CHECK(first / kPageTokens == (first + rows - 1) / kPageTokens);
+  const std::optional<int32_t> slot = pools.slots.Allocate();
+  NG_CHECK(slot.has_value());
+  use.slot = *slot;
+  use.source = sequence.sure_slot = std::exchange(sequence.state_slot, use.slot);
+  sequence.sure_tokens = first;
+  if (sequence.request->asked.use_cache && (first + rows) % kPageTokens == 0) {
+    sequence.saved_states.push_back({first + rows, use.slot});
+  }
+  return use;
+}
+
+int64_t SettleState(Pools& pools, Sequence& sequence, bool all_right) {
+  if (sequence.sure_slot < 0) return sequence.computed;
+  if (all_right) {
+    Release(pools, sequence.sure_slot);
+    return sequence.computed;
+  }
+  std::erase_if(sequence.saved_states,
+                [&](const auto& saved) { return saved.slot == sequence.state_slot; });
+  Release(pools, sequence.state_slot);
+  std::swap(sequence.state_slot, sequence.sure_slot);
+  return sequence.sure_tokens;
+}
+
 void PublishState(Pools& pools, Sequence& sequence) {
   const auto saved =
       std::find_if(sequence.saved_states.begin(), sequence.saved_states.end(),
@@ -85,6 +114,7 @@ int64_t PrivateSlots(const Pools& pools, const Sequence& sequence) {
 
 void ReleaseStates(Pools& pools, Sequence& sequence) {
   Release(pools, sequence.state_slot);
+  Release(pools, sequence.sure_slot);
   Release(pools, sequence.prompt_slot);
   sequence.saved_states.clear();
 }

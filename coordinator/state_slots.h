@@ -31,6 +31,15 @@ struct SlotReserve {
 StateUse AdvanceState(Pools& pools, Sequence& sequence, int64_t first, int rows,
                       const SlotReserve& reserve);
 
+/// The same for a chunk whose last rows are guesses, with a slot to be had: the state before it is
+/// kept until Settle. The chunk may end at a page boundary and not cross one, so that no page of
+/// what is run again was named in between.
+StateUse GuessState(Pools& pools, Sequence& sequence, int64_t first, int rows);
+
+/// What came of the guesses: all rows were right, or the sequence goes back to the state before
+/// them. The tokens after which its state is taken then.
+int64_t SettleState(Pools& pools, Sequence& sequence, bool all_right);
+
 /// Names the state after the tokens computed, if it was saved.
 void PublishState(Pools& pools, Sequence& sequence);
 

@@ -60,14 +60,22 @@ struct Server {
     std::optional<SchedulerStep> step = scheduler.NextStep(now);
     if (!step.has_value()) return false;
     batches.push_back(step->batch);
-    chain.Send(*std::move(step));
+    Commit(Through(*std::move(step)));
+    return true;
+  }
+  HashChain::Result Through(SchedulerStep step) {
+    chain.Send(std::move(step));
     chain.TurnAll();
     HashChain::Result result;
     REQUIRE(chain.Receive(result));
+    return result;
+  }
+  /// All events of a step.
+  void Commit(const HashChain::Result& result) {
     const auto events = scheduler.Commit(result.step, result.sampled, now);
     REQUIRE(events.ok());
     Take(*events);
-    return true;
+    for (auto more = scheduler.More(now); !more.empty(); more = scheduler.More(now)) Take(more);
   }
   void Take(const std::vector<SchedulerEvent>& events) {
     for (const SchedulerEvent& event : events) {

@@ -81,6 +81,7 @@ class Simulation {
   }
 
   int64_t preemptions() const { return scheduler_.stats().preemptions; }
+  SchedulerStats stats() const { return scheduler_.stats(); }
   int64_t prefix_hits() const { return scheduler_.stats().prefix_hits; }
 
  private:
@@ -103,6 +104,7 @@ class Simulation {
     options.queued_tokens_max = 1 << 30;
     options.tenant_running_max = 1 + dice_.Below(20);
     options.model_digest = "model";
+    options.speculates = !dice_.One(3);
     return options;
   }
 
@@ -148,6 +150,7 @@ class Simulation {
     asked.echo_logprobs = dice_.One(5);
     if (!dice_.One(3)) asked.end_ids = {0, 7};
     if (dice_.One(3)) asked.stop_ids = {5};
+    asked.sampling.temperature = dice_.One(2) ? 0 : 1;
     asked.sampling.seed = static_cast<uint64_t>(dice_.Below(1 << 30));
     if (dice_.One(4)) asked.sampling.presence_penalty = 0.5f;
     if (dice_.One(4)) {
@@ -289,7 +292,11 @@ class Simulation {
     const auto events = scheduler_.Commit(result.step, result.sampled, now_);
     REQUIRE(events.status().ToString() == "OK");
     for (const SchedulerEvent& event : *events) Take(event);
-    return true;
+    while (true) {
+      const std::vector<SchedulerEvent> more = scheduler_.More(now_);
+      if (more.empty()) return true;
+      for (const SchedulerEvent& event : more) Take(event);
+    }
   }
 
   void Take(const SchedulerEvent& event) {
@@ -350,6 +357,8 @@ class Simulation {
 void RunSeeds(uint64_t first, uint64_t last) {
   int64_t preemptions = 0;
   int64_t hits = 0;
+  int64_t drafted = 0;
+  int64_t accepted = 0;
   for (uint64_t seed = first; seed < last; ++seed) {
     CAPTURE(seed);
     const int pages = 4 + static_cast<int>(SplitMix64(seed) % 60);
@@ -358,9 +367,13 @@ void RunSeeds(uint64_t first, uint64_t last) {
     simulation.CheckTheEnd();
     preemptions += simulation.preemptions();
     hits += simulation.prefix_hits();
+    drafted += simulation.stats().drafted_tokens;
+    accepted += simulation.stats().accepted_tokens;
   }
   CHECK(preemptions > 0);  // the worlds are as hard as they are meant to be
   CHECK(hits > 0);
+  CHECK(accepted > 500);
+  CHECK(drafted - accepted > 500);
 }
 
 TEST_CASE("whatever comes and goes, every request gets the tokens it gets alone",

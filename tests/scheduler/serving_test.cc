@@ -38,6 +38,7 @@ SchedulerOptions Shape() {
                   .positions_max = 512,
                   .vocab_size = kHashVocab};
   shape.stages = kStages;
+  shape.speculates = true;
   return shape;
 }
 
@@ -98,6 +99,7 @@ GenerationRequest Ask(int number) {
   request.prompts.emplace_back();
   for (int i = 0; i < 5 + number % 37; ++i) request.prompts[0].push_back((number + i) % kHashVocab);
   request.tokens_max = 4 + number % 20;
+  request.sampling.temperature = number % 2 == 0 ? 0 : 1;  // 0 repeats itself: guesses come true
   request.sampling.seed = static_cast<uint64_t>(number);
   return request;
 }
@@ -233,7 +235,8 @@ TEST_CASE("a stop string that ends the last choice does not swallow the end of a
           "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
   SchedulerOptions shape = Shape();
-  shape.decode_groups = 1;  // both choices run in the same steps
+  shape.decode_groups = 1;   // both choices run in the same steps,
+  shape.speculates = false;  // one token each
   serving.ChainUp(1, std::make_shared<ThreadedChain>(serving, 1), shape, "test");
   while (serving.state() != ServingState::kReady) std::this_thread::yield();
   Refusal refusal;
@@ -297,6 +300,36 @@ TEST_CASE("reasoning that spends its budget is closed by force", "[serving][thre
     }
   }
   WaitUntilIdle(serving);
+}
+
+TEST_CASE("a stop string among guessed tokens ends the answer where it ends without guesses",
+          "[serving][threads][speculation]") {
+  SchedulerOptions plain = Shape();
+  plain.speculates = false;
+  Serving one(TinyTokenizer(), {}, nullptr);
+  Serving other(TinyTokenizer(), {}, nullptr);
+  one.ChainUp(1, std::make_shared<ThreadedChain>(one, 1), plain, "test");
+  BringUp(other, 1);
+  while (one.state() != ServingState::kReady) std::this_thread::yield();
+  Refusal refusal;
+  for (int number = 0; number < 40; number += 2) {
+    GenerationRequest request = Ask(number);
+    request.tokens_max = 60;
+    const std::vector<int32_t> tokens = AloneTokens(request, 0, kStages, 512);
+    const auto end = static_cast<size_t>(20 + number / 2);
+    request.stops = {std::string(TinyTokenizer().Bytes(tokens[end - 1])) +
+                     std::string(TinyTokenizer().Bytes(tokens[end]))};
+    const std::unique_ptr<Generation> expected = one.Start(request, &refusal);
+    const std::unique_ptr<Generation> got = other.Start(request, &refusal);
+    const Answer answer = Read(*expected, 1000);
+    CHECK(Read(*got, 1000).text == answer.text);
+    CHECK(got->usage().completion_tokens == expected->usage().completion_tokens);
+  }
+  WaitUntilIdle(one);
+  WaitUntilIdle(other);
+  while (other.stats().accepted_tokens == 0) {  // how many, the clock decides
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 TEST_CASE("after its end the serving thread refuses and leaves nobody waiting",

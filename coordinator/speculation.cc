@@ -1,0 +1,74 @@
+#include "coordinator/speculation.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace neurogrid {
+namespace {
+
+constexpr double kNew = 0.25;         // weight of a new measurement
+constexpr double kSinks = 1.0 / 512;  // of a price above the lowest, a step
+constexpr double kMsMin = 1e-6;       // a clock that stands still
+constexpr double kGainMin = 0.02;     // tokens gained, of those drawn anyway,
+constexpr double kGainFactor = 1.2;   // and beside the share of time that they cost
+constexpr double kMatesWaitMax = 0.05;
+
+}  // namespace
+
+void RowCosts::Measure(int rows, double ms) {
+  if (rows < 1 || rows > kRowsMax) return;
+  ms = std::max(ms, kMsMin);
+  double& own = ms_[rows];
+  own = own == 0 ? ms : own + kNew * (ms - own);
+  const double least = *std::find_if(ms_.begin(), ms_.end(), [](double seen) { return seen > 0; });
+  for (double& other : ms_) {
+    if (&other != &own && other > least) other -= kSinks * (other - least);
+  }
+}
+
+double RowCosts::ms(int rows) const {
+  int below = std::min(rows, kRowsMax);
+  while (below > 0 && ms_[below] == 0) --below;
+  int above = rows;
+  while (above <= kRowsMax && ms_[above] == 0) ++above;
+  if (below == 0 && above > kRowsMax) return kMsMin;
+  if (below == 0) return ms_[above];
+  if (above > kRowsMax || above == below) return ms_[below];
+  return ms_[below] + (ms_[above] - ms_[below]) * (rows - below) / (above - below);
+}
+
+std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int sequences,
+                             int rows_max, const RowCosts& costs) {
+  std::vector<int> given(offers.size(), 0);
+  if (!costs.knows(rows)) return given;
+  // A sequence's later tokens are never likelier than its earlier ones: in order of their chances,
+  // any number of the first ones is a number of tokens of each.
+  std::vector<std::pair<double, size_t>> tokens;
+  for (size_t i = 0; i < offers.size(); ++i) {
+    double chance = 1;
+    for (int k = 0; k < offers[i].tokens; ++k) {
+      chance *= offers[i].chance;
+      tokens.emplace_back(-chance, i);
+    }
+  }
+  std::stable_sort(tokens.begin(), tokens.end());
+  const int most =
+      std::min({static_cast<int>(tokens.size()), rows_max - rows, RowCosts::kRowsMax - rows});
+  const double plain = costs.ms(rows);
+  int best = 0;
+  double best_rate = 1;
+  double gain = 0;
+  for (int m = 1; m <= most; ++m) {
+    gain -= tokens[m - 1].first / sequences;
+    const double wait = std::max(0.0, costs.ms(rows + m) / plain - 1);
+    const double rate = (1 + gain) / (1 + wait);
+    const bool pays = gain > kGainMin + kGainFactor * wait;
+    if (!pays || rate <= best_rate || (sequences > 1 && wait > kMatesWaitMax)) continue;
+    best = m;
+    best_rate = rate;
+  }
+  for (int m = 0; m < best; ++m) ++given[tokens[m].second];
+  return given;
+}
+
+}  // namespace neurogrid
