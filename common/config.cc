@@ -251,6 +251,10 @@ std::vector<Row> ServingRows() {
            "off: the own stage may use cuBLASLt where it is faster; a token's bits then depend on "
            "the rows beside it (GPUs only)",
            NG_FIELD(determinism), {"on", "off"}),
+      Word("speculation",
+           "auto: steps also run tokens guessed from what the text says already, where they cost "
+           "nothing else (processors only); the answers are the same bits",
+           NG_FIELD(speculation), {"auto", "off"}),
       Switch("managed_memory",
              "weights that the own stage's GPU has no room for stay in the host's memory, which it "
              "reads slowly",

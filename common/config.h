@@ -47,8 +47,9 @@ struct Config {
   std::string device = "auto";
   int threads = 0;
   std::string quantization = "auto";
-  std::string determinism = "on";  // off: the own stage's products may add in any order
-  bool managed_memory = false;     // weights of the own stage may lie in the host's memory
+  std::string determinism = "on";    // off: the own stage's products may add in any order
+  std::string speculation = "auto";  // off: no step runs guessed tokens
+  bool managed_memory = false;       // weights of the own stage may lie in the host's memory
   int max_seq_len = 4096;
   int min_peers = 0;
   std::string log_level = "info";

@@ -53,6 +53,8 @@ class MetricsObserver final : public ServingObserver {
                             stats.prefix_hits - last_.prefix_hits);
     metrics_.AddPromptTokens(stats.prompt_tokens - last_.prompt_tokens);
     metrics_.AddGenerationTokens(stats.generated_tokens - last_.generated_tokens);
+    metrics_.AddSpeculation(stats.drafted_tokens - last_.drafted_tokens,
+                            stats.accepted_tokens - last_.accepted_tokens);
     for (int64_t n = last_.preemptions; n < stats.preemptions; ++n) metrics_.AddPreemption();
     last_ = stats;
   }

@@ -86,6 +86,9 @@ struct ServingMetrics::Series {
   Counter& prompt_tokens = AddCounter("prompt_tokens_total", "Prompt tokens.");
   Counter& generation_tokens = AddCounter("generation_tokens_total", "Generated tokens.");
   Counter& preemptions = AddCounter("num_preemptions_total", "Preemptions by recompute.");
+  Counter& drafted = AddCounter("spec_decode_num_draft_tokens_total", "Guessed tokens run.");
+  Counter& accepted =
+      AddCounter("spec_decode_num_accepted_tokens_total", "Guessed tokens that were right.");
   Family<Counter>& finished = Counters("request_success_total", "Requests answered to the end.");
   Family<Counter>& cancelled = Counters("requests_cancelled_total", "Clients that left.");
   Family<Counter>& refused = Counters("requests_refused_total", "Requests refused.");
@@ -160,6 +163,10 @@ void ServingMetrics::AddGenerationTokens(int64_t tokens) {
   series_->generation_tokens.Increment(static_cast<double>(tokens));
 }
 void ServingMetrics::AddPreemption() { series_->preemptions.Increment(); }
+void ServingMetrics::AddSpeculation(int64_t drafted, int64_t accepted) {
+  series_->drafted.Increment(static_cast<double>(drafted));
+  series_->accepted.Increment(static_cast<double>(accepted));
+}
 void ServingMetrics::AddFinished(absl::string_view reason) {
   series_->finished.Add({{"finished_reason", std::string(reason)}}).Increment();
 }

@@ -37,6 +37,8 @@ class ServingMetrics {
   void AddPromptTokens(int64_t tokens);
   void AddGenerationTokens(int64_t tokens);
   void AddPreemption();
+  /// Guessed tokens that were run, and those of them that were drawn.
+  void AddSpeculation(int64_t drafted, int64_t accepted);
   /// `reason` as in finish_reason.
   void AddFinished(absl::string_view reason);
   /// The client left; `phase` is queued, prefill or decode.

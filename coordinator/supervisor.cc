@@ -4,6 +4,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
@@ -333,6 +334,10 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     for (const PlannedStage& stage : plan_.stages) blamed_.erase(stage.node);
     shape = ShapeOf(plan_, plan_limits_);
   }
+  // A GPU runs equal batches as recorded graphs, one for each number of sequences: guesses would
+  // run without one.
+  shape.speculates =
+      options_.config.speculation == "auto" && !absl::StrContains(determinism_class, "cuda");
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
                    std::move(shape), determinism_class);
   options_.on_ready();

@@ -41,11 +41,11 @@ def test_one_two_and_three_workers_give_the_bits_of_one_process(start):
         cluster.stop()
 
 
-def answers_after_recovery(cluster):
+def answers_after_recovery(cluster, ask=answers):
     """As a patient client gets them: 503 says come back, until the rest of the cluster serves."""
     for _ in range(600):
         try:
-            return answers(cluster)
+            return ask(cluster)
         except openai.InternalServerError as error:
             assert error.status_code == 503, error
             time.sleep(0.1)
