@@ -1,0 +1,225 @@
+// Guessed tokens against plain decoding: the same scheduler over the same stage, the two in turn,
+// tokens compared. By hand: speculation_bench MODEL|SHAPE [QUANTIZATION [THREADS [ROUNDS]]]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "coordinator/scheduler.h"
+#include "engine/device.h"
+#include "engine/model/stage_memory.h"
+#include "engine/model/synthetic.h"
+#include "engine/stage.h"
+#include "engine/text/tokenizer.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr int kContext = 2048;
+
+constexpr char kText[] =
+    "The lighthouse keeper wrote down the weather three times a day. On Monday the wind came from "
+    "the north-west at 21 knots, the glass stood at 1009, and two fishing boats (Anna B. and "
+    "Morgenrot) passed the outer buoy before noon. On Tuesday fog lay on the water until four; he "
+    "rang the bell 118 times, cleaned lamp no. 2, and counted 340 litres of oil left in the "
+    "cellar. "
+    "On Wednesday a letter arrived from his sister in Trieste: she had sold the house at Via "
+    "Giulia "
+    "17, kept the piano, and would come to see him in the second week of May.";
+
+GenerationRequest Ask(std::vector<int32_t> prompt, float temperature, int tokens) {
+  GenerationRequest asked;
+  asked.prompts = {std::move(prompt)};
+  asked.tokens_max = tokens;
+  asked.use_cache = false;  // two schedulers share the stage: neither may keep anything
+  asked.ignore_eos = true;
+  asked.sampling.temperature = temperature;
+  asked.sampling.seed = 7;
+  return asked;
+}
+
+struct Case {
+  std::string name;
+  std::vector<GenerationRequest> asked;  // at once
+};
+
+/// With a tokenizer, texts; else a prompt at random, whose greedy continuation repeats itself
+/// sooner or later, and one drawn without hope of a repetition.
+std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size) {
+  std::vector<int32_t> copy, prose;
+  if (tokenizer != nullptr) {
+    const auto encode = [&](const std::string& text) {
+      return tokenizer->Encode({{text, Origin::kTemplate}}, {}).value();
+    };
+    copy = encode(absl::StrCat("Text:\n", kText, "\n\nThe same text again:\n", kText,
+                               "\n\nThe same text again:\nThe lighthouse keeper wrote down"));
+    prose =
+        encode("A long letter to a friend about the sea, the town and its people.\n\nDear Ruth,");
+  } else {
+    for (int i = 0; i < 128; ++i) copy.push_back((i * 7919 + 1) % vocab_size);
+    prose = copy;
+  }
+  return {{"copying, greedy", {Ask(copy, 0, 160)}},
+          {"copying, drawn at 0.3", {Ask(copy, 0.3f, 160)}},
+          {"prose, greedy", {Ask(prose, 0, 160)}},
+          {"prose, drawn at 1", {Ask(prose, 1, 160)}},
+          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, Ask(prose, 1, 80))}};
+}
+
+class Side {
+ public:
+  Side(Stage& stage, bool speculates) : stage_(stage), scheduler_(OptionsOf(stage, speculates)) {}
+
+  struct Answer {
+    std::vector<int32_t> tokens;  // of all requests, by step
+    double tokens_per_s = 0;      // behind the first tokens
+  };
+  absl::StatusOr<Answer> Run(const Case& c) {
+    using Clock = std::chrono::steady_clock;
+    std::vector<std::vector<int32_t>> tokens;
+    std::vector<RequestId> ids;
+    for (const GenerationRequest& asked : c.asked) {
+      Refusal refusal;
+      const std::optional<RequestId> id = scheduler_.Admit(asked, Clock::now(), &refusal);
+      if (!id.has_value()) return absl::FailedPreconditionError(refusal.message);
+      ids.push_back(*id);
+      tokens.emplace_back();
+    }
+    std::optional<Clock::time_point> start;
+    size_t before = 0;
+    const auto count = [&] {
+      size_t all = 0;
+      for (const auto& own : tokens) all += own.size();
+      return all;
+    };
+    const auto take = [&](const std::vector<SchedulerEvent>& events) {
+      for (const SchedulerEvent& event : events) {
+        const size_t number = event.request - ids.front();
+        if (event.token.has_value()) tokens[number].push_back(event.token->id);
+      }
+    };
+    while (std::optional<SchedulerStep> step = scheduler_.NextStep(Clock::now())) {
+      NG_ASSIGN_OR_RETURN(const Stage::Output output, stage_.Run(step->batch, ConstTensor()));
+      NG_ASSIGN_OR_RETURN(const std::vector<SchedulerEvent> events,
+                          scheduler_.Commit(step->id, output.sampled, Clock::now()));
+      take(events);
+      for (auto more = scheduler_.More(Clock::now()); !more.empty();
+           more = scheduler_.More(Clock::now())) {
+        take(more);
+      }
+      const bool all_begun =
+          std::none_of(tokens.begin(), tokens.end(), [](const auto& own) { return own.empty(); });
+      if (!start.has_value() && all_begun) {
+        start = Clock::now();
+        before = count();
+      }
+    }
+    Answer answer;
+    const double seconds = std::chrono::duration<double>(Clock::now() - *start).count();
+    answer.tokens_per_s = static_cast<double>(count() - before) / seconds;
+    for (const auto& own : tokens) {
+      answer.tokens.insert(answer.tokens.end(), own.begin(), own.end());
+    }
+    return answer;
+  }
+  SchedulerStats stats() const { return scheduler_.stats(); }
+
+ private:
+  static SchedulerOptions OptionsOf(const Stage& stage, bool speculates) {
+    SchedulerOptions options;
+    options.limits = stage.options().limits;
+    options.speculates = speculates;
+    return options;
+  }
+
+  Stage& stage_;
+  Scheduler scheduler_;
+};
+
+BatchLimits LimitsOf(const ModelConfig& config) {
+  BatchLimits limits;
+  limits.rows_max = 512;
+  limits.sequences_max = 16;
+  limits.samples_max = 64;
+  limits.positions_max = kContext;
+  limits.vocab_size = config.vocab_size;
+  limits.window = WidestWindow(config);
+  if (AttendsToAll(config)) limits.pages = 4 * kContext / kPageTokens;
+  if (limits.window > 0) limits.window_pages = 4 * kContext / kPageTokens;
+  if (config.conv_taps > 0) limits.slots = 64;
+  return limits;
+}
+
+absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
+  Side plain(stage, false);
+  Side guessing(stage, true);
+  std::printf("%-24s %10s %10s   %-22s %8s %8s\n", "tok/s", "plain", "guessing", "ratio", "guessed",
+              "right");
+  for (const Case& c : cases) {
+    std::vector<double> plain_speeds, speeds, ratios;
+    const SchedulerStats before = guessing.stats();
+    for (int round = 0; round < rounds; ++round) {
+      NG_ASSIGN_OR_RETURN(const Side::Answer expected, plain.Run(c));
+      NG_ASSIGN_OR_RETURN(const Side::Answer got, guessing.Run(c));
+      if (got.tokens != expected.tokens) {
+        return absl::InternalError(absl::StrCat(c.name, ": guesses changed the tokens"));
+      }
+      plain_speeds.push_back(expected.tokens_per_s);
+      speeds.push_back(got.tokens_per_s);
+      ratios.push_back(got.tokens_per_s / expected.tokens_per_s);
+    }
+    for (auto* values : {&plain_speeds, &speeds, &ratios})
+      std::sort(values->begin(), values->end());
+    const auto middle = static_cast<size_t>(rounds) / 2;
+    const SchedulerStats after = guessing.stats();
+    std::printf("%-24s %10.1f %10.1f   %4.2f (%4.2f to %4.2f)    %8lld %8lld\n", c.name.c_str(),
+                plain_speeds[middle], speeds[middle], ratios[middle], ratios.front(), ratios.back(),
+                static_cast<long long>(after.drafted_tokens - before.drafted_tokens),
+                static_cast<long long>(after.accepted_tokens - before.accepted_tokens));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Main(const std::vector<std::string>& words) {
+  const auto word = [&](size_t i, const char* fallback) {
+    return i < words.size() ? words[i] : std::string(fallback);
+  };
+  const bool real = word(0, "").find('/') != std::string::npos;
+  int threads = 0;
+  int rounds = 0;
+  if (words.empty() || !absl::SimpleAtoi(word(2, "0"), &threads) ||
+      !absl::SimpleAtoi(word(3, "5"), &rounds) || rounds < 1) {
+    return absl::InvalidArgumentError(
+        "usage: speculation_bench PATH|SHAPE [QUANTIZATION [THREADS [ROUNDS]]]");
+  }
+  NG_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(word(1, "auto")));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
+                      real ? Checkpoint::Open(words[0]) : MakeSyntheticCheckpoint(words[0]));
+  std::unique_ptr<Tokenizer> tokenizer;
+  if (real) {
+    NG_ASSIGN_OR_RETURN(tokenizer, checkpoint->gguf() != nullptr
+                                       ? Tokenizer::FromGguf(*checkpoint->gguf())
+                                       : Tokenizer::FromDirectory(words[0]));
+  }
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice("cpu", threads));
+  const ModelConfig& config = checkpoint->config();
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Stage> stage,
+                      Stage::Load(*checkpoint, *device,
+                                  {.layers = {0, config.layers_count()},
+                                   .precision = precision,
+                                   .limits = LimitsOf(config)}));
+  return Compare(*stage, CasesFor(tokenizer.get(), config.vocab_size), rounds);
+}
+
+}  // namespace
+}  // namespace neurogrid
+
+int main(int argc, char** argv) {
+  const absl::Status status = neurogrid::Main({argv + 1, argv + argc});
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "speculation_bench: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
