@@ -15,7 +15,8 @@
 //   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
 //              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
 // A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
-// path: up to 97 KiB. f32: one block for each row and head; the reference, not fast.
+// path: up to 97 KiB. f32, and bf16 before sm_80: one block for each row and head
+// (attention_rows.cu); the reference, not fast.
 #pragma once
 
 #include <cuda_bf16.h>

@@ -9,7 +9,11 @@ namespace neurogrid::kernels {
 cudaError_t AttendFewRows(const AttentionOperands<__nv_bfloat16>& operands,
                           const AttentionWorkView& work, cudaStream_t stream);
 
-/// Tiles of more rows, on any GPU.
+/// Every row by itself, without tensor cores: for GPUs before sm_80, with bits of their own.
+cudaError_t AttendRows(const AttentionOperands<__nv_bfloat16>& operands,
+                       const AttentionWorkView& work, cudaStream_t stream);
+
+/// Tiles of more rows, on any GPU from sm_80 on.
 cudaError_t AttendTiles(const AttentionOperands<__nv_bfloat16>& operands,
                         const AttentionWorkView& work, cudaStream_t stream);
 

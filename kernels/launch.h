@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/device_limits.h"
+
 namespace neurogrid::kernels {
 
 struct LaunchShape {
@@ -22,21 +24,6 @@ inline std::atomic<int64_t>& LaunchesQueued() {
   static std::atomic<int64_t> count{0};
   return count;
 }
-
-#if !defined(NG_SIMT)
-/// Whether the current device starts a kernel before its predecessor has ended: sm_90 and later.
-inline bool OverlapsLaunches() {
-  static const bool overlaps = [] {
-    int device = 0;
-    int major = 0;
-    return cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) ==
-               cudaSuccess &&
-           major >= 9;
-  }();
-  return overlaps;
-}
-#endif
 
 /// Queues the kernel. From sm_90 on it may start while its predecessor still runs, so every kernel
 /// calls WaitForPredecessor (simt.cuh) before it touches anything but weights.

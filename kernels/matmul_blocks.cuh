@@ -51,18 +51,6 @@ __device__ __forceinline__ constexpr uint32_t PairOfMinus(int value, int bits) {
          (0x8000u | static_cast<uint32_t>(exponent) << 7 | static_cast<uint32_t>(fraction));
 }
 
-__device__ __forceinline__ uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
-  __nv_bfloat162 a;
-  __nv_bfloat162 b;
-  __nv_bfloat162 c;
-  memcpy(&a, &pair, sizeof(a));
-  memcpy(&b, &factor, sizeof(b));
-  memcpy(&c, &addend, sizeof(c));
-  a = __hfma2(a, b, c);
-  memcpy(&pair, &a, sizeof(pair));
-  return pair;
-}
-
 /// A mask of `bits` bits from bit `at` on, in either half.
 __device__ __forceinline__ constexpr uint32_t PairOfField(int bits, int at) {
   return 0x00010001u * (((1u << bits) - 1) << at);

@@ -411,9 +411,7 @@ cudaError_t LaunchBlocks(const MatMulOperands& operands, const Weights& w, cudaS
 }  // namespace
 
 bool BlocksSm90Takes(const MatMulOperands& operands, const Weights& w) {
-  static const bool has = DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-                          DeviceAttribute(cudaDevAttrComputeCapabilityMinor) == 0 &&
-                          TensorMapEncoder() != nullptr;
+  static const bool has = RunsSm90() && TensorMapEncoder() != nullptr;
   return has && w.format == WeightFormat::kBlocks && w.block_type != BlockType::kWide &&
          w.inputs % 8 == 0 && Aligned(operands.x);
 }

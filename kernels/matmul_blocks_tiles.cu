@@ -59,8 +59,9 @@ cudaError_t MatMulTilesOfBlocks(bool wide, const MatMulOperands& operands, const
     constexpr const char* kName = "MatMul, tiles of blocks";
     const int chunks =
         (w.inputs + kFormat.unit_inputs() - 1) / kFormat.unit_inputs() * kFormat.chunks_per_unit();
-    return wide ? LaunchTiles<BlockTile<kType, 128>>(kName, operands, w, chunks, stream)
-                : LaunchTiles<BlockTile<kType, 32>>(kName, operands, w, chunks, stream);
+    return wide && TilesFit<BlockTile<kType, 128>>()
+               ? LaunchTiles<BlockTile<kType, 128>>(kName, operands, w, chunks, stream)
+               : LaunchTiles<BlockTile<kType, 32>>(kName, operands, w, chunks, stream);
   });
 }
 

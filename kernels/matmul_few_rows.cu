@@ -1,5 +1,6 @@
 // The kernel for few rows: which of the two depends on the weights' order over K.
 #include "kernels/device_limits.h"
+#include "kernels/matmul_blocks.cuh"
 #include "kernels/matmul_few_rows.cuh"
 
 namespace neurogrid::kernels {
@@ -7,6 +8,7 @@ namespace neurogrid::kernels {
 GpuLimits LimitsOfGpu() { return {MultiprocessorCount(), SharedBytesMax()}; }
 
 bool FewRowsFit(const Weights& w, int rows, const GpuLimits& gpu) {
+  if (w.format == WeightFormat::kBlocks) return FewRowsOfBlocksFit(w);
   return SlicesOf(w.packed_outputs()) == 1 ? ChainFits(w, rows, gpu) : SlicesFit(w, rows, gpu);
 }
 

@@ -235,6 +235,11 @@ struct Rings {
   static constexpr bool kWide = kFormat == WeightFormat::kBf16;
   static constexpr int kDeep = kRows == 2 ? 5 : kRows == 8 ? (kWide ? 4 : 3) : (kWide ? 3 : 2);
   static constexpr int kShort = kRows == 16 ? 1 : 2;
+  static constexpr int kLeast = kRows == 2 || (kRows == 8 && kWide) ? 2 : 1;  // sm_75
+
+  static constexpr int LeastBytes(int rows) {
+    return SlicedStage<kFormat, kRows, false>::SharedBytes(kLeast, rows, 0);
+  }
 };
 
 template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
@@ -261,7 +266,11 @@ cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLim
   if (Stage::SharedBytes(kDeep, operands.rows, w.stride()) <= gpu.shared_max) {
     return StartStages<kFormat, kRows, kDeep, kNormed>(shared_min, operands, w, gpu, stream);
   }
-  return StartStages<kFormat, kRows, kShort, kNormed>(0, operands, w, gpu, stream);
+  constexpr int kLeast = kNormed ? kShort : Rings<kFormat, kRows>::kLeast;  // SlicesNorm: no less
+  if (Stage::SharedBytes(kShort, operands.rows, w.stride()) <= gpu.shared_max) {
+    return StartStages<kFormat, kRows, kShort, kNormed>(0, operands, w, gpu, stream);
+  }
+  return StartStages<kFormat, kRows, kLeast, kNormed>(0, operands, w, gpu, stream);
 }
 
 template <WeightFormat kFormat>
@@ -275,13 +284,19 @@ cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const 
                               : Start<kFormat, kFewRowsMax, false>(operands, w, gpu, stream);
 }
 
+template <WeightFormat kFormat>
+int LeastBytes(int rows) {
+  return rows <= 2   ? Rings<kFormat, 2>::LeastBytes(rows)
+         : rows <= 8 ? Rings<kFormat, 8>::LeastBytes(rows)
+                     : Rings<kFormat, kFewRowsMax>::LeastBytes(rows);
+}
+
 }  // namespace
 
-bool SlicesFit(const Weights&, int rows, const GpuLimits& gpu) {
-  constexpr WeightFormat kLargest = WeightFormat::kInt8;
-  constexpr int kStages = Rings<kLargest, kFewRowsMax>::kShort;
-  return rows <= kFewRowsMax &&
-         SlicedStage<kLargest, kFewRowsMax, false>::SharedBytes(kStages, rows, 0) <= gpu.shared_max;
+bool SlicesFit(const Weights& w, int rows, const GpuLimits& gpu) {
+  const int bytes = w.format == WeightFormat::kInt8 ? LeastBytes<WeightFormat::kInt8>(rows)
+                                                    : LeastBytes<WeightFormat::kBf16>(rows);
+  return rows <= kFewRowsMax && bytes <= gpu.shared_max;
 }
 
 bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu) {

@@ -54,9 +54,7 @@ cudaError_t LaunchTile(const MatMulOperands& operands, const Weights& w, cudaStr
 }
 
 bool DeviceHasThem() {
-  static const bool has = DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-                          DeviceAttribute(cudaDevAttrComputeCapabilityMinor) == 0 &&
-                          TensorMapEncoder() != nullptr;
+  static const bool has = RunsSm90() && TensorMapEncoder() != nullptr;
   return has;
 }
 

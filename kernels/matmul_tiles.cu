@@ -45,6 +45,7 @@ cudaError_t LaunchFormat(bool wide, const MatMulOperands& operands, const Weight
                          cudaStream_t stream) {
   constexpr const char* kName = "MatMul, tiles";
   const int chunks = w.stride() / kChunkInputs<kFormat>;
+  wide = wide && TilesFit<RowTile<kFormat, 128, 1>>();
   if (SlicesOf(w.packed_outputs()) == 1) {
     return wide ? LaunchTiles<RowTile<kFormat, 128, 1>>(kName, operands, w, chunks, stream)
                 : LaunchTiles<RowTile<kFormat, 32, 1>>(kName, operands, w, chunks, stream);

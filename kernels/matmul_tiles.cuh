@@ -9,6 +9,7 @@
 //   Multiply(sums, stage, x, down, lane)
 #pragma once
 
+#include "kernels/device_limits.h"
 #include "kernels/launch.h"
 #include "kernels/matmul.cuh"
 
@@ -16,7 +17,7 @@ namespace neurogrid::kernels {
 
 inline constexpr int kTileThreads = 256;
 inline constexpr int kTileRows = 64;
-inline constexpr int kTileStages = 3;
+inline constexpr int kNarrowTileBytesMax = 64 * 1024;  // narrow tiles fit on any GPU
 
 struct TileArguments {
   const uint8_t* weights;
@@ -36,6 +37,9 @@ struct TileShape {
   static constexpr int kParts = Tile::kChunkInputs / 64;  // of x: 64 inputs are 128 bytes
   static constexpr int kPartBytes = kTileRows * kChunkBytes;
   static constexpr int kStageBytes = Tile::kWeightBytes + kParts * kPartBytes;
+  static constexpr bool kShort = Tile::kOutputs == 32 && 3 * kStageBytes > kNarrowTileBytesMax;
+  static constexpr int kStages = kShort ? 2 : 3;
+  static constexpr int kBytes = kStages * kStageBytes;
   static_assert(Tile::kWeightBytes % 128 == 0);
 };
 
@@ -128,13 +132,13 @@ __global__ void __launch_bounds__(kTileThreads) TilesKernel(Output out, TileArgu
 
   TileOrder<Tile::kSlices> next;
   int issued = 0;
-  for (; issued < kTileStages - 1 && issued < a.chunks; ++issued) {
+  for (; issued < Shape::kStages - 1 && issued < a.chunks; ++issued) {
     Tile::CopyWeights(shared + issued * Shape::kStageBytes, a, next.chunk);
     next.Next(a.chunks);
   }
   WaitForPredecessor();
   next = {};
-  for (int i = 0; i < kTileStages - 1; ++i) {
+  for (int i = 0; i < Shape::kStages - 1; ++i) {
     if (i < a.chunks) {
       CopyActivations<Tile>(shared + i * Shape::kStageBytes, a, next.chunk);
       next.Next(a.chunks);
@@ -146,17 +150,17 @@ __global__ void __launch_bounds__(kTileThreads) TilesKernel(Output out, TileArgu
   float totals[Shape::kM][Shape::kN][4] = {};
   TileOrder<Tile::kSlices> order;
   for (int i = 0; i < a.chunks; ++i) {
-    WaitForCopies<kTileStages - 2>();
+    WaitForCopies<Shape::kStages - 2>();
     __syncthreads();
     if (issued < a.chunks) {
-      uint8_t* stage = shared + issued % kTileStages * Shape::kStageBytes;
+      uint8_t* stage = shared + issued % Shape::kStages * Shape::kStageBytes;
       Tile::CopyWeights(stage, a, next.chunk);
       CopyActivations<Tile>(stage, a, next.chunk);
       next.Next(a.chunks);
       ++issued;
     }
     CommitCopies();
-    const uint8_t* stage = shared + i % kTileStages * Shape::kStageBytes;
+    const uint8_t* stage = shared + i % Shape::kStages * Shape::kStageBytes;
     const ChunkOfTile x{stage + Tile::kWeightBytes, across * Shape::kN * 8};
     Tile::Multiply(sums, stage, x, down, lane);
     const int slice = order.slice;
@@ -168,6 +172,12 @@ __global__ void __launch_bounds__(kTileThreads) TilesKernel(Output out, TileArgu
   StoreSums(out, totals, Tile::kSumScale, tile, a.tiles, row, a.rows, lane);
 }
 
+/// Wide tiles do not fit on sm_75.
+template <typename Tile>
+bool TilesFit() {
+  return TileShape<Tile>::kBytes <= SharedBytesMax();
+}
+
 template <typename Tile>
 cudaError_t LaunchTiles(const char* name, const MatMulOperands& operands, const Weights& w,
                         int chunks, cudaStream_t stream) {
@@ -175,7 +185,7 @@ cudaError_t LaunchTiles(const char* name, const MatMulOperands& operands, const 
   const auto blocks = static_cast<unsigned>((packed + Tile::kOutputs - 1) / Tile::kOutputs);
   const auto row_blocks = static_cast<unsigned>((operands.rows + kTileRows - 1) / kTileRows);
   const LaunchShape shape{name, dim3(blocks, row_blocks), dim3(kTileThreads),
-                          kTileStages * TileShape<Tile>::kStageBytes, stream};
+                          TileShape<Tile>::kBytes, stream};
   const TileArguments arguments{static_cast<const uint8_t*>(w.data),
                                 w.tile_bytes(),
                                 packed / kTileOutputs,

@@ -13,6 +13,57 @@
 
 namespace neurogrid::kernels {
 
+/// Mma where no tensor core takes bf16 (before sm_80): for each element one chain of multiply-adds
+/// in f32, operands fetched from the lanes that hold them. Bits of its own. A function and a loop,
+/// as kernels hold dozens of these.
+static __device__ __noinline__ float4 MultiplyAdds(float4 c, uint4 a, uint2 b) {
+  constexpr unsigned kAllLanes = 0xffffffffu;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int row = lane / 4 * 4;         // its first holder
+  const int column = lane % 4 * 2 * 4;  // of the left one; the right one's is 4 behind
+#pragma unroll 1
+  for (int holder = 0; holder < 4; ++holder) {  // of inputs 2 holder + {0, 1, 8, 9}
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t upper = __shfl_sync(kAllLanes, half == 0 ? a.x : a.z, row + holder);
+      const uint32_t lower = __shfl_sync(kAllLanes, half == 0 ? a.y : a.w, row + holder);
+      const uint32_t both = half == 0 ? b.x : b.y;
+      const uint32_t left = __shfl_sync(kAllLanes, both, column + holder);
+      const uint32_t right = __shfl_sync(kAllLanes, both, column + 4 + holder);
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        const auto value = [odd](uint32_t pair) {
+          return __uint_as_float(odd == 0 ? pair << 16 : pair & 0xffff0000u);
+        };
+        c.x = fmaf(value(upper), value(left), c.x);
+        c.y = fmaf(value(upper), value(right), c.y);
+        c.z = fmaf(value(lower), value(left), c.z);
+        c.w = fmaf(value(lower), value(right), c.w);
+      }
+    }
+  }
+  return c;
+}
+__device__ __forceinline__ void MmaByMultiplyAdds(float (&c)[4], const uint32_t (&a)[4],
+                                                  uint32_t b0, uint32_t b1) {
+  const float4 sums = MultiplyAdds(make_float4(c[0], c[1], c[2], c[3]),
+                                   make_uint4(a[0], a[1], a[2], a[3]), make_uint2(b0, b1));
+  c[0] = sums.x;
+  c[1] = sums.y;
+  c[2] = sums.z;
+  c[3] = sums.w;
+}
+
+/// FmaPairs where there is no arithmetic of bf16 (before sm_80).
+__device__ __forceinline__ uint32_t FmaPairsByMultiplyAdds(uint32_t pair, uint32_t factor,
+                                                           uint32_t addend) {
+  constexpr uint32_t kHigh = 0xffff0000u;
+  const float low = fmaf(__uint_as_float(pair << 16), __uint_as_float(factor << 16),
+                         __uint_as_float(addend << 16));
+  const float high = fmaf(__uint_as_float(pair & kHigh), __uint_as_float(factor & kHigh),
+                          __uint_as_float(addend & kHigh));
+  return __float_as_uint(low) >> 16 | (__float_as_uint(high) & kHigh);
+}
 #if defined(NG_SIMT)
 
 namespace emulated {
@@ -80,6 +131,7 @@ void LdMatrixOfWarp(const void* const* in, void* const* out) {
 
 /// c += a b over one step of 16.
 inline void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if (simt::architecture < 80) return MmaByMultiplyAdds(c, a, b0, b1);
   const uint32_t b[2] = {b0, b1};
   const emulated::MmaOperands operands{c, a, b};
   float sums[4];
@@ -104,12 +156,31 @@ inline void LdMatrixTransposed(uint32_t (&r)[4], const void* row) {
 inline void CopyAsync16(void* shared, const void* global, bool live) {
   RequireAligned(shared);
   if (live) RequireAligned(global);
-  simt::CopyAsync(shared, live ? global : nullptr, 16);
+  if (simt::architecture >= 80) return simt::CopyAsync(shared, live ? global : nullptr, 16);
+  if (live) {
+    std::memcpy(shared, global, 16);
+  } else {
+    std::memset(shared, 0, 16);
+  }
 }
 inline void CommitCopies() { simt::CommitCopies(); }
 template <int kGroups>
 inline void WaitForCopies() {
   simt::WaitForCopies(kGroups);
+}
+
+/// pair * factor + addend of two bf16, a result that bf16 holds.
+inline uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
+  if (simt::architecture < 80) return FmaPairsByMultiplyAdds(pair, factor, addend);
+  __nv_bfloat162 a;
+  __nv_bfloat162 b;
+  __nv_bfloat162 c;
+  memcpy(&a, &pair, sizeof(a));
+  memcpy(&b, &factor, sizeof(b));
+  memcpy(&c, &addend, sizeof(c));
+  a = __hfma2(a, b, c);
+  memcpy(&pair, &a, sizeof(pair));
+  return pair;
 }
 
 inline float Exp2(float x) { return std::exp2(x); }
@@ -124,10 +195,14 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
 /// c += a b over one step of 16.
 __device__ __forceinline__ void Mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                     uint32_t b1) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  MmaByMultiplyAdds(c, a, b0, b1);
+#else
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#endif
 }
 
 /// Four 8 x 8 matrices of 16-bit elements; lane i gives the address of row i % 8 of matrix i / 8.
@@ -142,6 +217,36 @@ __device__ __forceinline__ void LdMatrixTransposed(uint32_t (&r)[4], const void*
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(SharedAddress(row))
                : "memory");
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+
+/// pair * factor + addend of two bf16, a result that bf16 holds.
+__device__ __forceinline__ uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
+  return FmaPairsByMultiplyAdds(pair, factor, addend);
+}
+
+// Copies that are there at once.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool live) {
+  *static_cast<uint4*>(shared) = live ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+}
+__device__ __forceinline__ void CommitCopies() {}
+template <int kGroups>
+__device__ __forceinline__ void WaitForCopies() {}
+
+#else
+
+/// pair * factor + addend of two bf16, a result that bf16 holds.
+__device__ __forceinline__ uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
+  __nv_bfloat162 a;
+  __nv_bfloat162 b;
+  __nv_bfloat162 c;
+  memcpy(&a, &pair, sizeof(a));
+  memcpy(&b, &factor, sizeof(b));
+  memcpy(&c, &addend, sizeof(c));
+  a = __hfma2(a, b, c);
+  memcpy(&pair, &a, sizeof(pair));
+  return pair;
 }
 
 /// 16 bytes to shared memory, zeros unless `live`; there after the wait for their group.
@@ -160,6 +265,8 @@ template <int kGroups>
 __device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
+
+#endif
 
 __device__ __forceinline__ float Exp2(float x) {
   float y;

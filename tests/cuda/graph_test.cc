@@ -160,11 +160,11 @@ TEST_CASE("a kernel that fails in a graph ends its stage, and is named", "[cuda]
   Pair pair(*checkpoint, Precision::kBf16, GENERATE(true, false));
   std::vector<int> lengths(kSequences);
   for (int step = 0; step < 3; ++step, ++lengths[0]) pair.Run(BatchFor({0}, lengths, 1, 0));
-  simt::FailKernel("Attention, few rows");
+  simt::FailKernel("RopeAndWriteKv");
   const Batch batch = BatchFor({0}, lengths, 1, 0);
   const auto failed = pair.first->Run(batch, {});
   CHECK(failed.status().code() == absl::StatusCode::kInternal);
-  CHECK_THAT(std::string(failed.status().message()), ContainsSubstring("Attention, few rows"));
+  CHECK_THAT(std::string(failed.status().message()), ContainsSubstring("RopeAndWriteKv"));
   simt::TakeFailure();
   CHECK_FALSE(pair.first->Run(batch, {}).ok());
 }

@@ -4,24 +4,14 @@
 #include <catch2/generators/catch_generators_range.hpp>
 
 #include "kernels/attention_ways.h"
+#include "kernels/device_limits.h"
 #include "tests/kernels/attention_context.h"
 #include "tests/kernels/seeds.h"
 
 namespace neurogrid::kernels {
-namespace {
-
-bool IsSm90() {
-  int major = 0;
-  int minor = 0;
-  REQUIRE(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess);
-  REQUIRE(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0) == cudaSuccess);
-  return major == 9 && minor == 0;
-}
-
-}  // namespace
 
 TEST_CASE("attention with wgmma has the bits of the base path and of decoding", "[kernels]") {
-  if (!IsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0 and code for sm_80 or later");
   const Seeded seeded;
   const auto [group, window] =
       GENERATE(table<int, int>({{1, 0}, {3, 40}, {4, 0}, {4, 300}, {8, 1}, {12, 300}, {16, 0}}));

@@ -82,6 +82,7 @@ void CheckFormat(WeightFormat format, int outputs, int inputs, bool rounds_befor
       return MatMul(operands, product.weights(), nullptr);
     }) == apart);
     for (const GpuLimits& gpu : {GpuLimits{3, 99 * 1024}, {300, 163 * 1024}}) {
+      if (gpu.shared_max > LimitsOfGpu().shared_max) continue;  // on sm_75
       if (!FewRowsNorm(product.weights(), rows, gpu)) continue;
       CHECK(product.Together(from, rows, [&](const MatMulOperands& operands) {
         return MatMulFewRows(operands, product.weights(), gpu, nullptr);

@@ -181,12 +181,15 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorInvalidDevice:
       return "invalid device ordinal";
+    case cudaErrorNoKernelImageForDevice:
+      return "no kernel image is available for execution on the device";
     case cudaErrorNotReady:
       return "device not ready";
     case cudaErrorLaunchFailure:
       return simt::Failure().c_str();
     case cudaErrorNotSupported:
       return "operation not supported";
+    case cudaErrorInvalidDeviceFunction:
     case cudaErrorUnknown:
       break;
   }

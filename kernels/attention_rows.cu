@@ -1,41 +1,44 @@
-// The reference in float32, with the same splits.
+// One block for each row and head, with the same splits: the reference in f32, and for bf16 what a
+// GPU without its tensor cores (before sm_80) can do.
 #include "kernels/attention.h"
 #include "kernels/launch.h"
 #include "kernels/online_softmax.cuh"
 #include "kernels/simt.cuh"
+#include "kernels/vec.cuh"
 
 namespace neurogrid::kernels {
 namespace {
 
 constexpr int kThreads = 128;
 
-struct F32AttentionShared {
+struct RowAttentionShared {
   BlockScratch<float> scratch;
   float query[kHeadDimMax];
   float probabilities[kSplitTokens];
 };
 
 /// The score of one position, minus infinity where it is not visible.
-__device__ __forceinline__ float ScoreOf(const AttentionOperands<float>& o,
-                                         const AttentionTile& tile, const float* query, int kv_head,
-                                         int token) {
+template <typename T>
+__device__ __forceinline__ float ScoreOf(const AttentionOperands<T>& o, const AttentionTile& tile,
+                                         const float* query, int kv_head, int token) {
   const int position = tile.first_position;
   if (token > position || (o.window > 0 && token <= position - o.window)) return MinusInfinity();
   const int64_t page = o.pages[tile.first_page + token / kPageTokens];
-  const float* key = o.kv.keys(page, kv_head) + token % kPageTokens * o.kv.head_dim;
+  const T* key = o.kv.keys(page, kv_head) + token % kPageTokens * o.kv.head_dim;
   float score = 0;
-  for (int c = 0; c < o.kv.head_dim; ++c) score = fmaf(query[c], key[c], score);
+  for (int c = 0; c < o.kv.head_dim; ++c) score = fmaf(query[c], ToFloat(key[c]), score);
   score *= o.scale;
   return o.softcap > 0 ? o.softcap * tanhf(score / o.softcap) : score;
 }
 
+template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    AttendRowsKernel(AttentionOperands<float> o, const AttentionTile* tiles, int tiles_count,
+    AttendRowsKernel(AttentionOperands<T> o, const AttentionTile* tiles, int tiles_count,
                      const int32_t* live) {
   WaitForPredecessor();
   ReleaseSuccessor();
   if (static_cast<int>(blockIdx.x) >= (live == nullptr ? tiles_count : *live)) return;
-  F32AttentionShared& shared = SharedObject<F32AttentionShared>();
+  RowAttentionShared& shared = SharedObject<RowAttentionShared>();
   AttentionTile tile = tiles[blockIdx.x];
   if (static_cast<int>(blockIdx.z) >= tile.queries) return;
   tile.first_row += static_cast<int>(blockIdx.z);
@@ -44,9 +47,8 @@ __global__ void __launch_bounds__(kThreads)
   const int kv_head = head / (o.query_heads / o.kv.kv_heads);
   const int head_dim = o.kv.head_dim;
   const int thread = static_cast<int>(threadIdx.x);
-  const float* query =
-      o.qkv + static_cast<int64_t>(tile.first_row) * o.qkv_stride + head * head_dim;
-  for (int c = thread; c < head_dim; c += kThreads) shared.query[c] = query[c];
+  const T* query = o.qkv + static_cast<int64_t>(tile.first_row) * o.qkv_stride + head * head_dim;
+  for (int c = thread; c < head_dim; c += kThreads) shared.query[c] = ToFloat(query[c]);
   __syncthreads();
   SoftmaxPart total = NoKeys();
   float outputs[kHeadDimMax / kThreads] = {};
@@ -70,8 +72,8 @@ __global__ void __launch_bounds__(kThreads)
       float output = 0;
       for (int t = first > 0 ? first : 0; t < last && t < kSplitTokens; ++t) {
         const int64_t page = o.pages[tile.first_page + (start + t) / kPageTokens];
-        const float* values = o.kv.values(page, kv_head) + t % kPageTokens * head_dim;
-        output = fmaf(shared.probabilities[t], values[c], output);
+        const T* values = o.kv.values(page, kv_head) + t % kPageTokens * head_dim;
+        output = fmaf(shared.probabilities[t], ToFloat(values[c]), output);
       }
       outputs[i] = MergeOutput(outputs[i], output, factors);
     }  // the next split writes probabilities behind the barriers of its maximum
@@ -79,14 +81,13 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = static_cast<int64_t>(tile.first_row) * o.query_heads + head;
   for (int i = 0; i < kHeadDimMax / kThreads; ++i) {
     const int c = thread + i * kThreads;
-    if (c < head_dim) o.out[row * head_dim + c] = Finished(outputs[i], total.sum);
+    if (c < head_dim) o.out[row * head_dim + c] = FromFloat<T>(Finished(outputs[i], total.sum));
   }
 }
 
-}  // namespace
-
-cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView& work,
-                      cudaStream_t stream) {
+template <typename T>
+cudaError_t Attend(const AttentionOperands<T>& o, const AttentionWorkView& work,
+                   cudaStream_t stream) {
   if (o.kv.kv_heads <= 0 || o.query_heads % o.kv.kv_heads != 0 || o.kv.head_dim > kHeadDimMax) {
     return cudaErrorInvalidValue;
   }
@@ -94,11 +95,11 @@ cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView
                           const int32_t* live) {
     if (count == 0) return cudaSuccess;
     const int queries_max = rows_max / (o.query_heads / o.kv.kv_heads);
-    return Launch({"Attention, f32",
+    return Launch({"Attention, rows",
                    dim3(static_cast<unsigned>(count), static_cast<unsigned>(o.query_heads),
                         static_cast<unsigned>(queries_max)),
                    dim3(kThreads), 0, stream},
-                  AttendRowsKernel, o, tiles, count, live);
+                  AttendRowsKernel<T>, o, tiles, count, live);
   };
   const bool counted = work.live != nullptr;
   const cudaError_t error = attend(work.few_tiles, work.few_tiles_count, kFewTileRows,
@@ -106,6 +107,18 @@ cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView
   if (error != cudaSuccess) return error;
   return attend(work.more_tiles, work.more_tiles_count, kMoreTileRows,
                 counted ? &work.live->more_tiles : nullptr);
+}
+
+}  // namespace
+
+cudaError_t Attention(const AttentionOperands<float>& o, const AttentionWorkView& work,
+                      cudaStream_t stream) {
+  return Attend(o, work, stream);
+}
+
+cudaError_t AttendRows(const AttentionOperands<__nv_bfloat16>& o, const AttentionWorkView& work,
+                       cudaStream_t stream) {
+  return Attend(o, work, stream);
 }
 
 }  // namespace neurogrid::kernels
