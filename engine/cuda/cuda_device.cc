@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "engine/cuda/cuda_ceilings.h"
+#include "engine/cuda/device_errors.h"
 #include "engine/cuda/timing.h"
 #include "kernels/matmul.h"
 
@@ -103,16 +104,18 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const Cuda
   setenv("CUDA_MODULE_LOADING", "EAGER", /*overwrite=*/0);
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaErrorNoDevice || error == cudaErrorInsufficientDriver) {
+  if (error != cudaSuccess) {
     cudaGetLastError();  // asked and answered: not sticky
-    return absl::NotFoundError(
-        absl::StrCat("device cuda:", ordinal,
-                     " is asked for; this machine has none: ", cudaGetErrorString(error)));
+    int driver = 0;
+    int runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    return NoDeviceStatus(ordinal, error, driver, runtime);
   }
-  NG_RETURN_IF_ERROR(CudaStatus(error, "the count of devices"));
   if (ordinal < 0 || ordinal >= count) {
-    return absl::NotFoundError(
-        absl::StrCat("device cuda:", ordinal, " is asked for; this machine has ", count));
+    return absl::NotFoundError(absl::StrCat("device cuda:", ordinal,
+                                            " is asked for; this machine has ", count,
+                                            count == 1 ? " GPU" : " GPUs", ", numbered from 0"));
   }
   NG_ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> ops, CudaOps::Open(ordinal, options));
   std::unique_ptr<CudaDevice> device(new CudaDevice(ordinal, options, std::move(ops)));
@@ -138,13 +141,13 @@ absl::StatusOr<DeviceCeilings> CudaDevice::MeasureCeilings() {
   const int multiprocessors = MultiprocessorsOf(ordinal_);
   NG_ASSIGN_OR_RETURN(DeviceCeilings ceilings, MeasureMemory(ops_->stream(), multiprocessors));
   const absl::StatusOr<Lt*> library = Library();
-  if (library.ok()) {
-    NG_ASSIGN_OR_RETURN(ceilings.matmul_rate,
-                        MeasureLtRate(**library, ops_->stream(), multiprocessors));
-  } else {  // our own kernels are the best that is known
+  absl::StatusOr<double> rate = library.status();
+  if (library.ok()) rate = MeasureLtRate(**library, ops_->stream(), multiprocessors);
+  if (!rate.ok()) {  // our own kernels are the best that is known, as before sm_80
     NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, Measure(*ops_, multiprocessors));
-    ceilings.matmul_rate = speed.matmul_rate;
+    rate = speed.matmul_rate;
   }
+  ceilings.matmul_rate = *rate;
   return ceilings;
 }
 
@@ -166,11 +169,8 @@ std::string CudaDevice::Condition() {
   int runtime = 0;
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&runtime);
-  const auto text = [](int version) {
-    return absl::StrCat(version / 1000, ".", version % 1000 / 10);
-  };
-  std::string condition = absl::StrCat("driver ", DriverVersion(), " for CUDA ", text(driver),
-                                       ", runtime ", text(runtime));
+  std::string condition = absl::StrCat("driver ", DriverVersion(), " for CUDA ",
+                                       CudaVersion(driver), ", runtime ", CudaVersion(runtime));
   DeviceReport limits;
   if (nvml_ != nullptr) nvml_->Describe(limits);
   const DeviceGauges now = Gauges();

@@ -7,8 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/cuda/cuda_matrix.h"
+#include "engine/cuda/device_errors.h"
 #include "engine/cuda/sampler_rows.h"
 #include "engine/rope.h"
+#include "kernels/device_limits.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_pages.h"
 #include "kernels/launch.h"
@@ -64,8 +66,15 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
   cudaDeviceProp properties;
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaGetDeviceProperties(&properties, ordinal), "properties of the device"));
-  // Tensor cores of one name round alike; others are not known to.
-  ops->kernel_set_ = absl::StrCat("cuda/", properties.name);
+  int architecture = 0;
+  const cudaError_t error = kernels::AskCodeArchitecture(&architecture);
+  if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
+    cudaGetLastError();  // asked and answered: not sticky
+    return NoCodeStatus(ordinal, properties);
+  }
+  NG_RETURN_IF_ERROR(CudaStatus(error, "what the kernels were compiled for"));
+  // Tensor cores of one name round alike; others are not known to. Multiply-adds round otherwise.
+  ops->kernel_set_ = absl::StrCat("cuda/", architecture < 80 ? "fma/" : "mma/", properties.name);
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "a stream"));
   if (options.host.has_value()) {
