@@ -1,5 +1,5 @@
 // Guessed tokens against plain decoding: the same scheduler over the same stage, the two in turn,
-// tokens compared. By hand: speculation_bench MODEL|SHAPE [QUANTIZATION [THREADS [ROUNDS]]]
+// tokens compared. By hand, see kUsage.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -19,6 +19,9 @@ namespace neurogrid {
 namespace {
 
 constexpr int kContext = 2048;
+
+constexpr char kUsage[] =
+    "usage: speculation_bench PATH|SHAPE [QUANTIZATION [DEVICE [THREADS [ROUNDS [TOKENS]]]]]";
 
 constexpr char kText[] =
     "The lighthouse keeper wrote down the weather three times a day. On Monday the wind came from "
@@ -48,7 +51,7 @@ struct Case {
 
 /// With a tokenizer, texts; else a prompt at random, whose greedy continuation repeats itself
 /// sooner or later, and one drawn without hope of a repetition.
-std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size) {
+std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size, int tokens) {
   std::vector<int32_t> copy, prose;
   if (tokenizer != nullptr) {
     const auto encode = [&](const std::string& text) {
@@ -62,11 +65,11 @@ std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size) {
     for (int i = 0; i < 128; ++i) copy.push_back((i * 7919 + 1) % vocab_size);
     prose = copy;
   }
-  return {{"copying, greedy", {Ask(copy, 0, 160)}},
-          {"copying, drawn at 0.3", {Ask(copy, 0.3f, 160)}},
-          {"prose, greedy", {Ask(prose, 0, 160)}},
-          {"prose, drawn at 1", {Ask(prose, 1, 160)}},
-          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, Ask(prose, 1, 80))}};
+  return {{"copying, greedy", {Ask(copy, 0, tokens)}},
+          {"copying, drawn at 0.3", {Ask(copy, 0.3f, tokens)}},
+          {"prose, greedy", {Ask(prose, 0, tokens)}},
+          {"prose, drawn at 1", {Ask(prose, 1, tokens)}},
+          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, Ask(prose, 1, tokens / 2))}};
 }
 
 class Side {
@@ -190,10 +193,11 @@ absl::Status Main(const std::vector<std::string>& words) {
   const bool real = word(0, "").find('/') != std::string::npos;
   int threads = 0;
   int rounds = 0;
-  if (words.empty() || !absl::SimpleAtoi(word(2, "0"), &threads) ||
-      !absl::SimpleAtoi(word(3, "5"), &rounds) || rounds < 1) {
-    return absl::InvalidArgumentError(
-        "usage: speculation_bench PATH|SHAPE [QUANTIZATION [THREADS [ROUNDS]]]");
+  int tokens = 0;
+  if (words.empty() || !absl::SimpleAtoi(word(3, "0"), &threads) ||
+      !absl::SimpleAtoi(word(4, "5"), &rounds) || !absl::SimpleAtoi(word(5, "160"), &tokens) ||
+      rounds < 1 || tokens < 2 || tokens > kContext / 2) {
+    return absl::InvalidArgumentError(kUsage);
   }
   NG_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(word(1, "auto")));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
@@ -204,14 +208,14 @@ absl::Status Main(const std::vector<std::string>& words) {
                                        ? Tokenizer::FromGguf(*checkpoint->gguf())
                                        : Tokenizer::FromDirectory(words[0]));
   }
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice("cpu", threads));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, MakeDevice(word(2, "cpu"), threads));
   const ModelConfig& config = checkpoint->config();
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Stage> stage,
                       Stage::Load(*checkpoint, *device,
                                   {.layers = {0, config.layers_count()},
                                    .precision = precision,
                                    .limits = LimitsOf(config)}));
-  return Compare(*stage, CasesFor(tokenizer.get(), config.vocab_size), rounds);
+  return Compare(*stage, CasesFor(tokenizer.get(), config.vocab_size, tokens), rounds);
 }
 
 }  // namespace

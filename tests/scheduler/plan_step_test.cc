@@ -322,5 +322,62 @@ TEST_CASE("a prompt whose state is to be saved is cut at its last page boundary"
   CHECK(world.Plan().slices == Slices{{0, true, 16}});
 }
 
+/// A decode beside which seven guesses may run, almost surely right.
+World& Guesses(World& world, int64_t known) {
+  world.Decode(known).running.back().draft = {7, 0.9};
+  return world;
+}
+
+TEST_CASE("guesses get what a step without prefill leaves over", "[plan_step][speculation]") {
+  RowCosts costs;
+  for (int rows = 1; rows <= 4; ++rows) costs.Measure(rows, 1);
+  World world;
+  world.view.row_costs = &costs;
+  SECTION("behind the decodes that offer them") {
+    Guesses(world.Decode(20), 30);
+    CHECK(world.Plan().slices == Slices{{0, false, 1, 0}, {1, false, 8, 7}});
+  }
+  SECTION("none when nobody measures") {
+    world.view.row_costs = nullptr;
+    CHECK(Guesses(world, 30).Plan().slices == Slices{{0, false, 1}});
+  }
+  SECTION("none beside a prompt") {
+    CHECK(Guesses(world, 30).Prefill(40, 16).Plan().slices ==
+          Slices{{0, false, 1}, {1, false, 24}});
+    world.running.pop_back();
+    CHECK(world.Waits(5).Plan().slices == Slices{{0, false, 1}, {0, true, 5}});
+  }
+  SECTION("as many as rows may be drawn from") {
+    world.view.limits.samples_max = 32;
+    world.view.limits.rows_max = 32;
+    for (int i = 0; i < 4; ++i) Guesses(world, 30);
+    int rows = 0;
+    for (const Slice& slice : world.Plan().slices) rows += slice.rows;
+    CHECK(rows == 32);
+    Guesses(world, 30);
+    for (int i = 0; i < 27; ++i) world.Decode(30);
+    for (const Slice& slice : world.Plan().slices) CHECK(slice.rows == 1);
+  }
+  SECTION("behind rows that run again") {
+    Guesses(world, 30).running.back().scheduled -= 3;
+    world.running.back().replay = 3;
+    CHECK(world.Plan().slices == Slices{{0, false, 11, 7}});
+  }
+  SECTION("but not the page that another decode would want next") {
+    Guesses(world, 30);  // position 31 is the last of its page
+    world.Decode(20);
+    world.view.available.pages = 3;
+    CHECK(world.Plan().slices == Slices{{0, false, 8, 7}, {1, false, 1}});
+    world.view.available.pages = 2;
+    CHECK(world.Plan().slices == Slices{{0, false, 1}, {1, false, 1}});
+  }
+  SECTION("nor the slots of those that run") {
+    world.view.limits.slots = 10;
+    world.view.available.slots = 3;
+    Guesses(Guesses(world, 20), 20);
+    CHECK(world.Plan().slices == Slices{{0, false, 8, 7}, {1, false, 1}});
+  }
+}
+
 }  // namespace
 }  // namespace neurogrid
