@@ -49,10 +49,12 @@ struct Case {
   std::vector<GenerationRequest> asked;  // at once
 };
 
-/// With a tokenizer, texts; else a prompt at random, whose greedy continuation repeats itself
-/// sooner or later, and one drawn without hope of a repetition.
+/// Texts with a tokenizer. Weights at random say nothing that repeats itself: there copying is one
+/// token for ever, and prose is drawn from so few that pairs of them come again all the time.
 std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size, int tokens) {
   std::vector<int32_t> copy, prose;
+  int copied = 0;  // tokens that may be drawn; 0: all
+  int said = 0;
   if (tokenizer != nullptr) {
     const auto encode = [&](const std::string& text) {
       return tokenizer->Encode({{text, Origin::kTemplate}}, {}).value();
@@ -64,12 +66,20 @@ std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size, int token
   } else {
     for (int i = 0; i < 128; ++i) copy.push_back((i * 7919 + 1) % vocab_size);
     prose = copy;
+    copied = 1;
+    said = 40;
   }
-  return {{"copying, greedy", {Ask(copy, 0, tokens)}},
-          {"copying, drawn at 0.3", {Ask(copy, 0.3f, tokens)}},
-          {"prose, greedy", {Ask(prose, 0, tokens)}},
-          {"prose, drawn at 1", {Ask(prose, 1, tokens)}},
-          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, Ask(prose, 1, tokens / 2))}};
+  const auto bounded = [](GenerationRequest asked, int most) {
+    for (int32_t id = 0; id < most; ++id) asked.sampling.bias.emplace_back(id, 1000.0f);
+    return asked;
+  };
+  const GenerationRequest drawn = bounded(Ask(prose, 1, tokens), said);
+  const GenerationRequest drawn_half = bounded(Ask(prose, 1, tokens / 2), said);
+  return {{"copying, greedy", {bounded(Ask(copy, 0, tokens), copied)}},
+          {"copying, drawn at 0.3", {bounded(Ask(copy, 0.3f, tokens), copied)}},
+          {"prose, greedy", {bounded(Ask(prose, 0, tokens), said)}},
+          {"prose, drawn at 1", {drawn}},
+          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, drawn_half)}};
 }
 
 class Side {
