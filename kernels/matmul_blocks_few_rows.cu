@@ -41,7 +41,7 @@ struct FewRowsArguments {
   int inputs;
   int group_rows;  // of a block
   int x_stride;    // bytes between two rows of a warp's x
-  int x_bytes;     // a warp's x, and zeros in place of the rows that are not there
+  int x_bytes;     // a warp's x
   int row_bits;    // for the numbers of the group's rows
   int batch_tiles;
   int part_floats;  // a slice's sums of a tile
@@ -53,7 +53,7 @@ void SetGroup(FewRowsArguments& a, int group_rows) {
   a.group_rows = group_rows;
   // The padding keeps ldmatrix free of bank conflicts.
   a.x_stride = Ceil(a.chunks, kWarps) * kXChunkBytes + 16;
-  a.x_bytes = group_rows * a.x_stride + kXChunkBytes;
+  a.x_bytes = group_rows * a.x_stride;
   a.row_bits = 0;
   while (1 << a.row_bits < group_rows) ++a.row_bits;
   a.batch_tiles = kBatchTilesMax >> a.row_bits > 0 ? kBatchTilesMax >> a.row_bits : 1;
@@ -139,20 +139,17 @@ class BlockStream {
   const uint8_t* from_;
 };
 
-/// This lane's places in one chunk of x after the other; rows that are not there are zeros.
+/// This lane's places in one chunk of x after the other: the first row's in place of rows that are
+/// not there, whose sums are not kept.
 template <int kN>
 struct ChunkOfRows {
   const uint8_t* at[kN];
-  int step[kN];
 
-  __device__ __forceinline__ ChunkOfRows(const uint8_t* x_rows, int stride, int rows,
-                                         const uint8_t* zeros, int lane) {
+  __device__ __forceinline__ ChunkOfRows(const uint8_t* x_rows, int stride, int rows, int lane) {
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       const int row = 8 * n + lane % 8;
-      const bool live = row < rows;
-      at[n] = (live ? x_rows + row * stride : zeros) + lane / 8 * 16;
-      step[n] = live ? kXChunkBytes : 0;
+      at[n] = x_rows + (row < rows ? row : 0) * stride + lane / 8 * 16;
     }
   }
   __device__ __forceinline__ const uint8_t* Piece(int n, int piece) const {
@@ -164,7 +161,7 @@ struct ChunkOfRows {
   }
   __device__ __forceinline__ void Next() {
 #pragma unroll
-    for (int n = 0; n < kN; ++n) at[n] += step[n];
+    for (int n = 0; n < kN; ++n) at[n] += kXChunkBytes;
   }
 };
 
@@ -267,11 +264,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksMax)
   for (int i = 0; i < kStages; ++i) stream.Issue(ring + i * B::kStageBytes + 16 * lane);
 
   uint8_t* x_rows = shared + kWarps * BlockRing<kType>::kBytes + slice * a.x_bytes;
-  uint8_t* zeros = x_rows + a.group_rows * a.x_stride;
   float* parts =
       reinterpret_cast<float*>(shared + kWarps * BlockRing<kType>::kBytes + kWarps * a.x_bytes);
-  if (lane < kXChunkBytes / 16) reinterpret_cast<uint4*>(zeros)[lane] = make_uint4(0, 0, 0, 0);
-  const ChunkOfRows<kN> first_x(x_rows, a.x_stride, rows, zeros, lane);
+  const ChunkOfRows<kN> first_x(x_rows, a.x_stride, rows, lane);
   WaitForPredecessor();
   CopySliceOfRows(x_rows, a, first_row, rows, slice, lane);
   __syncwarp();
@@ -306,7 +301,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksMax)
     PairOfBatch(a, rows, first, tile_step, turn)
         .Store(out, first_row, batch_parts, a.part_floats, B::kSumScale, old);
   }
-  WaitForCopies<0>();
 }
 
 /// As many blocks for each multiprocessor as share the tiles most evenly, of those that fit.

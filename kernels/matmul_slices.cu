@@ -19,7 +19,7 @@ struct SlicedStage {
     return 2 * kFewRowsWarps * rows * kPartStride * 4;
   }
   __host__ __device__ static constexpr int SharedBytes(int stages, int rows, int padded) {
-    return kFewRowsWarps * stages * kBytes + kXBytes + PartBytes(rows) +
+    return kFewRowsWarps * stages * kBytes + PartBytes(rows) +
            (kNormed ? kNormBytes + rows * XStride(padded) : 0);
   }
 };
@@ -159,12 +159,24 @@ __device__ __forceinline__ void FillActivations(
   for (int i = 0; i < kStages; ++i) activations.Store(ring + i * Stage::kBytes, values[i]);
 }
 
+/// Where a lane finds its rows of activations in shared memory. It reads the first in place of rows
+/// that are not there: the sums of one row do not depend on the others', and theirs are not kept.
+template <int kN>
+struct PresentRows {
+  int at[kN];
+
+  template <typename Place>
+  __device__ __forceinline__ PresentRows(int rows, int lane, const Place& place) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) at[n] = place(8 * n + lane % 8 < rows ? 8 * n + lane % 8 : 0);
+  }
+};
+
 template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
 __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsOperands a) {
   using Stage = SlicedStage<kFormat, kRows, kNormed>;
   constexpr int kRingBytes = kStages * Stage::kBytes;
-  constexpr int kZeros = kFewRowsWarps * kRingBytes;
-  constexpr int kNorm = kZeros + Stage::kXBytes;
+  constexpr int kNorm = kFewRowsWarps * kRingBytes;
   if (a.left_at_release < 0) ReleaseSuccessor();
   uint8_t* shared = SharedMemory<uint8_t>();
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
@@ -177,10 +189,6 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   float* parts = reinterpret_cast<float*>(shared + parts_at);
   const int rows_at = parts_at + Stage::PartBytes(a.rows);
 
-  // Every warp clears what its own lanes read as absent rows.
-  for (int i = lane; i < Stage::kXBytes / 16; i += kWarpThreads) {
-    reinterpret_cast<uint4*>(shared + kZeros)[i] = uint4{0, 0, 0, 0};
-  }
   WeightStream<kFewRowsWarps> weights(a, kFormat, first_tile, tile_step, warp, chunks, lane);
   const ActivationStream<kFormat, kRows> activations(a, lane);
   int first_chunks[kStages];
@@ -193,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
     FillActivations(shared + ring, first_chunks, activations);
   }
 
-  const LaneRows<Stage::kN> rows(a.rows, kZeros, lane, [&](int row) {
+  const PresentRows<Stage::kN> rows(a.rows, lane, [&](int row) {
     return kNormed ? rows_at + row * XStride(a.padded) + lane / 8 * 16
                    : ring + kStageWeightBytes + Swizzled(row, lane / 8);
   });
@@ -207,8 +215,8 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
       TakeStage<kFormat, Stage::kN, kStages>(
           sums, shared, lane_weights + slot,
           [&](int n, int i) {
-            return kNormed ? rows.From(n, chunk * 2 * kChunkInputs<kFormat>) + 64 * i
-                           : (rows.From(n, slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
+            return kNormed ? rows.at[n] + chunk * 2 * kChunkInputs<kFormat> + 64 * i
+                           : ((rows.at[n] + slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
           },
           [&] {
             if (!weights.live()) return;
@@ -225,7 +233,6 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
     pair.Add(out, tile_parts, a.rows, tile);
     buffer ^= 1;  // the next tile's sums go elsewhere, so one barrier a tile is enough
   }
-  WaitForCopies<0>();
 }
 
 /// How many stages a ring has where shared memory is plenty: some 80 KiB of weights of a block for
