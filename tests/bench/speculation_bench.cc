@@ -192,6 +192,7 @@ absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
                 plain_speeds[middle], speeds[middle], ratios[middle], ratios.front(), ratios.back(),
                 static_cast<long long>(after.drafted_tokens - before.drafted_tokens),
                 static_cast<long long>(after.accepted_tokens - before.accepted_tokens));
+    std::fflush(stdout);
   }
   return absl::OkStatus();
 }
