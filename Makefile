@@ -5,7 +5,7 @@ VENV := $(CACHE)/venv
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help deps build run download test test-long bench gpu-kit clean
+.PHONY: help deps build run download test test-long bench bench-peers gpu-kit clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,10 @@ gpu-kit: deps ## build/gpu-kit.tar.xz: GPU tests and benchmark for a machine wit
 	@rm -f build-configure.log
 	@cmake --build --preset release -j $(JOBS) --target kernels_gpu_test cuda_gpu_test neurogrid-gpu-bench
 	@deploy/gpu-kit build build/gpu-kit.tar.xz
+
+bench-peers: build ## the same beside llama.cpp, which is first built in the cache folder
+	@python3 tests/bench/compare.py --gguf "$$(deploy/fetch-default-model)"
+	@for type in bf16 q8_0 q4_0; do python3 tests/bench/compare.py --synthetic lfm2.5-1.2b:$$type || exit 1; done
 
 clean: ## removes what was built
 	@rm -rf build build-asan build-tsan build-debug

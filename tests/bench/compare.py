@@ -1,110 +1,157 @@
-"""Alternates `neurogrid-coordinator bench` with llama.cpp's llama-bench on equal bytes and prints ratios.
+"""Alternates `neurogrid-coordinator bench` with llama.cpp's benchmarks on equal bytes and prints ratios.
 
-  python3 tests/bench/compare.py --llama-bench PATH [--gguf FILE] [--rounds 5]
+  python3 tests/bench/compare.py [--gguf FILE | --synthetic SHAPE:TYPE] [--rounds 5]
 
-Without --gguf a synthetic Llama-1B (bf16, hidden 2048, ffn 8192, 16 layers, 32 heads, 8 kv heads,
-vocabulary 65536, tied; 2.2 GB) is written once into the cache folder for llama-bench; NeuroGrid draws
-weights of the same shape by itself. With --gguf both read that file. A round is one run of each;
-reported are medians and the median of the rounds' ratios with least and most.
+Builds llama.cpp first (llama_cpp.py) unless --peers names a folder with llama-bench and llama-batched-bench. Both engines read
+the same file, with the same number of threads; llama.cpp runs with flash attention off and on, and the better of the two counts.
+A round is one run of each case by each engine, in turn; it waits up to a minute for other processes to be quiet. Printed are
+medians and the median of the rounds' ratios with least and most, raw read bandwidth, and the share of the processors that other
+processes took. Rounds in which that was above 4 % count only where no other is, and the last line says so: llama.cpp's threads
+spin at barriers, so it loses far more than its share there.
 """
 
 import argparse
 import json
 import os
-import random
+import resource
 import statistics
-import struct
 import subprocess
+import time
 from pathlib import Path
 
+import llama_cpp
+import synthetic_gguf
+
 ROOT = Path(__file__).resolve().parents[2]
-HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCAB = 2048, 8192, 16, 32, 8, 64, 65536
-F32, BF16 = 0, 30
+QUIET_SHARE = 0.04
 
 
-def text(value):
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
+class Foreign:
+    """The share of the machine's processors that neither was idle nor ran our children."""
+
+    def __enter__(self):
+        self.wall, self.busy, self.own = time.monotonic(), self.busy_s(), self.own_s()
+        return self
+
+    def __exit__(self, *_):
+        other = self.busy_s() - self.busy - (self.own_s() - self.own)
+        self.share = max(0.0, other / (os.cpu_count() * (time.monotonic() - self.wall)))
+
+    @staticmethod
+    def busy_s():
+        ticks = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    def own_s():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
 
-def write_gguf(path):
-    keys = [("general.architecture", 8, text("llama")), ("tokenizer.ggml.model", 8, text("no_vocab")),
-            ("llama.rope.freq_base", 6, struct.pack("<f", 1e6)),
-            ("llama.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-5))]
-    for name, value in [("block_count", LAYERS), ("context_length", 128000), ("embedding_length", HIDDEN),
-                        ("feed_forward_length", FFN), ("attention.head_count", HEADS),
-                        ("attention.head_count_kv", KV_HEADS), ("vocab_size", VOCAB), ("rope.dimension_count", HEAD_DIM)]:
-        keys.append(("llama." + name, 4, struct.pack("<I", value)))
-    tensors = [("token_embd.weight", [HIDDEN, VOCAB], BF16), ("output_norm.weight", [HIDDEN], F32)]
-    for layer in range(LAYERS):
-        for name, dims, kind in [("attn_norm", [HIDDEN], F32), ("ffn_norm", [HIDDEN], F32),
-                                 ("attn_q", [HIDDEN, HEADS * HEAD_DIM], BF16), ("attn_k", [HIDDEN, KV_HEADS * HEAD_DIM], BF16),
-                                 ("attn_v", [HIDDEN, KV_HEADS * HEAD_DIM], BF16), ("attn_output", [HEADS * HEAD_DIM, HIDDEN], BF16),
-                                 ("ffn_gate", [HIDDEN, FFN], BF16), ("ffn_up", [HIDDEN, FFN], BF16), ("ffn_down", [FFN, HIDDEN], BF16)]:
-            tensors.append((f"blk.{layer}.{name}.weight", dims, kind))
-    sizes = [(4 if kind == F32 else 2) * dims[0] * (dims[1] if len(dims) > 1 else 1) for _, dims, kind in tensors]
-    header = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(keys))
-    header += b"".join(text(name) + struct.pack("<I", kind) + value for name, kind, value in keys)
-    offset = 0
-    for (name, dims, kind), size in zip(tensors, sizes):
-        header += text(name) + struct.pack("<I", len(dims)) + struct.pack(f"<{len(dims)}Q", *dims) + struct.pack("<IQ", kind, offset)
-        offset += (size + 31) // 32 * 32
-    random.seed(1)
-    block = b"".join(struct.pack("<f", random.gauss(0, 0.02))[2:] for _ in range(1 << 20))
-    with open(path.with_suffix(".part"), "wb") as out:
-        out.write(header + b"\0" * (-len(header) % 32))
-        for (_, dims, kind), size in zip(tensors, sizes):
-            if kind == F32:
-                data = struct.pack("<f", 1.0) * (size // 4)
-            else:
-                turn = random.randrange(0, 1 << 20) * 2  # no two tensors alike
-                data = ((block[turn:] + block[:turn]) * (size // len(block) + 1))[:size]
-            out.write(data + b"\0" * (-size % 32))
-    path.with_suffix(".part").rename(path)
+def run(command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def ours(arguments, options):
-    out = subprocess.run([str(ROOT / "build/bin/neurogrid-coordinator"), "bench", "--json", "--rounds", "1", "--batches", "1",
-                          "--prompt", "512", "--decode", str(options.decode), "--threads", str(options.threads),
-                          "--quantization", options.quantization, *arguments],
-                         capture_output=True, text=True, check=True).stdout
-    cases = {line["case"]: line for line in map(json.loads, out.splitlines())}
-    return cases["prefill"]["tokens_per_s"], cases["decode"]["tokens_per_s"], cases["decode"]["share_of_raw_read"]
+def ours(options):
+    """tok/s by case, and raw read bandwidth of the same minutes."""
+    out = run([str(ROOT / "build/bin/neurogrid-coordinator"), "bench", "--json", "--rounds", "1", "--model", str(options.gguf),
+               "--batches", ",".join(map(str, (1, *options.batches))), "--prompt", str(options.prompt),
+               "--depths", ",".join(map(str, options.depths)), "--decode", str(options.decode), "--threads", str(options.threads),
+               "--quantization", options.quantization])
+    speeds = {}
+    for line in map(json.loads, out.splitlines()):
+        if line["case"] == "prefill":
+            speeds[f"prefill {options.prompt}"] = line["tokens_per_s"]
+        elif line["case"] == "decode":
+            speeds[f"decode at {line['depth']}"] = line["tokens_per_s"]
+        elif line["sequences"] > 1:
+            speeds[f"batch of {line['sequences']}"] = line["tokens_per_s"]
+        read = line["read_gb_per_s"]
+    return speeds, read
 
 
-def theirs(gguf, options):
-    out = subprocess.run([options.llama_bench, "-m", str(gguf), "-t", str(options.threads), "-p", "512", "-n",
-                          str(options.decode), "-r", "1", "-o", "json"], capture_output=True, text=True, check=True).stdout
-    runs = json.loads(out)
-    return (next(r["avg_ts"] for r in runs if r["n_prompt"]), next(r["avg_ts"] for r in runs if r["n_gen"]))
+def theirs(options, flash_attention):
+    common = ["-m", str(options.gguf), "-t", str(options.threads), "-fa", flash_attention]
+    speeds = {}
+    for depth in options.depths:
+        cases = ["-p", str(options.prompt) if depth == options.depths[0] else "0", "-n", str(options.decode), "-d", str(depth)]
+        for line in json.loads(run([str(options.peers / "llama-bench"), *common, *cases, "-r", "1", "-o", "json"])):
+            name = f"decode at {depth}" if line["n_gen"] else f"prefill {options.prompt}"
+            speeds[name] = line["avg_ts"]
+    if options.batches:
+        cells = max(options.batches) * (16 + options.decode)
+        out = run([str(options.peers / "llama-batched-bench"), *common, "-c", str(cells), "-npp", "16", "-ntg", str(options.decode),
+                   "-npl", ",".join(map(str, options.batches)), "--output-format", "jsonl"])
+        for line in (json.loads(line) for line in out.splitlines() if line.startswith("{")):
+            speeds[f"batch of {line['pl']}"] = line["speed_tg"]
+    return speeds
+
+
+def wait_until_quiet():
+    for _ in range(30):
+        with Foreign() as foreign:
+            time.sleep(2)
+        if foreign.share < 2 * QUIET_SHARE:
+            return
+
+
+def one_round(options):
+    wait_until_quiet()
+    with Foreign() as foreign:
+        own, read = ours(options)
+        peers = [theirs(options, mode) for mode in ("off", "on")]
+    best = {case: max(peer[case] for peer in peers) for case in peers[0]}
+    return own, best, read, foreign.share
+
+
+def numbers(value):
+    return [int(n) for n in value.split(",") if n]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", type=Path, help="folder of llama.cpp's programs")
+    parser.add_argument("--gguf", type=Path, help="the file that both read")
+    parser.add_argument("--synthetic", default="lfm2.5-1.2b:bf16", help="without --gguf: a shape of synthetic_gguf.py and a type")
+    parser.add_argument("--quantization", default="auto", help="how NeuroGrid holds the weights")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompt", type=int, default=512)
+    parser.add_argument("--decode", type=int, default=32)
+    parser.add_argument("--depths", type=numbers, default=[0], help="tokens before those that one sequence decodes, a list")
+    parser.add_argument("--batches", type=numbers, default=[8, 32])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+    if options.gguf is None:
+        shape, kind = options.synthetic.split(":")
+        options.gguf = llama_cpp.CACHE / f"models/synthetic-{shape}-{kind}.gguf"
+        if not options.gguf.exists():
+            options.gguf.parent.mkdir(parents=True, exist_ok=True)
+            synthetic_gguf.write(shape, kind, options.gguf)
+    if options.peers is None:
+        options.peers = llama_cpp.build(os.cpu_count())
+    return options
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--llama-bench", required=True)
-    parser.add_argument("--gguf", type=Path)
-    parser.add_argument("--quantization", default="auto", help="how NeuroGrid holds the weights")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--decode", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    options = parser.parse_args()
-    gguf, arguments = options.gguf, ["--model", str(options.gguf)]
-    if gguf is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        gguf, arguments = cache / "neurogrid/models/synthetic-llama-1b.gguf", ["--synthetic", "llama-1b"]
-        if not gguf.exists():
-            gguf.parent.mkdir(parents=True, exist_ok=True)
-            write_gguf(gguf)
-    rows = []
+    options = arguments()
+    print(f"{options.gguf.name}, {options.quantization}, {options.threads} threads, against {llama_cpp.version()}")
+    rounds = []
     for number in range(options.rounds):
-        rows.append((*ours(arguments, options), *theirs(gguf, options)))
-        print("round %d: prefill %.1f against %.1f, decode %.2f (%.0f %% of raw read) against %.2f tok/s"
-              % (number + 1, rows[-1][0], rows[-1][3], rows[-1][1], 100 * rows[-1][2], rows[-1][4]), flush=True)
-    for name, a, b in (("prefill 512", 0, 3), ("decode", 1, 4)):
-        ratios = [row[a] / row[b] for row in rows]
-        print("%s: %.1f against %.1f tok/s, ratio %.2f (%.2f to %.2f)" % (
-            name, statistics.median(r[a] for r in rows), statistics.median(r[b] for r in rows),
+        rounds.append(one_round(options))
+        own, best, read, foreign = rounds[-1]
+        cases = "; ".join(f"{case} {own[case]:.1f} against {best[case]:.1f}" for case in own if case in best)
+        print(f"round {number + 1}: {cases} tok/s; raw read {read:.1f} GB/s; foreign {100 * foreign:.0f} %", flush=True)
+    quiet = [r for r in rounds if r[3] <= QUIET_SHARE]
+    note = f"{len(quiet)} of {len(rounds)} rounds were quiet and count" if quiet else "no round was quiet: trust none of these"
+    rounds = quiet or rounds
+    for case in rounds[0][0]:
+        if case not in rounds[0][1]:
+            continue
+        ratios = [own[case] / best[case] for own, best, _, _ in rounds]
+        print("%-14s %8.1f against %8.1f tok/s: %.2f (%.2f to %.2f)" % (
+            case, statistics.median(r[0][case] for r in rounds), statistics.median(r[1][case] for r in rounds),
             statistics.median(ratios), min(ratios), max(ratios)))
+    print(note)
 
 
 if __name__ == "__main__":
