@@ -19,12 +19,13 @@ namespace {
 
 using DeviceBf16 = __nv_bfloat16;
 
-/// One row times a matrix of 2 MiB for each multiprocessor, and 32 rows for each times a smaller
-/// one: what decoding and prefill are bound by, with our own kernels.
+/// One row times a matrix of 2 MiB for each multiprocessor, and 32 rows for each times no more than
+/// 8 MiB of it: what decoding and prefill are bound by, with our own kernels.
 absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
   constexpr int kInputs = 2048;
-  const int outputs = std::max(512 * multiprocessors, kInputs);  // both products read them
-  const int rows = 32 * multiprocessors;
+  const int outputs = 512 * std::max(multiprocessors, 1);
+  const int tile_outputs = std::min(outputs, kInputs);
+  const int rows = 32 * std::max(multiprocessors, 1);
   const int64_t row_bytes = int64_t{2} * kInputs;
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> weights,
                       ops.Allocate(outputs * row_bytes));
@@ -47,9 +48,9 @@ absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
   NG_ASSIGN_OR_RETURN(const double decode,
                       SecondsOf(ops.stream(), [&] { return multiply(1, outputs); }));
   NG_ASSIGN_OR_RETURN(const double prefill,
-                      SecondsOf(ops.stream(), [&] { return multiply(rows, kInputs); }));
+                      SecondsOf(ops.stream(), [&] { return multiply(rows, tile_outputs); }));
   return DeviceSpeed{.read_bandwidth = static_cast<double>(outputs * row_bytes) / decode,
-                     .matmul_rate = 2.0 * rows * kInputs * kInputs / prefill};
+                     .matmul_rate = 2.0 * rows * kInputs * tile_outputs / prefill};
 }
 
 /// Bytes per second at which one row is multiplied with weights that lie on the host.
