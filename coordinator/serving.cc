@@ -164,6 +164,7 @@ void Serving::Loop() {
         std::chrono::steady_clock::now());
   }
   active_.clear();
+  WakeReaders();
 }
 
 /// What came before the end is still done: somebody may wait for the answer.
@@ -180,12 +181,19 @@ void Serving::CloseMail() {
 
 void Serving::Turn(SteadyTime now) {
   last_turn_ns_ = now.time_since_epoch().count();
-  if (scheduler_ == nullptr) return;
+  if (scheduler_ == nullptr) return WakeReaders();
   const std::optional<SteadyTime> due = scheduler_->next_expiry();
   if (due.has_value() && *due <= now) Deliver(scheduler_->Expire(now), now);
   KeepCanaryFresh(now);
   SubmitSteps(now);
+  WakeReaders();
   PublishCounts(now);
+}
+
+/// After the next step has gone out: the chain works while each wake-up takes its microseconds.
+void Serving::WakeReaders() {
+  for (const std::shared_ptr<Shared>& shared : to_wake_) shared->changed.notify_all();
+  to_wake_.clear();
 }
 
 void Serving::SubmitSteps(SteadyTime now) {
@@ -429,7 +437,7 @@ void Serving::DeliverOne(SchedulerEvent event, SteadyTime now) {
     shared->done = done;
     if (done) shared->usage = active.Counted(*active.usage);
   }
-  shared->changed.notify_all();
+  if (to_wake_.empty() || to_wake_.back() != shared) to_wake_.push_back(shared);
   if (done) {
     if (observer_ != nullptr) {
       observer_->RequestEnded(*active.usage, reason, Seconds(now - active.begun));
@@ -450,7 +458,7 @@ void Serving::End(RequestId id, Active& active, const absl::Status& error, absl:
     active.shared->error = error;
     if (usage.has_value()) active.shared->usage = active.Counted(*usage);
   }
-  active.shared->changed.notify_all();
+  to_wake_.push_back(active.shared);
   if (observer_ != nullptr) {
     observer_->RequestEnded(usage.value_or(GenerationUsage()), reason, Seconds(now - active.begun));
   }

@@ -97,6 +97,7 @@ class Serving final : public Generator {
   bool Post(std::function<void()> action);
   void Turn(SteadyTime now);
   void SubmitSteps(SteadyTime now);
+  void WakeReaders();
   void Deliver(std::vector<SchedulerEvent> events, SteadyTime now);
   void DeliverMore(SteadyTime now);
   void DeliverOne(SchedulerEvent event, SteadyTime now);
@@ -119,7 +120,8 @@ class Serving final : public Generator {
   std::shared_ptr<Chain> chain_;
   uint64_t chain_tag_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
-  RequestId canary_ = 0;  // 0: none on its way; ids count from 1
+  std::vector<std::shared_ptr<Shared>> to_wake_;  // readers of the events of this turn
+  RequestId canary_ = 0;                          // 0: none on its way; ids count from 1
   SteadyTime canary_begun_ = {};
   SteadyTime last_counts_ = {};
 
