@@ -33,16 +33,20 @@ StageRunner::~StageRunner() {
 }
 
 void StageRunner::Post(Task task) {
-  const std::lock_guard lock(mutex_);
-  queue_.emplace_back(std::move(task));
-  changed_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.emplace_back(std::move(task));
+  }
+  changed_.notify_one();
 }
 
 bool StageRunner::Enqueue(Step step) {
-  const std::lock_guard lock(mutex_);
-  if (queue_.size() >= kStepsQueuedMax) return false;
-  queue_.emplace_back(std::move(step));
-  changed_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    if (queue_.size() >= kStepsQueuedMax) return false;
+    queue_.emplace_back(std::move(step));
+  }
+  changed_.notify_one();  // unlocked: whoever wakes shall not wait again
   return true;
 }
 
