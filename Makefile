@@ -37,7 +37,7 @@ bench: build ## speed of the default model and of a synthetic 1B model
 	@build/bin/neurogrid-coordinator bench --synthetic llama-1b
 
 gpu-kit: deps ## build/gpu-kit.tar.xz: GPU tests and benchmark for a machine with a GPU's driver alone
-	@cmake --preset release -DNG_CUDA=ON >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
+	@cmake --preset release -DNG_CUDA=ON -UNG_CUDA_ARCHS >build-configure.log 2>&1 || { cat build-configure.log; exit 1; }
 	@rm -f build-configure.log
 	@cmake --build --preset release -j $(JOBS) --target kernels_gpu_test cuda_gpu_test neurogrid-gpu-bench
 	@deploy/gpu-kit build build/gpu-kit.tar.xz
