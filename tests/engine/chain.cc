@@ -36,6 +36,8 @@ void AddWindowPages(Batch& batch, int window) {
 
 }  // namespace
 
+inline namespace engine_tests {
+
 Batch BatchOf(const std::vector<SequencePart>& slices, int window) {
   Batch batch;
   batch.sequence_offsets = {0};
@@ -209,4 +211,5 @@ Error ErrorOf(const std::vector<float>& found, const std::vector<float>& expecte
   return error;
 }
 
+}  // namespace engine_tests
 }  // namespace neurogrid

@@ -10,6 +10,7 @@
 #include "engine/transformer.h"
 
 namespace neurogrid {
+inline namespace engine_tests {  // coordinator/serving.h has a Chain as well
 
 /// Part of a sequence: ids at positions from `first` on, in these pages; recurrent state is read
 /// from `source` (-1: zeros) and written to `slot` (-1: nowhere).
@@ -90,4 +91,5 @@ struct Error {
 };
 Error ErrorOf(const std::vector<float>& found, const std::vector<float>& expected);
 
+}  // namespace engine_tests
 }  // namespace neurogrid
