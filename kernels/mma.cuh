@@ -109,19 +109,28 @@ inline void MmaOfWarp(const void* const* in, void* const* out) {
   }
 }
 
+/// Read when its lane comes, so that rows of lanes that have not come are not relied upon.
+struct Row {
+  uint16_t at[8];
+};
+inline Row RowAt(const void* row) {
+  Row copy;
+  std::memcpy(&copy, row, sizeof(copy));
+  return copy;
+}
+
 /// Matrix m is eight rows of 16 bytes at the addresses of lanes 8 m .. 8 m + 7; lane 4 g + q gets
 /// elements 2q and 2q + 1 of row g, or transposed of column g.
 template <bool kTransposed>
 void LdMatrixOfWarp(const void* const* in, void* const* out) {
-  uint16_t rows[32][8];
-  for (int lane = 0; lane < 32; ++lane) std::memcpy(rows[lane], in[lane], sizeof(rows[lane]));
+  const auto at = [&](int lane, int i) { return static_cast<const Row*>(in[lane])->at[i]; };
   for (int lane = 0; lane < 32; ++lane) {
     auto* r = static_cast<uint32_t*>(out[lane]);
     const int g = lane / 4;
     const int q = 2 * (lane % 4);
     for (int m = 0; m < 4; ++m) {
-      const uint16_t low = kTransposed ? rows[8 * m + q][g] : rows[8 * m + g][q];
-      const uint16_t high = kTransposed ? rows[8 * m + q + 1][g] : rows[8 * m + g][q + 1];
+      const uint16_t low = kTransposed ? at(8 * m + q, g) : at(8 * m + g, q);
+      const uint16_t high = kTransposed ? at(8 * m + q + 1, g) : at(8 * m + g, q + 1);
       r[m] = static_cast<uint32_t>(low) | static_cast<uint32_t>(high) << 16;
     }
   }
@@ -146,11 +155,13 @@ inline void RequireAligned(const void* p) {
 
 inline void LdMatrix(uint32_t (&r)[4], const void* row) {
   RequireAligned(row);
-  simt::WarpExchange("ldmatrix", row, r, emulated::LdMatrixOfWarp<false>);
+  const emulated::Row bytes = emulated::RowAt(row);
+  simt::WarpExchange("ldmatrix", &bytes, r, emulated::LdMatrixOfWarp<false>);
 }
 inline void LdMatrixTransposed(uint32_t (&r)[4], const void* row) {
   RequireAligned(row);
-  simt::WarpExchange("ldmatrix.trans", row, r, emulated::LdMatrixOfWarp<true>);
+  const emulated::Row bytes = emulated::RowAt(row);
+  simt::WarpExchange("ldmatrix.trans", &bytes, r, emulated::LdMatrixOfWarp<true>);
 }
 
 inline void CopyAsync16(void* shared, const void* global, bool live) {

@@ -36,7 +36,7 @@ __device__ __forceinline__ T& SharedObject() {
 /// and the inputs of a step, which copies bring and no kernel writes. Every thread of every kernel
 /// calls it, so that none can end before its predecessor has.
 __device__ __forceinline__ void WaitForPredecessor() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#if defined(NG_SIMT) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
   cudaGridDependencySynchronize();
 #endif
 }

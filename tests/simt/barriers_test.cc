@@ -2,6 +2,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include "kernels/mma.cuh"
 #include "kernels/simt.cuh"
 #include "tests/simt/toy_kernels.h"
 
@@ -65,6 +66,17 @@ void ALaneLeavesEarly(int* out) {
   if (threadIdx.x == 9) return;
   out[threadIdx.x] = static_cast<int>(__ballot_sync(kFullMask, 1));
 }
+void OneThreadDoesNotWait(int* out) {
+  if (threadIdx.x == 40) return;
+  WaitForPredecessor();
+  out[threadIdx.x] = 0;
+}
+template <bool kWaits>
+void CopyBeforeTheEnd(const int* from) {
+  CopyAsync16(SharedMemory<int>() + 4 * threadIdx.x, from, true);
+  CommitCopies();
+  if (kWaits) WaitForCopies<0>();
+}
 
 /// Results over seeds 0 .. 19, each once.
 template <typename Kernel>
@@ -116,6 +128,18 @@ TEST_CASE("warp functions want all lanes of a warp at one function", "[simt]") {
   CHECK_THAT(RunBlock(32, 0, PartOfAWarp, out.data()), ContainsSubstring("full mask"));
   CHECK_THAT(RunBlock(32, 0, ALaneLeavesEarly, out.data()), ContainsSubstring("has ended"));
   CHECK_THAT(RunBlock(33, 0, PartOfAWarp, out.data()), ContainsSubstring("a multiple of 32"));
+}
+
+TEST_CASE("a thread waits for the kernels before its own and for its copies", "[simt]") {
+  Device<int> out(64);
+  REQUIRE(Launch({"Toy", dim3(1), dim3(64), 0, nullptr}, OneThreadDoesNotWait, out.data()) ==
+          cudaSuccess);
+  cudaDeviceSynchronize();
+  CHECK_THAT(simt::TakeFailure(),
+             ContainsSubstring("thread (40,0,0): ends without a call of WaitForPredecessor"));
+  CHECK(RunBlock(64, 1024, CopyBeforeTheEnd<true>, out.data()).empty());
+  CHECK_THAT(RunBlock(64, 1024, CopyBeforeTheEnd<false>, out.data()),
+             ContainsSubstring("ends before its copies have arrived"));
 }
 
 TEST_CASE("a failure stays until it is taken", "[simt]") {

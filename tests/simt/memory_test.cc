@@ -26,8 +26,12 @@ void WriteStaticAt(float* out, int index) {
   __syncthreads();
   out[threadIdx.x] = shared.values[threadIdx.x];
 }
-void AddOne(float* values) { values[threadIdx.x] += 1; }
+void AddOne(float* values) {
+  WaitForPredecessor();
+  values[threadIdx.x] += 1;
+}
 void CountUp(int* sum, int* largest, unsigned* bits) {
+  WaitForPredecessor();
   const int thread = static_cast<int>(threadIdx.x);
   atomicAdd(sum, thread);
   atomicMax(largest, thread);

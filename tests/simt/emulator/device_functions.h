@@ -6,6 +6,7 @@
 inline constexpr unsigned kEmulatedFullMask = 0xffffffffu;
 
 inline void __syncthreads() { simt::BlockBarrier(); }
+inline void cudaGridDependencySynchronize() { simt::WaitForPredecessor(); }
 
 namespace simt {
 

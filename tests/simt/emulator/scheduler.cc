@@ -50,6 +50,7 @@ struct alignas(64) Thread {
   Index3 index;
   int number = 0;
   const char* op = nullptr;         // what it waits at
+  bool waited = false;              // for the kernels before
   std::vector<Copy> copies;         // not arrived yet, oldest first
   std::vector<size_t> copy_groups;  // where each ends in `copies`
 };
@@ -179,7 +180,11 @@ void Leave(Thread& thread) {
 
 void RunThread(Thread& thread) {
   try {
-    if (!running->failed) (*running->body)();
+    if (!running->failed) {
+      (*running->body)();
+      if (!thread.waited) FailLaunch(thread, "ends without a call of WaitForPredecessor");
+      if (!thread.copies.empty()) FailLaunch(thread, "ends before its copies have arrived");
+    }
   } catch (const Abandoned&) {
     // What its launch found is already told.
   }
@@ -203,6 +208,7 @@ void StartBlock(Launch& launch) {
     const auto n = static_cast<unsigned>(i);
     thread.number = i;
     thread.index = {n % extent.x, n / extent.x % extent.y, n / (extent.x * extent.y)};
+    thread.waited = false;
     thread.copies.clear();
     thread.copy_groups.clear();
     MakeReady(i);
@@ -337,6 +343,7 @@ void CopyAsync(void* to, const void* from, int bytes) {
     running->current->copies.push_back(copy);
   }
 }
+void WaitForPredecessor() { running->current->waited = true; }
 void CommitCopies() {
   Thread& self = *running->current;
   self.copy_groups.push_back(self.copies.size());
