@@ -13,6 +13,7 @@
 #include "engine/bench/bench_batches.h"
 #include "engine/bench/bench_report.h"
 #include "engine/bench/bench_work.h"
+#include "engine/bench/processor_time.h"
 #include "engine/ops.h"
 #include "engine/stage.h"
 
@@ -210,8 +211,11 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(const Checkpoint& checkpoint,
   subject.weight_bytes_per_step = model.weight_bytes_per_step();
   subject.cache_bytes_per_token = model.cache_bytes_per_token();
   Bench bench(device, *stage, model);
+  const std::optional<ProcessorTime> before = ReadProcessorTime();
   NG_ASSIGN_OR_RETURN(const std::vector<std::vector<Run>> runs,
                       Rounds(bench, device, cases, options.rounds, subject));
+  const std::optional<ProcessorTime> after = ReadProcessorTime();
+  if (before && after) subject.foreign_share = ForeignShare(*before, *after);
   subject.condition = device.Condition();
   subject.date = absl::FormatTime("%Y-%m-%d %H:%M UTC", absl::Now(), absl::UTCTimeZone());
   if (!options.json) PrintSubject(subject, options.rounds);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,9 @@ struct BenchSubject {
   std::string model;
   Precision precision = Precision::kBf16;
   DeviceReport device;
-  std::string condition;  // of the device, as Device::Condition says it
-  std::string date;       // UTC
+  std::string condition;                // of the device, as Device::Condition says it
+  std::string date;                     // UTC
+  std::optional<double> foreign_share;  // of the processors' time, while the rounds ran
   int64_t weight_bytes_per_step = 0;
   int64_t cache_bytes_per_token = 0;
   double load_s = 0;

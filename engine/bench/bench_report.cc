@@ -49,6 +49,9 @@ void PrintCeilings(const BenchSubject& subject, const DeviceCeilings& c) {
   absl::PrintF("ceilings: read %.1f GB/s, copy %s, matmul %.0f Gop/s\n", c.read_bandwidth / kGiga,
                c.copy_bandwidth > 0 ? absl::StrFormat("%.1f GB/s", c.copy_bandwidth / kGiga) : "-",
                c.matmul_rate / kGiga);
+  if (subject.foreign_share) {
+    absl::PrintF("other processes took %.0f %% of the processors\n", 100 * *subject.foreign_share);
+  }
   if (!subject.library.empty()) absl::PrintF("library: %s\n", subject.library);
   std::fflush(stdout);
 }
@@ -63,6 +66,7 @@ void PrintJson(const BenchSubject& s, const DeviceCeilings& c, const BenchResult
   line.Set("kind", Json(s.device.kind));
   line.Set("condition", Json(s.condition));
   line.Set("cores", Json(s.device.cores));
+  line.Set("foreign_share", s.foreign_share ? Json(*s.foreign_share) : Json());
   line.Set("load_s", Json(s.load_s));
   line.Set("case", Json(r.what.name()));
   line.Set("sequences", Json(r.what.sequences));

@@ -1,12 +1,14 @@
 // What a bench counts, against numbers counted by hand.
 #include "engine/bench/bench.h"
 
+#include <catch2/catch_approx.hpp>
 #include <catch2/catch_test_macros.hpp>
 
 #include "absl/strings/match.h"
 #include "engine/batch_check.h"
 #include "engine/bench/bench_batches.h"
 #include "engine/bench/bench_work.h"
+#include "engine/bench/processor_time.h"
 #include "engine/model/synthetic.h"
 #include "tests/support/golden.h"
 
@@ -44,6 +46,22 @@ TEST_CASE("a floor adds keys and values to weights", "[bench]") {
       .weight_bytes = 100, .cache_bytes = 30, .matmul_operations = 400, .attention_operations = 10};
   CHECK(work.FloorSeconds({.read_bandwidth = 10, .matmul_rate = 100}) == 10 + 3);
   CHECK(work.FloorSeconds({.read_bandwidth = 50, .matmul_rate = 10}) == 40 + 1);
+}
+
+TEST_CASE("the share of other processes is the busy time that is not the bench's own", "[bench]") {
+  // user nice system idle iowait irq softirq steal guest guest_nice, in ticks of 10 ms.
+  const std::string before = "cpu  100 20 30 1000 50 1 2 3 70 5\ncpu0 1 2 3 4 5 6 7 8\n";
+  const std::string after = "cpu  400 40 80 1400 80 2 4 10 90 6\ncpu0 1 2 3 4 5 6 7 8\n";
+  const ProcessorTime first = ParseProcessorTime(before, 100, 0.5).value();
+  CHECK(first.busy_s == Catch::Approx(1.56));
+  CHECK(first.idle_s == Catch::Approx(10.5));
+  const ProcessorTime second = ParseProcessorTime(after, 100, 2.3).value();
+  // Busy 3.8 s, idle 4.3 s, of which 1.8 s are our own.
+  CHECK(ForeignShare(first, second) == Catch::Approx(2.0 / 8.1));
+  CHECK(ForeignShare(first, first) == 0);
+  CHECK_FALSE(ParseProcessorTime("intr 1 2 3", 100, 0).has_value());
+  CHECK_FALSE(ParseProcessorTime("cpu 1 2 3", 100, 0).has_value());
+  CHECK(ReadProcessorTime().has_value());
 }
 
 TEST_CASE("work is what the steps of a case read and compute", "[bench]") {
