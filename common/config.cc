@@ -252,9 +252,10 @@ std::vector<Row> ServingRows() {
            "the rows beside it (GPUs only)",
            NG_FIELD(determinism), {"on", "off"}),
       Word("speculation",
-           "auto: steps also run tokens guessed from what the text says already, where they cost "
-           "nothing else (processors only); the answers are the same bits",
-           NG_FIELD(speculation), {"auto", "off"}),
+           "auto: steps also run tokens guessed from what the text says already, as far as that "
+           "pays, where processors alone compute; on: where GPUs do, too; the answers are the same "
+           "bits",
+           NG_FIELD(speculation), {"auto", "on", "off"}),
       Switch("managed_memory",
              "weights that the own stage's GPU has no room for stay in the host's memory, which it "
              "reads slowly",
