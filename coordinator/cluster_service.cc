@@ -47,6 +47,8 @@ absl::StatusOr<NodeReport> ReadReport(const wire::Report& report, const std::str
   NG_RETURN_IF_ERROR(CheckText("report.driver", report.driver()));
   NG_RETURN_IF_ERROR(CheckRange("power_limit_w", report.power_limit_w(), 0, 1e6));
   NG_RETURN_IF_ERROR(CheckRange("clock_max_mhz", report.clock_max_mhz(), 0, 1e6));
+  NG_RETURN_IF_ERROR(CheckRange("row_rate", report.row_rate(), 0, 1e18));
+  NG_RETURN_IF_ERROR(CheckRange("op_seconds", report.op_seconds(), 0, 1));
   return NodeReport{.device_kind = report.device_kind(),
                     .device_name = report.device_name(),
                     .instruction_set = report.instruction_set(),
@@ -64,7 +66,9 @@ absl::StatusOr<NodeReport> ReadReport(const wire::Report& report, const std::str
                     .device_uuid = report.device_uuid(),
                     .driver = report.driver(),
                     .power_limit_w = report.power_limit_w(),
-                    .clock_max_mhz = static_cast<int>(report.clock_max_mhz())};
+                    .clock_max_mhz = static_cast<int>(report.clock_max_mhz()),
+                    .row_rate = report.row_rate(),
+                    .op_seconds = report.op_seconds()};
 }
 
 std::optional<std::string> NameOf(wire::WireThrottle throttle) {

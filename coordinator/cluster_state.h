@@ -53,6 +53,8 @@ struct NodeReport {
   std::string driver;
   double power_limit_w = 0;
   int clock_max_mhz = 0;
+  double row_rate = 0;    // operations per second
+  double op_seconds = 0;  // both of decoding steps; 0: not known
 };
 
 /// How a worker's device is right now, as far as it says.

@@ -32,6 +32,8 @@ absl::StatusOr<ReportedNode> OwnNode(const Config& config) {
   node.memory_free_bytes = report.memory_free_bytes;
   node.read_bandwidth = report.read_bandwidth;
   node.matmul_rate = report.matmul_rate;
+  node.row_rate = report.row_rate;
+  node.op_seconds = report.op_seconds;
   node.host_memory_bytes = report.host_memory_bytes;
   node.host_bandwidth = report.host_bandwidth;
   return node;

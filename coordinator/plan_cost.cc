@@ -9,6 +9,7 @@ namespace neurogrid {
 namespace {
 
 constexpr double kNsPerS = 1e9;
+constexpr int64_t kFewRows{64};  // for which DeviceSpeed::row_rate holds
 
 struct SequencePages {
   int64_t pages = 1;
@@ -135,25 +136,33 @@ int64_t NodeCost::ChunkNs(const LayerFacts& layer, int64_t rows, int64_t done) c
     attention = 4.0 * q * Seen(layer, static_cast<double>(done) + q / 2) *
                 static_cast<double>(model_->attention_width) / node_.matmul_rate;
   }
-  return RoundNs(std::max(weights, matmuls) + attention);
+  return node_.layer_overhead_ns + RoundNs(std::max(weights, matmuls) + attention);
+}
+
+/// Seconds of a decode step's product.
+double NodeCost::ProductS(int64_t bytes, int64_t parameters, int64_t rows) const {
+  const double reading = static_cast<double>(bytes) / node_.read_bandwidth;
+  const double row = 2.0 * static_cast<double>(parameters);
+  if (node_.row_rate == 0) {
+    return std::max(reading, row * static_cast<double>(rows) / node_.matmul_rate);
+  }
+  const auto few = static_cast<double>(std::min(rows, kFewRows) - 1);
+  const auto more = static_cast<double>(std::max<int64_t>(rows - kFewRows, 0));
+  return reading + row * few / node_.row_rate + row * more / node_.matmul_rate;
 }
 
 int64_t NodeCost::HeadNs(int64_t rows) const {
-  const double bytes = static_cast<double>(model_->head_bytes) / node_.read_bandwidth;
-  const double work = 2.0 * static_cast<double>(model_->head_parameters) *
-                      static_cast<double>(rows) / node_.matmul_rate;
-  return RoundNs(std::max(bytes, work));
+  return RoundNs(ProductS(model_->head_bytes, model_->head_parameters, rows));
 }
 
 std::vector<int64_t> NodeCost::StepPrefixNs(int64_t rows) const {
   const double b = static_cast<double>(rows);
   std::vector<int64_t> prefix = {0};
   for (const LayerFacts& layer : model_->layers) {
-    const double weights = static_cast<double>(layer.weight_bytes) / node_.read_bandwidth;
-    const double matmuls = 2.0 * static_cast<double>(layer.parameters) * b / node_.matmul_rate;
     const double kv = b * Seen(layer, context_) * static_cast<double>(layer.kv_bytes_per_token) /
                       node_.read_bandwidth;
-    prefix.push_back(prefix.back() + RoundNs(std::max(weights, matmuls) + kv));
+    prefix.push_back(prefix.back() + node_.layer_overhead_ns +
+                     RoundNs(ProductS(layer.weight_bytes, layer.parameters, rows) + kv));
   }
   return prefix;
 }

@@ -36,11 +36,15 @@ std::optional<int64_t> PagesWithin(const ModelFacts& model, const WorkloadConfig
 ///   decode step, b rows, mean context c   sum over layers of
 ///                                         max(weights / bandwidth, 2 * parameters * b / rate)
 ///                                         + b * min(c, window) * kv / bandwidth
+///                                         + layer overhead
 ///   prompt of p tokens in chunks of q     sum over chunks and layers of
 ///                                         max(weights / bandwidth, 2 * parameters * q / rate)
 ///                                         + 4 * q * min(done + q / 2, window)
 ///                                             * attention_width / rate
 ///
+/// Where the rate of further rows was measured, a layer's products on b rows take
+///   weights / bandwidth + 2 * parameters * (min(b, 64) - 1) / row rate
+///                       + 2 * parameters * max(b - 64, 0) / rate.
 /// Ranges are priced by prefix sums.
 class NodeCost {
  public:
@@ -61,6 +65,7 @@ class NodeCost {
 
  private:
   int64_t ChunkNs(const LayerFacts& layer, int64_t rows, int64_t done) const;
+  double ProductS(int64_t bytes, int64_t parameters, int64_t rows) const;
 
   const ModelFacts* model_;
   NodeFacts node_;

@@ -24,6 +24,8 @@ struct ReportedNode {
   int64_t memory_free_bytes = 0;
   double read_bandwidth = 0;
   double matmul_rate = 0;
+  double row_rate = 0;            // of decoding steps, as DeviceSpeed's; 0: not known
+  double op_seconds = 0;          // likewise
   int64_t host_memory_bytes = 0;  // of what is free: the host's, behind a GPU, for weights alone
   double host_bandwidth = 0;      // at which the GPU reads it; bytes per second
 };
@@ -41,5 +43,8 @@ ModelFacts FactsOf(const Checkpoint& checkpoint, const std::string& name, Precis
 /// shared between the nodes of one device. Errors name nodes whose figures are out of bounds.
 absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> nodes,
                                                const Config& config);
+
+/// Hops, and what this coordinator itself takes for a token.
+LinkFacts ServingLink();
 
 }  // namespace neurogrid

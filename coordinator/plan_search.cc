@@ -76,6 +76,8 @@ int64_t PlanSearch::ReturnNs(int node, int64_t rows) const {
          std::llround(static_cast<double>(rows * kReturnBytesPerRow) * 1e9 / link_.bytes_per_s);
 }
 
+int64_t PlanSearch::TurnNs(int64_t rows) const { return link_.turn_ns + rows * link_.turn_row_ns; }
+
 int64_t PlanSearch::EdgeBusyNs(int groups, int64_t rows) const {
   const double prompt_rows = static_cast<double>(workload_.concurrency) * workload_.prompt_tokens /
                              workload_.output_tokens;
@@ -86,7 +88,8 @@ int64_t PlanSearch::EdgeBusyNs(int groups, int64_t rows) const {
 
 int64_t PlanSearch::RingNs(const std::vector<Candidate::Stage>& stages, const Prices& prices,
                            int64_t rows) const {
-  int64_t ring = OutNs(stages.front().node, rows) + ReturnNs(stages.back().node, rows) +
+  int64_t ring = TurnNs(rows) + OutNs(stages.front().node, rows) +
+                 ReturnNs(stages.back().node, rows) +
                  static_cast<int64_t>(stages.size() - 1) * HopNs(rows);
   for (const Candidate::Stage& stage : stages) ring += StepNs(prices, stage.node, stage.layers);
   return ring;
@@ -109,6 +112,7 @@ bool PlanSearch::MayFollow(uint32_t used, int node) const {
     const NodeFacts& b = nodes_[node];
     const bool twins = a.budget_bytes == b.budget_bytes && a.read_bandwidth == b.read_bandwidth &&
                        a.matmul_rate == b.matmul_rate && a.step_overhead_ns == b.step_overhead_ns &&
+                       a.layer_overhead_ns == b.layer_overhead_ns && a.row_rate == b.row_rate &&
                        a.with_coordinator == b.with_coordinator && a.is_gpu == b.is_gpu &&
                        a.slow_bytes == b.slow_bytes && a.slow_bandwidth == b.slow_bandwidth &&
                        !rules_[other].pinned.has_value() && !rules_[node].pinned.has_value() &&
@@ -262,14 +266,15 @@ Candidate PlanSearch::Price(std::vector<Candidate::Stage> stages, int groups) co
   const int64_t rows = (workload_.concurrency + groups - 1) / groups;
   const Prices prices = PricesOf(rows);
   candidate.latency_ns = RingNs(stages, PricesOf(1), 1);
-  candidate.round_ns = RingNs(stages, prices, rows);
+  candidate.round_ns = std::max(RingNs(stages, prices, rows), groups * TurnNs(rows));
   if (stages.size() > 1) {
     candidate.round_ns = std::max(candidate.round_ns, EdgeBusyNs(groups, rows));
   }
   candidate.pages = kNever;
   int64_t rest_ns = 0;
   const int64_t chunk = std::min(model_.chunk_tokens, workload_.prompt_tokens);
-  candidate.first_token_ns = OutNs(stages.front().node, chunk) + ReturnNs(stages.back().node, 1) +
+  candidate.first_token_ns = TurnNs(1) + OutNs(stages.front().node, chunk) +
+                             ReturnNs(stages.back().node, 1) +
                              static_cast<int64_t>(stages.size() - 1) * HopNs(chunk);
   for (const Candidate::Stage& stage : stages) {
     candidate.busy_ns.push_back(BusyNs(prices, stage.node, stage.layers, groups));

@@ -80,6 +80,7 @@ class PlanSearch {
   int64_t OutNs(int node, int64_t rows) const;     // coordinator to the first stage
   int64_t ReturnNs(int node, int64_t rows) const;  // last stage to the coordinator
   int64_t HopNs(int64_t rows) const;
+  int64_t TurnNs(int64_t rows) const;
   int64_t EdgeBusyNs(int groups, int64_t rows) const;
   int64_t RingNs(const std::vector<Candidate::Stage>& stages, const Prices& prices,
                  int64_t rows) const;

@@ -59,6 +59,10 @@ struct NodeFacts {
   // of the host behind a GPU.
   int64_t slow_bytes = 0;
   double slow_bandwidth = 0;  // bytes per second
+  // Of decoding steps as measured: what each layer costs beside its bytes and rows, and the
+  // operations per second that rows beyond the first add; 0: none, and those of matmul_rate.
+  int64_t layer_overhead_ns = 0;
+  double row_rate = 0;
 };
 
 /// The model as this node holds it.
@@ -69,6 +73,9 @@ struct LinkFacts {
   int64_t local_ns = 20'000;  // coordinator and a stage on one host
   int64_t hop_ns = 200'000;
   double bytes_per_s = 0.45e9;
+  // The coordinator's own work between a result and the next step of the same sequences.
+  int64_t turn_ns = 0;
+  int64_t turn_row_ns = 0;  // and for each of them
 };
 
 /// Pins and limits, from the nodes of the configuration.

@@ -361,9 +361,10 @@ absl::Status PrintPlan(const Config& config) {
   Placement placement;
   placement.options = config.planner;
   placement.nodes = config.nodes;
-  NG_ASSIGN_OR_RETURN(const Plan plan, PlanStages(FactsOf(*model.checkpoint, model.name,
-                                                          model.precision, model.limits),
-                                                  facts, {}, config.workload, placement));
+  NG_ASSIGN_OR_RETURN(
+      const Plan plan,
+      PlanStages(FactsOf(*model.checkpoint, model.name, model.precision, model.limits), facts,
+                 ServingLink(), config.workload, placement));
   std::printf("%s", plan.explanation.c_str());
   return absl::OkStatus();
 }

@@ -165,6 +165,8 @@ std::vector<ReportedNode> Supervisor::Members() const {
     member.memory_free_bytes = node.report.memory_free_bytes;
     member.read_bandwidth = node.report.read_bandwidth;
     member.matmul_rate = node.report.matmul_rate;
+    member.row_rate = node.report.row_rate;
+    member.op_seconds = node.report.op_seconds;
     member.host_memory_bytes = node.report.host_memory_bytes;
     member.host_bandwidth = node.report.host_bandwidth;
     members.push_back(std::move(member));
@@ -186,12 +188,13 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
       return std::none_of(nodes.begin(), nodes.end(),
                           [&](const NodeFacts& node) { return node.id == entry.first; });
     });
-    absl::StatusOr<Plan> plan = PlanStages(facts_, nodes, {}, options_.config.workload, placement);
+    absl::StatusOr<Plan> plan =
+        PlanStages(facts_, nodes, ServingLink(), options_.config.workload, placement);
     if (plan.ok()) return plan;
     for (auto& [name, node] : placement.nodes) node.layers.reset();
     placement.options.lock = false;
   }
-  return PlanStages(facts_, nodes, {}, options_.config.workload, placement);
+  return PlanStages(facts_, nodes, ServingLink(), options_.config.workload, placement);
 }
 
 /// With requests running a better plan waits; idle, it must be better by a tenth and take in a

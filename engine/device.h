@@ -22,6 +22,8 @@ struct DeviceReport {
   int cores = 0;
   double read_bandwidth = 0;  // bytes per second, measured 200 ms at start
   double matmul_rate = 0;     // multiply-adds count 2: operations per second, bf16, measured
+  double row_rate = 0;        // as DeviceSpeed's
+  double op_seconds = 0;      // as DeviceSpeed's
   // With managed memory: what of the memory above is the host's, for weights alone, and how fast
   // the device reads it.
   int64_t host_memory_bytes = 0;
@@ -51,6 +53,9 @@ struct DeviceGauges {
 struct DeviceSpeed {
   double read_bandwidth = 0;  // bytes per second
   double matmul_rate = 0;     // operations per second, bf16
+  // Of decoding steps, whose kernels do not overlap reading and multiplying in full; 0: not known.
+  double row_rate = 0;    // operations per second of the rows that some 60 add to a product of one
+  double op_seconds = 0;  // that a small operation takes among others
 };
 
 /// One weight matrix of a step, and the rows that it is multiplied with.

@@ -169,6 +169,8 @@ wire::Report Worker::MakeReport() const {
   report.set_cores(static_cast<uint32_t>(options_.device.cores));
   report.set_read_bandwidth(options_.device.read_bandwidth);
   report.set_matmul_rate(options_.device.matmul_rate);
+  report.set_row_rate(options_.device.row_rate);
+  report.set_op_seconds(options_.device.op_seconds);
   report.set_disk_free_bytes(options_.disk_free_bytes);
   report.set_host_id(options_.host_id);
   report.set_data_port(static_cast<uint32_t>(port_->port()));

@@ -33,6 +33,8 @@ DeviceReport CpuDevice::Report() {
     const DeviceSpeed speed = MeasureSpeed();
     report.read_bandwidth = speed.read_bandwidth;
     report.matmul_rate = speed.matmul_rate;
+    report.row_rate = speed.row_rate;
+    report.op_seconds = speed.op_seconds;
     report_ = std::move(report);
   }
   const HostMemory memory = ReadHostMemory();

@@ -19,39 +19,116 @@ namespace {
 
 using DeviceBf16 = __nv_bfloat16;
 
-/// One row times a matrix of 2 MiB for each multiprocessor, and 32 rows for each times no more than
-/// 8 MiB of it: what decoding and prefill are bound by, with our own kernels.
-absl::StatusOr<DeviceSpeed> Measure(CudaOps& ops, int multiprocessors) {
-  constexpr int kInputs = 2048;
-  const int outputs = 512 * std::max(multiprocessors, 1);
-  const int tile_outputs = std::min(outputs, kInputs);
-  const int rows = 32 * std::max(multiprocessors, 1);
-  const int64_t row_bytes = int64_t{2} * kInputs;
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> weights,
-                      ops.Allocate(outputs * row_bytes));
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> x, ops.Allocate(rows * row_bytes));
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<DeviceBuffer> y, ops.Allocate(rows * row_bytes));
-  // Zeros run faster than anything else would.
-  constexpr int kPattern = 0x3c;
-  for (const DeviceBuffer* buffer : {weights.get(), x.get()}) {
-    NG_RETURN_IF_ERROR(
-        CudaStatus(cudaMemsetAsync(buffer->data(), kPattern, static_cast<size_t>(buffer->bytes()),
-                                   ops.stream()),
-                   "a measurement"));
+/// What decoding and prefill are bound by, with our own kernels, on 2 MiB of weights for each
+/// multiprocessor: one row times all of them, 32 rows for each multiprocessor times no more than
+/// 8 MiB; 64 rows against one times an eighth, another each time so that no cache holds it, in the
+/// two shapes of a feed-forward block by turns; and products too small to take time of their own.
+class SpeedMeasurement {
+ public:
+  static absl::StatusOr<DeviceSpeed> Run(CudaOps& ops, int multiprocessors) {
+    SpeedMeasurement speed(ops, std::max(multiprocessors, 1));
+    NG_RETURN_IF_ERROR(speed.Allocate());
+    return speed.Measured();
   }
-  const auto multiply = [&](int m, int n) {
-    const kernels::Weights w{.data = weights->data(), .outputs = n, .inputs = kInputs};
-    const kernels::MatMulOperands operands{y->data(), false, x->data(), m,
+
+ private:
+  static constexpr int kInputs{2048};
+  static constexpr int kLongInputs{4 * kInputs};
+  static constexpr int kFewRows{64};
+  static constexpr int64_t kRowBytes{2 * kInputs};
+  static constexpr int kParts{8};
+  static constexpr int kOpOutputs{16};
+
+  SpeedMeasurement(CudaOps& ops, int multiprocessors)
+      : ops_(ops), outputs_(512 * multiprocessors), rows_(32 * multiprocessors) {}
+
+  absl::Status Allocate() {
+    const int64_t x_bytes = std::max(rows_ * kRowBytes, int64_t{2} * kFewRows * kLongInputs);
+    NG_ASSIGN_OR_RETURN(weights_, ops_.Allocate(outputs_ * kRowBytes));
+    NG_ASSIGN_OR_RETURN(x_, ops_.Allocate(x_bytes));
+    NG_ASSIGN_OR_RETURN(y_, ops_.Allocate(rows_ * kRowBytes));
+    // Zeros run faster than anything else would.
+    constexpr int kPattern = 0x3c;
+    for (const DeviceBuffer* buffer : {weights_.get(), x_.get()}) {
+      NG_RETURN_IF_ERROR(
+          CudaStatus(cudaMemsetAsync(buffer->data(), kPattern, static_cast<size_t>(buffer->bytes()),
+                                     ops_.stream()),
+                     "a measurement"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<DeviceSpeed> Measured() {
+    const int tile_outputs = std::min(outputs_, kInputs);
+    NG_ASSIGN_OR_RETURN(const double decode, Seconds([&] { return Multiply(1, outputs_); }));
+    NG_ASSIGN_OR_RETURN(const double prefill,
+                        Seconds([&] { return Multiply(rows_, tile_outputs); }));
+    NG_ASSIGN_OR_RETURN(const double one, Seconds([&] { return MultiplyPart(1); }));
+    NG_ASSIGN_OR_RETURN(const double few, Seconds([&] { return MultiplyPart(kFewRows); }));
+    NG_ASSIGN_OR_RETURN(const double op, OpSeconds());
+    const double weights = static_cast<double>(outputs_) * kInputs;
+    DeviceSpeed speed;
+    speed.read_bandwidth = 2 * weights / decode;
+    speed.matmul_rate = 2.0 * rows_ * kInputs * tile_outputs / prefill;
+    if (few > one) speed.row_rate = 2 * weights / kParts * (kFewRows - 1) / (few - one);
+    speed.op_seconds = op;
+    return speed;
+  }
+
+  /// Of one of many small products in a graph, as decoding steps are.
+  absl::StatusOr<double> OpSeconds() {
+    constexpr int kOps = 64;
+    cudaError_t error = Multiply(1, kOpOutputs);  // code is loaded now: not while it is captured
+    if (error == cudaSuccess) {
+      error = cudaStreamBeginCapture(ops_.stream(), cudaStreamCaptureModeThreadLocal);
+    }
+    NG_RETURN_IF_ERROR(CudaStatus(error, "a measurement"));
+    for (int i = 0; i < kOps && error == cudaSuccess; ++i) error = Multiply(1, kOpOutputs);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t runnable = nullptr;
+    const cudaError_t ended = cudaStreamEndCapture(ops_.stream(), &graph);
+    if (error == cudaSuccess) error = ended;
+    if (error == cudaSuccess) error = cudaGraphInstantiate(&runnable, graph, 0);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    NG_RETURN_IF_ERROR(CudaStatus(error, "a measurement"));
+    const absl::StatusOr<double> seconds =
+        Seconds([&] { return cudaGraphLaunch(runnable, ops_.stream()); });
+    cudaGraphExecDestroy(runnable);
+    NG_RETURN_IF_ERROR(seconds.status());
+    return *seconds / kOps;
+  }
+
+  template <typename Work>
+  absl::StatusOr<double> Seconds(Work work) {
+    return SecondsOf(ops_.stream(), work);
+  }
+
+  cudaError_t Multiply(int rows, int outputs, int inputs = kInputs, int64_t offset = 0) {
+    const kernels::Weights w{.data = static_cast<const char*>(weights_->data()) + offset,
+                             .outputs = outputs,
+                             .inputs = inputs};
+    const kernels::MatMulOperands operands{y_->data(), false, x_->data(), rows,
                                            kernels::Epilogue::kStore};
-    return kernels::MatMul(operands, w, ops.stream());
-  };
-  NG_ASSIGN_OR_RETURN(const double decode,
-                      SecondsOf(ops.stream(), [&] { return multiply(1, outputs); }));
-  NG_ASSIGN_OR_RETURN(const double prefill,
-                      SecondsOf(ops.stream(), [&] { return multiply(rows, tile_outputs); }));
-  return DeviceSpeed{.read_bandwidth = static_cast<double>(outputs * row_bytes) / decode,
-                     .matmul_rate = 2.0 * rows * kInputs * tile_outputs / prefill};
-}
+    return kernels::MatMul(operands, w, ops_.stream());
+  }
+
+  cudaError_t MultiplyPart(int rows) {
+    const int64_t offset = part_ * (weights_->bytes() / kParts);
+    const bool wide = part_ % 2 == 0;
+    part_ = (part_ + 1) % kParts;
+    const int outputs = outputs_ / kParts;
+    return wide ? Multiply(rows, outputs, kInputs, offset)
+                : Multiply(rows, outputs * kInputs / kLongInputs, kLongInputs, offset);
+  }
+
+  CudaOps& ops_;
+  int outputs_;
+  int rows_;  // of a prompt
+  int part_ = 0;
+  std::unique_ptr<DeviceBuffer> weights_;
+  std::unique_ptr<DeviceBuffer> x_;
+  std::unique_ptr<DeviceBuffer> y_;
+};
 
 /// Bytes per second at which one row is multiplied with weights that lie on the host.
 absl::StatusOr<double> MeasureHostRead(CudaOps& ops, int ordinal) {
@@ -125,7 +202,8 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Open(int ordinal, const Cuda
 }
 
 DeviceSpeed CudaDevice::MeasureSpeed() {
-  const absl::StatusOr<DeviceSpeed> speed = Measure(*ops_, MultiprocessorsOf(ordinal_));
+  const absl::StatusOr<DeviceSpeed> speed =
+      SpeedMeasurement::Run(*ops_, MultiprocessorsOf(ordinal_));
   if (speed.ok()) return *speed;
   LogWarning("the speed of cuda:", ordinal_, " is unknown: ", speed.status().message());
   return {};
@@ -145,7 +223,7 @@ absl::StatusOr<DeviceCeilings> CudaDevice::MeasureCeilings() {
   absl::StatusOr<double> rate = library.status();
   if (library.ok()) rate = MeasureLtRate(**library, ops_->stream(), multiprocessors);
   if (!rate.ok()) {  // our own kernels are the best that is known, as before sm_80
-    NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, Measure(*ops_, multiprocessors));
+    NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, SpeedMeasurement::Run(*ops_, multiprocessors));
     rate = speed.matmul_rate;
   }
   ceilings.matmul_rate = *rate;
@@ -201,6 +279,8 @@ DeviceReport CudaDevice::Measured() {
   const DeviceSpeed speed = MeasureSpeed();
   report.read_bandwidth = speed.read_bandwidth;
   report.matmul_rate = speed.matmul_rate;
+  report.row_rate = speed.row_rate;
+  report.op_seconds = speed.op_seconds;
   if (host_) {
     const absl::StatusOr<double> bandwidth = MeasureHostRead(*ops_, ordinal_);
     report.host_memory_bytes = bandwidth.ok() ? host_->bytes : 0;

@@ -207,6 +207,8 @@ TEST_CASE("a report out of bounds is refused by figure", "[wire]") {
   refused([](R& r) { r.set_host_memory_bytes(101); }, "host_memory_bytes is 101");
   refused([](R& r) { r.set_host_memory_bytes(50); }, "host_bandwidth");  // 0 so far
   refused([](R& r) { r.set_power_limit_w(-1); }, "power_limit_w");
+  refused([](R& r) { r.set_row_rate(-1); }, "row_rate");
+  refused([](R& r) { r.set_op_seconds(0.0 / 0.0); }, "op_seconds");
   refused([](R& r) { r.set_device_uuid(std::string(257, 'x')); }, "device_uuid");
   refused([](R& r) { r.set_device_name(std::string(257, 'x')); }, "device_name");
 }

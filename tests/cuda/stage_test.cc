@@ -165,6 +165,8 @@ TEST_CASE("a CUDA device reports what it is, and refuses what it has not", "[cud
   CHECK(report.memory_free_bytes <= report.memory_total_bytes);
   CHECK(report.read_bandwidth > 0);
   CHECK(report.matmul_rate > 0);
+  CHECK(report.row_rate >= 0);  // 0: not told apart
+  CHECK(report.op_seconds > 0);
   const auto absent = CudaDevice::Open(77);
   CHECK(absent.status().code() == absl::StatusCode::kNotFound);
   CHECK_THAT(std::string(absent.status().message()), ContainsSubstring("cuda:77"));

@@ -1,0 +1,129 @@
+// Steps priced by what a device measured of decoding, and the coordinator's own part of a token.
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <utility>
+
+#include "coordinator/plan_cost.h"
+#include "coordinator/plan_facts.h"
+
+namespace neurogrid {
+namespace {
+
+using Catch::Matchers::WithinRel;
+
+ModelFacts TwoLayers() {
+  ModelFacts model;
+  model.layers = {{1'000'000, 500'000, 0, 0}, {1'000'000, 500'000, 0, 0}};
+  model.workspace_bytes = 1'000'000;
+  model.row_bytes = 100;
+  return model;
+}
+
+NodeFacts Slow() {
+  NodeFacts node;
+  node.id = "slow";
+  node.budget_bytes = 1'000'000'000;
+  node.read_bandwidth = 1e9;
+  node.matmul_rate = 1e12;
+  node.with_coordinator = true;
+  return node;
+}
+
+constexpr int64_t kLayerNs{1'000'000};  // a million bytes at 1 GB/s
+
+TEST_CASE("a layer's own cost and its further rows add to reading it", "[planner]") {
+  NodeFacts node = Slow();
+  node.layer_overhead_ns = 1000;
+  node.row_rate = 1e11;  // 2 * 500,000 operations take 10 us
+  const ModelFacts model = TwoLayers();
+  const NodeCost cost(model, node, {"balanced", 4, 64, 64});
+  CHECK(cost.StepPrefixNs(1)[2] == 2 * (kLayerNs + 1000));
+  CHECK(cost.StepPrefixNs(5)[2] == 2 * (kLayerNs + 1000 + 4 * 10'000));
+}
+
+TEST_CASE("where nothing more was measured a layer takes reading or arithmetic", "[planner]") {
+  const ModelFacts model = TwoLayers();
+  const NodeCost cost(model, Slow(), {"balanced", 4, 64, 64});
+  CHECK(cost.StepPrefixNs(1)[2] == 2 * kLayerNs);
+  CHECK(cost.StepPrefixNs(5)[2] == 2 * kLayerNs);
+  CHECK(cost.StepPrefixNs(2000)[2] == 2 * 2 * kLayerNs);  // 2e9 operations at 1e12 a second
+}
+
+TEST_CASE("rows beyond the few that were measured cost their arithmetic", "[planner]") {
+  NodeFacts node = Slow();
+  node.row_rate = 1e11;
+  const ModelFacts model = TwoLayers();
+  const NodeCost cost(model, node, {"balanced", 4, 64, 64});
+  CHECK(cost.StepPrefixNs(66)[2] == 2 * (kLayerNs + 63 * 10'000 + 2 * 1000));
+}
+
+TEST_CASE("what a GPU reports of decoding steps becomes its costs", "[planner]") {
+  ReportedNode node;
+  node.id = "gpu";
+  node.device_kind = "cuda:0";
+  node.memory_total_bytes = node.memory_free_bytes = int64_t{8} << 30;
+  node.read_bandwidth = 1e12;
+  node.matmul_rate = 1e14;
+  const NodeFacts plain = FactsOf({node}, {})->front();
+  CHECK(plain.layer_overhead_ns == 0);
+  CHECK(plain.row_rate == 0);
+  node.row_rate = 2e14;
+  node.op_seconds = 2e-6;
+  const NodeFacts measured = FactsOf({node}, {})->front();
+  CHECK(measured.layer_overhead_ns == 12'000);  // six operations
+  CHECK(measured.row_rate == 2e14);
+  CHECK(measured.step_overhead_ns < plain.step_overhead_ns);
+}
+
+/// LFM2.5-1.2B in bf16: ten layers with a convolution, six with attention.
+ModelFacts Lfm2() {
+  ModelFacts model;
+  for (int l = 0; l < 16; ++l) {
+    const bool attention = l % 3 == 2 || l == 15;
+    const int64_t parameters = attention ? 60'817'408 : 67'108'864;
+    model.layers.push_back({2 * parameters, parameters, attention ? 2048 : 0, 0});
+  }
+  model.head_parameters = 134'217'728;
+  model.head_bytes = 2 * model.head_parameters;
+  model.attention_width = 2048;
+  return model;
+}
+
+// The engine's own steps on an H200 at a context of 128, as neurogrid-gpu-bench printed them (rows
+// and ms), and what the device measured of itself: 1.81 us an operation, six in a layer.
+TEST_CASE("decoding steps of an H200 are predicted within an eighth", "[planner]") {
+  NodeFacts h200 = Slow();
+  h200.read_bandwidth = 4.2e12;
+  h200.matmul_rate = 5.55e14;
+  h200.row_rate = 2.9e14;
+  h200.layer_overhead_ns = 10'860;
+  h200.step_overhead_ns = 20'000;
+  const ModelFacts model = Lfm2();
+  const NodeCost cost(model, h200, {"balanced", 64, 112, 32});
+  for (const auto& [rows, ms] : {std::pair{1, 0.774}, {8, 0.916}, {64, 1.159}, {256, 2.141}}) {
+    CAPTURE(rows);
+    const int64_t step = h200.step_overhead_ns + cost.StepPrefixNs(rows)[16] + cost.HeadNs(rows);
+    CHECK_THAT(static_cast<double>(step) / 1e6, WithinRel(ms, 0.125));
+  }
+}
+
+TEST_CASE("the coordinator's own work is part of every token", "[planner]") {
+  const WorkloadConfig work = {"latency", 8, 64, 64};
+  const auto token_ns = [&](const LinkFacts& link) {
+    ModelFacts model = TwoLayers();
+    for (LayerFacts& layer : model.layers) layer.kv_bytes_per_token = 256;
+    const absl::StatusOr<Plan> plan = PlanStages(model, {{Slow()}}, link, work, {});
+    REQUIRE(plan.ok());
+    return std::pair{1e9 / plan->single_stream_tokens_per_s, 8e9 / plan->tokens_per_s};
+  };
+  LinkFacts turning;
+  turning.turn_ns = 100'000;
+  turning.turn_row_ns = 10'000'000;  // more than the stage takes for prompts
+  const auto [one, eight] = token_ns({});
+  const auto [one_turning, eight_turning] = token_ns(turning);
+  CHECK_THAT(one_turning - one, WithinRel(10'100'000.0, 1e-6));
+  CHECK(eight_turning > 8 * 10'000'000);
+}
+
+}  // namespace
+}  // namespace neurogrid
