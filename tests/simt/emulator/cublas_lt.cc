@@ -119,6 +119,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
   const auto run = [a_shape = *a_layout, b_shape = *b_layout, d_shape = *d_layout, a, b, d,
                     one = *static_cast<const float*>(alpha),
                     old = *static_cast<const float*>(beta)] {
+    cudaGridDependencySynchronize();
     if (simt::thread_index.x != 0) return;
     Multiply(a_shape, b_shape, d_shape, static_cast<const __nv_bfloat16*>(a),
              static_cast<const __nv_bfloat16*>(b), d, one, old);
