@@ -12,6 +12,17 @@ namespace neurogrid {
 inline constexpr int kPanelRowsMax =
     192;  // rows of one PanelJob: 48 KiB of sums, beside a panel in L2
 
+/// Activations of int8-a8 share a scale in groups of so many inputs.
+inline constexpr int64_t kA8GroupInputs = 128;
+
+/// Beside rows of int8: what each group's integers count, and where its sum starts: -128 times the
+/// sum of its integers, which takes back the 128 that is added to every weight.
+struct A8Groups {
+  const float* scales;    // [rows][count]
+  const int32_t* starts;  // [rows][count]
+  int64_t count;          // of a row
+};
+
 enum class Epilogue { kStore, kAdd, kSiluGated, kGeluGated };
 
 /// One panel of weights times some rows of activations.
@@ -20,12 +31,13 @@ struct PanelJob {
   Epilogue epilogue;
   const GroupFormat* groups;  // kGroups only
   const uint8_t* panel;       // [steps][64][4 bytes], [steps][64][2] int8, or blocks of groups
-  const float* w_scales;      // [64]; int8 only
+  const float* w_scales;      // [64]; int8 and int8-a8 only
   const float* bias;          // [outputs]; or null. Of the gate when gated
   const float* up_bias;       // [outputs]; or null. Gated only
-  const uint8_t* x;  // [rows] of steps * 4 bytes: a pair of bf16 or int16, or one f32, a step
+  const uint8_t* x;  // [rows] of steps * 4 bytes: two bf16 or int16, four int8, or one f32 a step
   int64_t x_stride_bytes;
   const float* x_scales;  // [rows]; int8 only
+  A8Groups x_groups;      // int8-a8 only
   const float* x_sums;    // [rows][groups] sums of x; groups with minimums only
   int64_t x_sums_stride;
   int64_t steps;
@@ -107,6 +119,11 @@ struct Kernels {
   /// q[i] = round(x[i] * 32767 / max|x|) and returns max|x| / 32767; a NaN, and zeros, when x is
   /// not finite. q has room for a multiple of 16, which is filled with zeros.
   float (*quantize_row)(const uint16_t* x, int64_t count, int16_t* q);
+
+  /// Of each kA8GroupInputs inputs: q[i] = round(x[i] * 127 / max|x|), the scale max|x| / 127, a
+  /// NaN where x is not finite, and start = -128 * (the sum of q). q as in quantize_row.
+  void (*quantize_groups)(const uint16_t* x, int64_t count, int8_t* q, float* scales,
+                          int32_t* starts);
 
   /// sums[g] = the sum of x[group_inputs * g ...]; count is a multiple of group_inputs, 16 or 32.
   void (*sum_groups)(const uint16_t* x, int64_t count, int group_inputs, float* sums);

@@ -9,6 +9,7 @@ namespace neurogrid {
 const Kernels kAvx512Kernels = {
     .multiply_panel = MultiplyPanel,
     .quantize_row = QuantizeRow,
+    .quantize_groups = QuantizeGroups,
     .sum_groups = SumGroups,
     .attend = Attend,
     .merge_attention = MergeAttention,

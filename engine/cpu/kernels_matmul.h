@@ -16,6 +16,7 @@ constexpr int kPanelStepBytes = 4 * PackedMatrix::kPanelOutputs;  // 4 vectors o
 constexpr int64_t kBlockSteps = 1024;  // 256 KiB of a panel at a time: a quarter of L2
 // Sums restart here, those of f32 for accuracy, those of int32 because 512 * 127 * 32767 < 2^31.
 constexpr int64_t kChainSteps = 256;
+constexpr int64_t kA8GroupSteps = kA8GroupInputs / 4;
 
 /// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
 template <class Steps, int kRows>
@@ -54,30 +55,61 @@ void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t s
   }
 }
 
-/// sums [kRows][64] += the exact int32 sums of at most kChainSteps steps.
-template <int kRows>
-void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps,
-                float* sums) {
+/// Pairs of int8 weights beside int16.
+struct Int16Steps {
+  static constexpr int kBytes = 32;  // of 16 outputs
+  static constexpr bool kInGroups = false;
+  using Weight = Simd::Words;
+  using Activation = Simd::Word2;
+  static Weight Load(const void* p) { return Simd::LoadBytePairs(p); }
+  static Activation Broadcast(const void* p) { return Simd::BroadcastWords(p); }
+  static Simd::Int Dot(Simd::Int sum, const Weight& w, const Activation& x) {
+    return Simd::DotInt(sum, w, x);
+  }
+};
+
+/// Fours of weights + 128 beside int8.
+struct Int8Steps {
+  static constexpr int kBytes = 64;
+  static constexpr bool kInGroups = true;
+  using Weight = Simd::Quads;
+  using Activation = Simd::Quad;
+  static Weight Load(const void* p) { return Simd::LoadQuads(p); }
+  static Activation Broadcast(const void* p) { return Simd::BroadcastQuad(p); }
+  static Simd::Int Dot(Simd::Int sum, const Weight& w, const Activation& x) {
+    return Simd::DotQuads(sum, w, x);
+  }
+};
+
+/// sums [kRows][64] += the exact int32 sums of at most kChainSteps steps, or of one group, times
+/// its scale. `groups` stands at the first row's; unused without groups.
+/// Not inlined: across calls, compilers would keep `sums` in the registers of the inner loop.
+template <class Steps, int kRows>
+[[gnu::noinline]] void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
+                                  int64_t steps, const A8Groups& groups, float* sums) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Int sum[kRows][kColumns];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::ZeroInt();
+      for (int c = 0; c < kColumns; ++c) {
+        sum[r][c] =
+            Steps::kInGroups ? Simd::SetInt(groups.starts[r * groups.count]) : Simd::ZeroInt();
+      }
     }
-    const uint8_t* w = panel + 32 * first;
+    const uint8_t* w = panel + Steps::kBytes * first;
     const uint8_t* const x_end = x + 4 * steps;
-    for (const uint8_t* a = x; a != x_end; a += 4, w += kPanelStepBytes / 2) {
-      Simd::Words weight[kColumns];
+    for (const uint8_t* a = x; a != x_end; a += 4, w += 4 * Steps::kBytes) {
+      typename Steps::Weight weight[kColumns];
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) weight[c] = Simd::LoadBytePairs(w + 32 * c);
+      for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + Steps::kBytes * c);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const Simd::Word2 activation = Simd::BroadcastWords(a + r * x_stride);
+        const typename Steps::Activation activation = Steps::Broadcast(a + r * x_stride);
 #pragma GCC unroll 4
         for (int c = 0; c < kColumns; ++c) {
-          sum[r][c] = Simd::DotInt(sum[r][c], weight[c], activation);
+          sum[r][c] = Steps::Dot(sum[r][c], weight[c], activation);
         }
       }
     }
@@ -86,9 +118,29 @@ void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
         float* out = sums + 64 * r + 16 * (first + c);
-        Simd::Store(out, Simd::Add(Simd::Load(out), Simd::ToFloat(sum[r][c])));
+        const Simd::Float value = Simd::ToFloat(sum[r][c]);
+        Simd::Store(
+            out, Steps::kInGroups
+                     ? Simd::Fma(value, Simd::Set(groups.scales[r * groups.count]), Simd::Load(out))
+                     : Simd::Add(Simd::Load(out), value));
       }
     }
+  }
+}
+
+/// SumIntTile of one group after the other, from the one that starts at `step`.
+template <int kRows>
+void RunA8Tile(const PanelJob& job, int row, int64_t step, int64_t steps, float* tile) {
+  const int64_t first = row * job.x_groups.count + step / kA8GroupSteps;
+  A8Groups groups = {job.x_groups.scales + first, job.x_groups.starts + first, job.x_groups.count};
+  const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * step;
+  const uint8_t* panel = job.panel + kPanelStepBytes * step;
+  for (int64_t done = 0; done < steps; done += kA8GroupSteps) {
+    const int64_t count = steps - done < kA8GroupSteps ? steps - done : kA8GroupSteps;
+    SumIntTile<Int8Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel + kPanelStepBytes * done,
+                                 count, groups, tile);
+    ++groups.scales;
+    ++groups.starts;
   }
 }
 
@@ -102,13 +154,17 @@ void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* s
                               tile, step > 0);
     return;
   }
+  if (job.format == PackedMatrix::Format::kInt8A8) {
+    RunA8Tile<kRows>(job, row, step, steps, tile);
+    return;
+  }
   const bool is_int = job.format == PackedMatrix::Format::kInt8;
   const int64_t step_bytes = is_int ? kPanelStepBytes / 2 : kPanelStepBytes;
   for (int64_t done = 0; done < steps; done += kChainSteps) {
     const int64_t count = steps - done < kChainSteps ? steps - done : kChainSteps;
     const uint8_t* panel = job.panel + step_bytes * (step + done);
     if (is_int) {
-      SumIntTile<kRows>(x + 4 * done, job.x_stride_bytes, panel, count, tile);
+      SumIntTile<Int16Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, {}, tile);
       continue;
     }
     alignas(64) float part[kRows * 64];
@@ -131,7 +187,8 @@ void RunTileOf(int rows, const PanelJob& job, int row, int64_t step, int64_t ste
 /// Turns a row of sums into output values: scales, bias, gate, residual, rounding.
 inline void FinishRow(const PanelJob& job, int row, float* v) {
   if (job.w_scales != nullptr) {
-    const Simd::Float x_scale = Simd::Set(job.x_scales[row]);
+    // Scales of groups are in the sums already.
+    const Simd::Float x_scale = Simd::Set(job.x_scales == nullptr ? 1.0f : job.x_scales[row]);
     for (int i = 0; i < 64; i += 16) {
       const Simd::Float scaled = Simd::Mul(Simd::Load(v + i), Simd::Load(job.w_scales + i));
       Simd::Store(v + i, Simd::Mul(scaled, x_scale));

@@ -68,14 +68,22 @@ void RmsNormF32(float* y, const float* x, const float* w, int64_t count, float e
                     epsilon, false);
 }
 
-float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
-  // Among magnitudes, the order of the bits is the order of the values, infinity and NaN on top.
+/// Bits of the largest |x|. Among magnitudes, the order of the bits is the order of the values,
+/// infinity and NaN on top.
+inline uint16_t LargestMagnitude(const uint16_t* x, int64_t count) {
   uint16_t largest = 0;
   for (int64_t i = 0; i < count; ++i) {
     const uint16_t magnitude = x[i] & 0x7fff;
     largest = magnitude > largest ? magnitude : largest;
   }
-  const bool finite = largest < 0x7f80;
+  return largest;
+}
+
+constexpr uint16_t kInfinityBits = 0x7f80;
+
+float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
+  const uint16_t largest = LargestMagnitude(x, count);
+  const bool finite = largest < kInfinityBits;
   // Denormals count as zeros, as everywhere.
   const float inverse = finite && largest >= 0x80 ? 32767.0f / WidenBf16(largest) : 0;
   const Simd::Float bound = Simd::Set(32767.0f);
@@ -86,6 +94,29 @@ float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
     Simd::StoreInt16(q + i, Simd::Min(bound, Simd::Max(minus_bound, v)));
   }
   return finite ? WidenBf16(largest) / 32767.0f : __builtin_nanf("");
+}
+
+void QuantizeGroups(const uint16_t* x, int64_t count, int8_t* q, float* scales, int32_t* starts) {
+  const Simd::Float bound = Simd::Set(127.0f);
+  const Simd::Float minus_bound = Simd::Set(-127.0f);
+  for (int64_t first = 0; first < count; first += kA8GroupInputs) {
+    const int64_t size = count - first < kA8GroupInputs ? count - first : kA8GroupInputs;
+    const uint16_t largest = LargestMagnitude(x + first, size);
+    const bool finite = largest < kInfinityBits;
+    const float scale = finite ? WidenBf16(largest) / 127.0f : __builtin_nanf("");
+    // A scale that is denormal is zero, and so are then the integers.
+    const Simd::Float inverse = Simd::Set(scale > 0 ? 127.0f / WidenBf16(largest) : 0);
+    int8_t* const to = q + first;
+    for (int64_t i = 0; i < size; i += 16) {
+      const uint8_t* const from = reinterpret_cast<const uint8_t*>(x + first + i);
+      const Simd::Float v = finite ? LoadSome(from, true, size - i) : Simd::Zero();
+      Simd::StoreInt8(to + i, Simd::Min(bound, Simd::Max(minus_bound, Simd::Mul(v, inverse))));
+    }
+    int32_t sum = 0;
+    for (int64_t i = 0; i < size; ++i) sum += to[i];
+    *scales++ = scale;
+    *starts++ = -128 * sum;
+  }
 }
 
 void SumGroups(const uint16_t* x, int64_t count, int group_inputs, float* sums) {

@@ -22,6 +22,7 @@ struct PreparedRows {
   const uint8_t* data = nullptr;
   int64_t stride_bytes = 0;
   const float* scales = nullptr;
+  A8Groups a8_groups = {};
   // [rows][inputs / 16] and [rows][inputs / 32], where a panel has minimums of such groups.
   const float* sums_of_16 = nullptr;
   const float* sums_of_32 = nullptr;
@@ -66,6 +67,27 @@ PreparedRows PrepareForGroups(const CpuContext& cpu, ConstTensor x, const Packed
   return prepared;
 }
 
+/// Integers, scales and starts lie one after the other in the space of `values`: 16 inputs take 16
+/// + 8 bytes of its 32 at most.
+PreparedRows PrepareForA8(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
+                          const MatMulScratch& scratch) {
+  const int64_t rows = x.shape[0];
+  const int64_t inputs = w.inputs();
+  const int64_t padded = PaddedInputs(inputs);
+  const int64_t groups = (inputs + kA8GroupInputs - 1) / kA8GroupInputs;
+  int8_t* const values = static_cast<int8_t*>(scratch.values(rows, inputs));
+  float* const scales = reinterpret_cast<float*>(values + rows * padded);
+  int32_t* const starts = reinterpret_cast<int32_t*>(scales + rows * groups);
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  ForRows(cpu, rows, [&](int64_t row) {
+    kernels.quantize_groups(x.as<uint16_t>() + row * inputs, inputs, values + row * padded,
+                            scales + row * groups, starts + row * groups);
+  });
+  return {.data = reinterpret_cast<const uint8_t*>(values),
+          .stride_bytes = padded,
+          .a8_groups = {scales, starts, groups}};
+}
+
 PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
                      const MatMulScratch& scratch) {
   const int64_t rows = x.shape[0];
@@ -73,6 +95,7 @@ PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w
   const uint8_t* source = x.as<uint8_t>();
   if (w.format() == PackedMatrix::Format::kF32) return {source, inputs * 4};
   if (w.format() == PackedMatrix::Format::kGroups) return PrepareForGroups(cpu, x, w, scratch);
+  if (w.format() == PackedMatrix::Format::kInt8A8) return PrepareForA8(cpu, x, w, scratch);
   const bool is_int = w.format() == PackedMatrix::Format::kInt8;
   if (!is_int && inputs % 2 == 0) return {source, inputs * 2};
   const int64_t padded = PaddedInputs(inputs);
@@ -135,10 +158,14 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.x = prepared.data + first_row * prepared.stride_bytes;
     job.x_stride_bytes = prepared.stride_bytes;
     job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
+    job.x_groups = prepared.a8_groups;
+    job.x_groups.scales += first_row * job.x_groups.count;
+    job.x_groups.starts += first_row * job.x_groups.count;
     const float* sums = panel.groups == nullptr ? nullptr : prepared.SumsOf(*panel.groups);
     job.x_sums_stride = panel.groups == nullptr ? 0 : w.inputs() / panel.groups->group_inputs;
     job.x_sums = sums == nullptr ? nullptr : sums + first_row * job.x_sums_stride;
-    job.steps = is_f32 ? w.inputs() : (w.inputs() + 1) / 2;
+    const int step_inputs = PackedMatrix::StepInputs(panel.format);
+    job.steps = (w.inputs() + step_inputs - 1) / step_inputs;
     job.rows = static_cast<int>(rows * (block + 1) / blocks - first_row);
     job.y = y.as<uint8_t>() + (first_row * w.outputs() + first_output) * y_size;
     job.y_stride_bytes = w.outputs() * y_size;

@@ -12,8 +12,8 @@
 
 namespace neurogrid {
 
-/// Space for activations in another form than the caller's: int16 for int8 weights, an even row
-/// length when the weights have an odd number of inputs.
+/// Space for activations in another form than the caller's: int16 for int8 weights, int8 with
+/// scales for int8-a8, an even row length when the weights have an odd number of inputs.
 class MatMulScratch {
  public:
   MatMulScratch() = default;
@@ -41,6 +41,8 @@ class MatMulScratch {
 /// same bits for any number of rows, threads and instruction set. y is rounded once, at the end.
 /// int8 weights: row r of x becomes int16 with the scale max|x[r]| / 32767 and products are exact
 /// in blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
+/// int8-a8 weights: each 128 inputs of row r become int8 with the scale max|x| / 127 of theirs,
+/// their products are exact, and sums times scales are added in f32.
 void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
             const float* bias, const MatMulScratch& scratch);
 

@@ -21,7 +21,8 @@ constexpr int64_t kBlockInputs = 16;         // one line of each row at a time
 using Format = PackedMatrix::Format;
 
 int64_t StepsOf(Format format, int64_t inputs) {
-  return format == Format::kF32 ? inputs : (inputs + 1) / 2;
+  const int64_t step = PackedMatrix::StepInputs(format);
+  return (inputs + step - 1) / step;
 }
 
 int64_t StepBytesOf(Format format) { return (format == Format::kInt8 ? 2 : 4) * kOutputs; }
@@ -55,6 +56,17 @@ float ScaleOf(const float* row, int64_t inputs) {
   return largest / 127.0f;
 }
 
+/// The scales of a panel's rows, and their integers + kOffset, kPerStep of a row together.
+template <typename Element, int kPerStep, int kOffset>
+void FillIntPanel(const float* rows, int64_t inputs, uint8_t* panel, float* scales) {
+  for (int n = 0; n < kOutputs; ++n) scales[n] = ScaleOf(rows + n * inputs, inputs);
+  Interleave<Element, kPerStep>(
+      rows, inputs, reinterpret_cast<Element*>(panel), [scales](int n, float value) {
+        const int64_t q = scales[n] > 0 ? std::lrint(value / scales[n]) : 0;
+        return static_cast<Element>(q + kOffset);
+      });
+}
+
 void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel, float* scales) {
   switch (format) {
     case Format::kGroups:
@@ -68,11 +80,10 @@ void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel,
                           [](int, float value) { return ToBf16(value); });
       return;
     case Format::kInt8:
-      for (int n = 0; n < kOutputs; ++n) scales[n] = ScaleOf(rows + n * inputs, inputs);
-      Interleave<int8_t, 2>(
-          rows, inputs, reinterpret_cast<int8_t*>(panel), [scales](int n, float value) {
-            return scales[n] > 0 ? static_cast<int8_t>(std::lrint(value / scales[n])) : int8_t{0};
-          });
+      FillIntPanel<int8_t, 2, 0>(rows, inputs, panel, scales);
+      return;
+    case Format::kInt8A8:
+      FillIntPanel<uint8_t, 4, 128>(rows, inputs, panel, scales);
       return;
   }
 }
@@ -202,9 +213,14 @@ Format FormatOf(const GroupFormat* groups) {
 
 }  // namespace
 
+int PackedMatrix::StepInputs(Format format) {
+  if (format == Format::kF32) return 1;
+  return format == Format::kInt8A8 ? 4 : 2;
+}
+
 int64_t PackedMatrix::BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated) {
   const int64_t panels = PanelsOf(outputs, gated);
-  const int64_t scales = format == Format::kInt8 ? panels * kOutputs * int64_t{sizeof(float)} : 0;
+  const int64_t scales = IsInt(format) ? panels * kOutputs * int64_t{sizeof(float)} : 0;
   return panels * StepsOf(format, inputs) * StepBytesOf(format) + scales;
 }
 
@@ -228,7 +244,7 @@ absl::Status PackedMatrix::Allocate() {
   const Section& last = sections_.back();
   const int64_t bytes = last.offset + last.panels * last.panel_bytes;
   NG_ASSIGN_OR_RETURN(panels_data_, Buffer::Allocate(static_cast<size_t>(bytes)));
-  if (format_ == Format::kInt8) {
+  if (IsInt(format_)) {
     const size_t scales = static_cast<size_t>(panels_) * kOutputs;
     NG_ASSIGN_OR_RETURN(scales_, Buffer::Allocate(scales * sizeof(float)));
   }
@@ -255,7 +271,7 @@ PackedMatrix::Panel PackedMatrix::panel(int64_t index) const {
               nullptr,
               section.first_output + first,
               static_cast<int>(std::min(panel_values(), section.outputs - first))};
-  if (section.format == Format::kInt8) panel.scales = scales_.as<float>() + index * kOutputs;
+  if (IsInt(section.format)) panel.scales = scales_.as<float>() + index * kOutputs;
   return panel;
 }
 
@@ -366,6 +382,10 @@ void PackedMatrix::ReadRow(int64_t row, float* out) const {
       case Format::kInt8:
         out[k] =
             static_cast<float>(reinterpret_cast<const int8_t*>(held.data)[paired]) * held.scales[n];
+        break;
+      case Format::kInt8A8:
+        out[k] = static_cast<float>(held.data[(k / 4 * kOutputs + n) * 4 + k % 4] - 128) *
+                 held.scales[n];
         break;
       case Format::kGroups:
         break;

@@ -18,20 +18,21 @@ namespace neurogrid {
 ///
 ///   kBf16    [outputs / 64][inputs / 2][64][2]  bf16
 ///   kInt8    the same in int8, and a scale for each output: w = q * scale, scale = max|w| / 127
+///   kInt8A8  [outputs / 64][inputs / 4][64][4]  q + 128 of kInt8 in uint8, and the same scales
 ///   kF32     [outputs / 64][inputs][64]         f32
 ///   kGroups  integers with scales for each group of inputs: packed_groups.h
 ///
-/// Outputs beyond the last and an odd last input are zeros.
+/// Outputs beyond the last, and inputs that fill the last two or four, are zeros.
 class PackedMatrix {
  public:
-  enum class Format { kF32, kBf16, kInt8, kGroups };
+  enum class Format { kF32, kBf16, kInt8, kInt8A8, kGroups };
 
   /// 64 outputs, fewer at the end of a part; half as many where gated.
   struct Panel {
     Format format;
     const GroupFormat* groups;  // kGroups only
     const uint8_t* data;
-    const float* scales;  // [64]; kInt8 only
+    const float* scales;  // [64]; kInt8 and kInt8A8 only
     int64_t first_output;
     int outputs;
   };
@@ -67,6 +68,12 @@ class PackedMatrix {
 
   /// What Pack (gated false) and PackGated allocate.
   static int64_t BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated);
+
+  /// Whether outputs have scales.
+  static bool IsInt(Format format) { return format == Format::kInt8 || format == Format::kInt8A8; }
+
+  /// Inputs that one step of the matmul takes.
+  static int StepInputs(Format format);
 
   /// kGroups when any panel is: activations are bf16 then.
   Format format() const { return format_; }

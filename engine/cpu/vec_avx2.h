@@ -32,6 +32,12 @@ struct Simd {
   };
   using Words = Int;
   using Word2 = __m256i;
+  struct Quads {
+    Words even, odd;  // bytes 0 and 2 of each four, bytes 1 and 3
+  };
+  struct Quad {
+    Word2 even, odd;
+  };
 
   static Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Float Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -141,6 +147,7 @@ struct Simd {
   }
 
   static Int ZeroInt() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Int SetInt(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
   static Words LoadBytePairs(const void* p) {
     const __m128i* q = static_cast<const __m128i*>(p);
     return {_mm256_cvtepi8_epi16(_mm_loadu_si128(q)), _mm256_cvtepi8_epi16(_mm_loadu_si128(q + 1))};
@@ -153,6 +160,22 @@ struct Simd {
   static Int DotInt(Int sum, Words w, Word2 x) {
     return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(w.a, x)),
             _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, x))};
+  }
+  static Quads LoadQuads(const void* p) {
+    const __m256i* q = static_cast<const __m256i*>(p);
+    const __m256i a = _mm256_loadu_si256(q);
+    const __m256i b = _mm256_loadu_si256(q + 1);
+    const __m256i even = _mm256_set1_epi16(0xff);
+    return {{_mm256_and_si256(a, even), _mm256_and_si256(b, even)},
+            {_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8)}};
+  }
+  static Quad BroadcastQuad(const void* p) {
+    const __m256i bytes = BroadcastWords(p);
+    return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
+  }
+  /// In words, because the product of bytes saturates at 16 bits.
+  static Int DotQuads(Int sum, const Quads& w, const Quad& x) {
+    return DotInt(DotInt(sum, w.even, x.even), w.odd, x.odd);
   }
   static Float ToFloat(Int x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
@@ -239,6 +262,13 @@ struct Simd {
   }
   static void StoreInt16(int16_t* p, Float x) {
     StoreLowWords(p, _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)));
+  }
+  static void StoreInt8(int8_t* p, Float x) {
+    alignas(32) int16_t words[16];
+    StoreInt16(words, x);
+    const __m128i* q = reinterpret_cast<const __m128i*>(words);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packs_epi16(_mm_load_si128(q), _mm_load_si128(q + 1)));
   }
 };
 

@@ -22,6 +22,8 @@ struct Simd {
   using Pair = __m512bh;  // one pair of bf16 in every lane
   using Words = __m512i;  // 16 pairs of int16
   using Word2 = __m512i;  // one pair of int16 in every lane
+  using Quads = __m512i;  // 16 times four uint8
+  using Quad = __m512i;   // four int8 in every lane
 
   static Float Zero() { return _mm512_setzero_ps(); }
   static Float Set(float x) { return _mm512_set1_ps(x); }
@@ -94,6 +96,7 @@ struct Simd {
   }
 
   static Int ZeroInt() { return _mm512_setzero_si512(); }
+  static Int SetInt(int32_t x) { return _mm512_set1_epi32(x); }
   /// 32 int8 as 16 pairs of int16.
   static Words LoadBytePairs(const void* p) {
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
@@ -109,6 +112,17 @@ struct Simd {
   /// registers and loses half the speed.
   static Int DotInt(Int sum, Words w, Word2 x) {
     asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
+    return sum;
+  }
+  static Quads LoadQuads(const void* p) {
+    __m512i w = _mm512_loadu_si512(p);
+    asm("" : "+v"(w));  // One load for all rows.
+    return w;
+  }
+  static Quad BroadcastQuad(const void* p) { return BroadcastWords(p); }
+  /// sum + w0 * x0 + ... + w3 * x3 of unsigned w and signed x. In assembly, as DotInt.
+  static Int DotQuads(Int sum, Quads w, Quad x) {
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
     return sum;
   }
   static Float ToFloat(Int x) { return _mm512_cvtepi32_ps(x); }
@@ -166,6 +180,10 @@ struct Simd {
   static void StoreInt16(int16_t* p, Float x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x)));
+  }
+  /// The same to 16 int8; |x| must be below 128.
+  static void StoreInt8(int8_t* p, Float x) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x)));
   }
 };
 

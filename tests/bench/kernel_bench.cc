@@ -1,6 +1,6 @@
-// Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 | f32 |
-// q4_0 | ... | attention]]. Weights are read from a ring larger than any cache; every figure is the
-// median of rounds alternated with a raw read.
+// Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 |
+// int8-a8 | f32 | q4_0 | ... | attention]]. Weights are read from a ring larger than any cache;
+// every figure is the median of rounds alternated with a raw read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -34,6 +34,7 @@ struct Held {
 };
 const Held kHeld[] = {{"bf16", PackedMatrix::Format::kBf16},
                       {"int8", PackedMatrix::Format::kInt8},
+                      {"int8-a8", PackedMatrix::Format::kInt8A8},
                       {"f32", PackedMatrix::Format::kF32},
                       {"q4_0", PackedMatrix::Format::kGroups, DType::kQ4_0},
                       {"q4_1", PackedMatrix::Format::kGroups, DType::kQ4_1},
@@ -117,7 +118,7 @@ void BenchMatMul(const CpuContext& cpu, const Held& held, int64_t outputs, int64
     const double time = Median(times);
     const double best = *std::min_element(times.begin(), times.end());
     std::printf(
-        "%-4s N %5ld K %4ld M %3ld: %9.1f us  %5.1f GB/s (%5.1f %% of read %4.1f)  %6.1f Gop/s "
+        "%-7s N %5ld K %4ld M %3ld: %9.1f us  %5.1f GB/s (%5.1f %% of read %4.1f)  %6.1f Gop/s "
         "(%5.1f %% of "
         "dots %5.1f; best %5.1f %%)\n",
         held.name.c_str(), outputs, inputs, rows, time * 1e6, bytes / time / 1e9,

@@ -57,28 +57,32 @@ Case MakeCase(Format format, int64_t rows, int64_t outputs, int64_t inputs) {
 }
 
 /// Every rounding of a chain of `inputs` products costs at most one unit of the sum of magnitudes.
-/// int16 activations add half a step, max|x| / 32767, for each weight.
+/// int16 activations add half a step, max|x| / 32767, for each weight; int8 ones max|x| / 127 of
+/// their group.
 void FillExpected(Case& c, const PackedMatrix& packed) {
   std::vector<float> w(static_cast<size_t>(c.outputs * c.inputs));
   for (int64_t n = 0; n < c.outputs; ++n) packed.ReadRow(n, w.data() + n * c.inputs);
   for (int64_t r = 0; r < c.rows; ++r) {
-    double largest = 0;
+    const int64_t group = c.format == Format::kInt8A8 ? 128 : c.inputs;
+    std::vector<double> steps(static_cast<size_t>((c.inputs + group - 1) / group));
     for (int64_t k = 0; k < c.inputs; ++k) {
-      largest = std::max(largest, std::fabs(double{c.x32[static_cast<size_t>(r * c.inputs + k)]}));
+      double& step = steps[static_cast<size_t>(k / group)];
+      const double x = std::fabs(double{c.x32[static_cast<size_t>(r * c.inputs + k)]});
+      step = std::max(step, x / (c.format == Format::kInt8A8 ? 127 : 32767));
     }
     for (int64_t n = 0; n < c.outputs; ++n) {
       double sum = c.bias[static_cast<size_t>(n)];
       double magnitude = std::fabs(sum);
-      double weights = 0;
+      double rounded = 0;
       for (int64_t k = 0; k < c.inputs; ++k) {
         const double weight = w[static_cast<size_t>(n * c.inputs + k)];
         const double product = weight * double{c.x32[static_cast<size_t>(r * c.inputs + k)]};
         sum += product;
         magnitude += std::fabs(product);
-        weights += std::fabs(weight);
+        rounded += std::fabs(weight) * steps[static_cast<size_t>(k / group)] * 0.51;
       }
       double bound = static_cast<double>(c.inputs + 4) * kF32Unit * magnitude;
-      if (c.format == Format::kInt8) bound += weights * largest / 32767 * 0.51;
+      if (PackedMatrix::IsInt(c.format)) bound += rounded;
       c.value.push_back(sum);
       c.bound.push_back(bound);
     }
@@ -106,7 +110,7 @@ TEST_CASE("a packed matrix holds what it was given", "[cpu]") {
   ThreadPool pool(2);
   const std::vector<float> w = Widen(RandomBf16(7, outputs * inputs));
   std::vector<float> row(static_cast<size_t>(inputs));
-  for (const Format format : {Format::kF32, Format::kBf16, Format::kInt8}) {
+  for (const Format format : {Format::kF32, Format::kBf16, Format::kInt8, Format::kInt8A8}) {
     const PackedMatrix packed = PackRows(pool, format, w, inputs);
     CHECK(packed.bytes() == PackedMatrix::BytesFor(format, outputs, inputs, false));
     int wrong = 0;
@@ -115,8 +119,8 @@ TEST_CASE("a packed matrix holds what it was given", "[cpu]") {
       float largest = 0;
       for (int64_t k = 0; k < inputs; ++k)
         largest = std::max(largest, std::fabs(w[static_cast<size_t>(n * inputs + k)]));
-      // int8: half a step of max|w| / 127 and its own rounding.
-      const float allowed = format == Format::kInt8 ? largest / 127 * 0.5001f : 0;
+      // Integers: half a step of max|w| / 127 and its own rounding.
+      const float allowed = PackedMatrix::IsInt(format) ? largest / 127 * 0.5001f : 0;
       for (int64_t k = 0; k < inputs; ++k) {
         wrong += std::fabs(row[static_cast<size_t>(k)] - w[static_cast<size_t>(n * inputs + k)]) >
                  allowed;
@@ -136,7 +140,7 @@ TEST_CASE("packing stops at the first error of its source", "[cpu]") {
 }
 
 TEST_CASE("MatMul is the product of activations and weights", "[cpu]") {
-  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8, Format::kInt8A8);
   const auto [rows, outputs, inputs] = GENERATE(table<int64_t, int64_t, int64_t>(
       {{1, 64, 64}, {3, 70, 33}, {7, 1, 1}, {13, 130, 96}, {2, 64, 5000}, {200, 65, 31}}));
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
@@ -195,7 +199,7 @@ struct Activated {
 
 TEST_CASE("MatMulGated is the activation of one product times the other", "[cpu]") {
   const Activation activation = GENERATE(Activation::kSilu, Activation::kGeluTanh);
-  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8, Format::kInt8A8);
   const auto [rows, outputs, inputs] =
       GENERATE(table<int64_t, int64_t, int64_t>({{1, 32, 64}, {5, 97, 48}, {9, 64, 77}}));
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
@@ -260,7 +264,7 @@ TEST_CASE("activations of extreme gates stay finite and instruction sets agree o
 }
 
 TEST_CASE("a row's product has the same bits in any company", "[cpu]") {
-  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8, Format::kInt8A8);
   const int64_t inputs = GENERATE(130, 4500);
   CAPTURE(static_cast<int>(format), inputs);
   constexpr int64_t kRows = 70;
@@ -347,21 +351,84 @@ TEST_CASE("instruction sets agree on tiny and huge values", "[cpu]") {
 }
 
 TEST_CASE("int8 products of the largest values do not overflow", "[cpu]") {
+  const Format format = GENERATE(Format::kInt8, Format::kInt8A8);
+  const float weight = GENERATE(1.0f, -1.0f);
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(static_cast<int>(format), weight, NameOf(set));
   constexpr int64_t kInputs = 4096;
   ThreadPool pool(1);
-  const std::vector<float> w(64 * kInputs, 1.0f);
+  const std::vector<float> w(64 * kInputs, weight);
   std::vector<bf16> x(kInputs, ToBf16(-1.0f));
   std::vector<float> y(64);
-  MatMul({&pool, set}, View(y, {1, 64}), View(x, {1, kInputs}),
-         PackRows(pool, Format::kInt8, w, kInputs), nullptr,
-         MatMulScratch::Allocate(1, kInputs).value());
-  // 8 sums, 3 scales' roundings and 2 products.
-  CHECK(std::fabs(double{y[17]} + kInputs) <= kInputs * 13 * kF32Unit);
+  MatMul({&pool, set}, View(y, {1, 64}), View(x, {1, kInputs}), PackRows(pool, format, w, kInputs),
+         nullptr, MatMulScratch::Allocate(1, kInputs).value());
+  // 8 sums of int8 or 32 of int8-a8, 3 scales' roundings and 2 products.
+  CHECK(std::fabs(double{y[17]} + kInputs * double{weight}) <= kInputs * 37 * kF32Unit);
+}
+
+TEST_CASE("int8-a8 is the sum of exact integer products of groups times their scales", "[cpu]") {
+  const auto [rows, outputs, inputs] = GENERATE(table<int64_t, int64_t, int64_t>(
+      {{1, 64, 128}, {7, 70, 384}, {3, 1, 1}, {2, 66, 333}, {1, 64, 8194}}));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(rows, outputs, inputs, NameOf(set));
+  ThreadPool pool(2);
+  Case c = MakeCase(Format::kInt8A8, rows, outputs, inputs);
+  const PackedMatrix packed = PackRows(pool, Format::kInt8A8, c.w, inputs);
+  std::vector<float> y(static_cast<size_t>(rows * outputs));
+  MatMul({&pool, set}, View(y, {rows, outputs}), Activations(c), packed, nullptr,
+         MatMulScratch::Allocate(rows, inputs).value());
+  const auto largest = [](const float* values, int64_t count) {
+    float found = 0;
+    for (int64_t i = 0; i < count; ++i) found = std::max(found, std::fabs(values[i]));
+    return found;
+  };
+  int wrong = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t n = 0; n < outputs; ++n) {
+      const float* x = c.x32.data() + r * inputs;
+      const float* w = c.w.data() + n * inputs;
+      const float w_scale = largest(w, inputs) / 127.0f;
+      float sum = 0;
+      for (int64_t first = 0; first < inputs; first += 128) {
+        const int64_t count = std::min<int64_t>(128, inputs - first);
+        const float most = largest(x + first, count);
+        int64_t dot = 0;
+        for (int64_t k = first; k < first + count; ++k) {
+          dot += std::lrint(w[k] / w_scale) * std::lrint(x[k] * (127.0f / most));
+        }
+        sum = std::fma(static_cast<float>(dot), most / 127.0f, sum);
+      }
+      wrong += y[static_cast<size_t>(r * outputs + n)] != sum * w_scale;
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE(
+    "a group of int8-a8 that is tiny, or zeros, or huge beside its neighbours, is exact alone",
+    "[cpu]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  constexpr int64_t kInputs = 5 * 128;
+  ThreadPool pool(1);
+  // Weights of one step each, so that only activations round.
+  const std::vector<float> w(64 * kInputs, 0.5f);
+  std::vector<bf16> x(kInputs, ToBf16(0.0f));
+  const std::vector<float> values = {3e-39f, 1.2e-38f, 0.0f, 0x1p40f, 0x1p-10f};
+  for (size_t k = 0; k < x.size(); ++k) x[k] = ToBf16(values[k / 128]);
+  std::vector<float> y(64);
+  const PackedMatrix packed = PackRows(pool, Format::kInt8A8, w, kInputs);
+  const MatMulScratch scratch = MatMulScratch::Allocate(1, kInputs).value();
+  const auto product = [&] {
+    MatMul({&pool, set}, View(y, {1, 64}), View(x, {1, kInputs}), packed, nullptr, scratch);
+    return double{y[63]};
+  };
+  CHECK(std::fabs(product() - 0x1p46) <= 0x1p46 * 8 * kF32Unit);
+  std::fill(x.begin() + 3 * 128, x.begin() + 4 * 128, ToBf16(0.0f));
+  CHECK(std::fabs(product() - 0x1p-4) <= 0x1p-4 * 8 * kF32Unit);
 }
 
 TEST_CASE("a row with a NaN gives NaNs and leaves its neighbours alone", "[cpu]") {
-  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8);
+  const Format format = GENERATE(Format::kF32, Format::kBf16, Format::kInt8, Format::kInt8A8);
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
   ThreadPool pool(1);
   Case c = MakeCase(format, 3, 64, 64);
