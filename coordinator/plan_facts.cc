@@ -113,6 +113,11 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
       node.host_memory_bytes = 0;  // what of it is whose is not known
     }
     NG_RETURN_IF_ERROR(CheckReport(node));
+    if (config.quantization == NameOf(Precision::kInt8A8) && node.device_kind != "cpu") {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "node ", node.id, " computes on ", node.device_kind, ", but ",
+          "--quantization int8-a8 is for processors alone; int8 runs on every device"));
+    }
     const int64_t reserve = node.device_kind == "cpu"
                                 ? std::max(1024 * kMiB, node.memory_total_bytes / 10)
                                 : std::max(512 * kMiB, node.memory_total_bytes / 50);

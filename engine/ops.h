@@ -25,7 +25,8 @@ class DeviceBuffer {
 };
 
 /// kStored: block types as a file has them, repacked without loss; its other types in bf16.
-enum class MatrixFormat { kF32, kBf16, kInt8, kStored };
+/// kInt8A8: kInt8 whose product rounds activations to 8 bits.
+enum class MatrixFormat { kF32, kBf16, kInt8, kInt8A8, kStored };
 
 struct MatrixSpec {
   MatrixFormat format = MatrixFormat::kBf16;
@@ -175,8 +176,8 @@ class Ops {
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) = 0;
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) = 0;
 
-  /// ResourceExhausted without memory, or the first error of `rows`. kInt8: one scale for each
-  /// output, max|w| / 127.
+  /// ResourceExhausted without memory, Unimplemented where the device lacks the format, or the
+  /// first error of `rows`. kInt8 and kInt8A8: one scale for each output, max|w| / 127.
   absl::StatusOr<std::unique_ptr<Matrix>> Pack(const MatrixSpec& spec, RowSource rows);
   /// A gate and an up projection in one, for MatMulGated. spec.outputs counts each one's;
   /// spec.bias [2 * outputs] holds the gate's, then the up's.

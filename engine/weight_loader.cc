@@ -22,6 +22,8 @@ MatrixFormat FormatOf(Precision precision) {
       return MatrixFormat::kBf16;
     case Precision::kInt8:
       return MatrixFormat::kInt8;
+    case Precision::kInt8A8:
+      return MatrixFormat::kInt8A8;
   }
   NG_CHECK(false);
 }
@@ -144,9 +146,10 @@ absl::StatusOr<std::vector<float>> WeightLoader::Bias(const std::vector<LinearPa
   return bias;
 }
 
-absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<LinearPart>& parts,
-                                                             int64_t inputs) {
-  MatrixSpec spec{.format = FormatOf(precision_), .inputs = inputs};
+absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LinearIn(Precision precision,
+                                                               const std::vector<LinearPart>& parts,
+                                                               int64_t inputs) {
+  MatrixSpec spec{.format = FormatOf(precision), .inputs = inputs};
   std::vector<Part> found;
   int64_t file_bytes = 0;
   for (const LinearPart& part : parts) {

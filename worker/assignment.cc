@@ -14,6 +14,8 @@ absl::StatusOr<Precision> PrecisionOf(wire::WirePrecision precision) {
       return Precision::kBf16;
     case wire::PRECISION_INT8:
       return Precision::kInt8;
+    case wire::PRECISION_INT8_A8:
+      return Precision::kInt8A8;
     case wire::PRECISION_AUTO:
       return Precision::kAuto;
     default:

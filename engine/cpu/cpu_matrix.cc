@@ -11,6 +11,8 @@ PackedMatrix::Format FormatOf(MatrixFormat format) {
       return PackedMatrix::Format::kBf16;
     case MatrixFormat::kInt8:
       return PackedMatrix::Format::kInt8;
+    case MatrixFormat::kInt8A8:
+      return PackedMatrix::Format::kInt8A8;
     case MatrixFormat::kStored:
       break;  // PackStored's
   }

@@ -37,6 +37,8 @@ WeightFormat FormatOf(MatrixFormat format) {
       return WeightFormat::kBf16;
     case MatrixFormat::kInt8:
       return WeightFormat::kInt8;
+    case MatrixFormat::kInt8A8:
+      break;  // refused by CudaOps
     case MatrixFormat::kStored:
       break;  // of each section
   }

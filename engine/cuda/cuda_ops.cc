@@ -56,6 +56,12 @@ kernels::NormParameters ParametersOf(const Norm& norm) {
 int RowsOf(ConstTensor x) { return static_cast<int>(x.shape[0]); }
 int ColumnsOf(ConstTensor x) { return static_cast<int>(x.shape[1]); }
 
+absl::Status CheckFormat(MatrixFormat format) {
+  if (format != MatrixFormat::kInt8A8) return absl::OkStatus();
+  return absl::UnimplementedError(
+      "a GPU has no kernels for int8-a8, which rounds activations to 8 bits: use int8 there");
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOptions& options) {
@@ -189,12 +195,14 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::Chosen(
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPack(const MatrixSpec& spec, RowSource rows) {
+  NG_RETURN_IF_ERROR(CheckFormat(spec.format));
   NG_RETURN_IF_ERROR(Select());
   return Chosen(CudaMatrix::Pack(spec, rows, nullptr, Uploads()));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& spec, RowSource gate,
                                                              RowSource up) {
+  NG_RETURN_IF_ERROR(CheckFormat(spec.format));
   NG_RETURN_IF_ERROR(Select());
   return Chosen(CudaMatrix::Pack(spec, gate, &up, Uploads()));
 }

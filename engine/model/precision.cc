@@ -13,19 +13,25 @@ absl::string_view NameOf(Precision precision) {
       return "bf16";
     case Precision::kInt8:
       return "int8";
+    case Precision::kInt8A8:
+      return "int8-a8";
     case Precision::kAuto:
       return "auto";
   }
   NG_CHECK(false);
 }
 
+Precision SensitivePrecision(Precision precision) {
+  return precision == Precision::kInt8A8 ? Precision::kInt8 : precision;
+}
+
 absl::StatusOr<Precision> ParsePrecision(absl::string_view name) {
-  for (const Precision precision :
-       {Precision::kAuto, Precision::kF32, Precision::kBf16, Precision::kInt8}) {
+  for (const Precision precision : {Precision::kAuto, Precision::kF32, Precision::kBf16,
+                                    Precision::kInt8, Precision::kInt8A8}) {
     if (name == NameOf(precision)) return precision;
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("precision \"", name, "\" is not known; known are auto, f32, bf16, int8"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "precision \"", name, "\" is not known; known are auto, f32, bf16, int8, int8-a8"));
 }
 
 }  // namespace neurogrid

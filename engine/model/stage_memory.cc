@@ -21,9 +21,13 @@ int64_t Granules(int64_t bytes) { return RoundUp(bytes, kMemoryGranuleBytes); }
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileStrideBytes = 128;
 
+bool HasRowScales(Precision precision) {
+  return precision == Precision::kInt8 || precision == Precision::kInt8A8;
+}
+
 /// A tile of rows that are no blocks.
 int64_t PlainTileBytes(int64_t columns, Precision precision) {
-  const int64_t element = precision == Precision::kF32 ? 4 : precision == Precision::kInt8 ? 1 : 2;
+  const int64_t element = precision == Precision::kF32 ? 4 : HasRowScales(precision) ? 1 : 2;
   return kTileRows * RoundUp(columns * element, kTileStrideBytes);
 }
 
@@ -35,7 +39,7 @@ int64_t GatedTileBytes(DType gate, DType up, int64_t columns, Precision precisio
 /// One allocation of tiles, with scales and bias in allocations of their own.
 int64_t TilesBytes(int64_t tiles, int64_t tile_bytes, Precision precision, bool biased) {
   const int64_t of_rows = GpuAllocationBytes(4 * kTileRows * tiles);
-  return GpuAllocationBytes(tiles * tile_bytes) + (precision == Precision::kInt8 ? of_rows : 0) +
+  return GpuAllocationBytes(tiles * tile_bytes) + (HasRowScales(precision) ? of_rows : 0) +
          (biased ? of_rows : 0);
 }
 
@@ -68,6 +72,8 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
       return Granules(2 * panel_rows * RoundUp(columns, 2));
     case Precision::kInt8:
       return Granules(panel_rows * RoundUp(columns, 2)) + Granules(4 * panel_rows);
+    case Precision::kInt8A8:
+      return Granules(panel_rows * RoundUp(columns, 4)) + Granules(4 * panel_rows);
   }
   NG_CHECK(false);
 }
@@ -89,18 +95,10 @@ class Matrices {
     int64_t rows = 0;
   };
   int64_t Joined(const std::vector<Part>& parts, int64_t columns, bool biased) const {
-    std::vector<StoredRows> stored;
-    int64_t rows = 0;
-    for (const Part& part : parts) {
-      stored.push_back({TypeOf(part.tensor), part.rows});
-      rows += part.rows;
-    }
-    if (layout_ == WeightLayout::kTiles) return JoinedTiles(stored, columns, precision_, biased);
-    const bool blocks = std::any_of(stored.begin(), stored.end(),
-                                    [](const StoredRows& part) { return IsBlockType(part.dtype); });
-    return (blocks ? StoredMatrixBytes(stored, columns)
-                   : PackedMatrixBytes(rows, columns, precision_)) +
-           (biased ? VectorBytes(rows) : 0);
+    return JoinedIn(precision_, parts, columns, biased);
+  }
+  int64_t Sensitive(const std::string& tensor, int64_t rows, int64_t columns, bool biased) const {
+    return JoinedIn(SensitivePrecision(precision_), {{tensor, rows}}, columns, biased);
   }
   int64_t Gated(const std::string& gate, const std::string& up, int64_t rows, int64_t columns,
                 bool biased) const {
@@ -125,6 +123,21 @@ class Matrices {
   Precision precision() const { return precision_; }
 
  private:
+  int64_t JoinedIn(Precision precision, const std::vector<Part>& parts, int64_t columns,
+                   bool biased) const {
+    std::vector<StoredRows> stored;
+    int64_t rows = 0;
+    for (const Part& part : parts) {
+      stored.push_back({TypeOf(part.tensor), part.rows});
+      rows += part.rows;
+    }
+    if (layout_ == WeightLayout::kTiles) return JoinedTiles(stored, columns, precision, biased);
+    const bool blocks = std::any_of(stored.begin(), stored.end(),
+                                    [](const StoredRows& part) { return IsBlockType(part.dtype); });
+    return (blocks ? StoredMatrixBytes(stored, columns)
+                   : PackedMatrixBytes(rows, columns, precision)) +
+           (biased ? VectorBytes(rows) : 0);
+  }
   DType TypeOf(const std::string& tensor) const {
     if (weights_ == nullptr) return DType::kBF16;
     const auto found = weights_->entries().find(tensor);
@@ -149,7 +162,7 @@ ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& conf
   layer.weight_bytes +=
       matrices.Gated(LayerTensor(number, names.gate), LayerTensor(number, names.up), ffn, hidden,
                      config.mlp_bias) +
-      matrices.Joined({{LayerTensor(number, names.down), hidden}}, ffn, config.mlp_bias);
+      matrices.Sensitive(LayerTensor(number, names.down), hidden, ffn, config.mlp_bias);
   layer.parameters = 3 * ffn * hidden;
   return layer;
 }
@@ -217,8 +230,8 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
   model.head_bytes =
       VectorBytes(hidden) +
       (tied ? table
-            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden,
-                              /*biased=*/false));
+            : matrices.Sensitive(absl::StrCat(names.head, ".weight"), config.vocab_size, hidden,
+                                 /*biased=*/false));
   model.shared_bytes = tied ? table : 0;
   model.head_parameters = config.vocab_size * hidden;
   model.activation_bytes_per_row = hidden * ActivationBytes(matrices.precision());

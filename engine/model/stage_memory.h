@@ -27,9 +27,9 @@ inline constexpr int64_t kMemoryGranuleBytes = 256;
 /// Outputs that a packed matrix holds together; the last panel is padded with zeros.
 inline constexpr int64_t kPanelRows = 64;
 
-/// A weight [rows, columns] as the matmul holds it: rows padded to 64, columns to 2 unless f32;
-/// int8 with a float32 scale for each row. Row-joined weights such as q, k and v are one matrix of
-/// all their rows.
+/// A weight [rows, columns] as the matmul holds it: rows padded to 64, columns to 2 unless f32, to
+/// 4 in int8-a8; both kinds of int8 with a float32 scale for each row. Row-joined weights such as
+/// q, k and v are one matrix of all their rows.
 int64_t PackedMatrixBytes(int64_t rows, int64_t columns, Precision precision);
 
 /// Two weights [rows, columns], gate and up, interleaved 32 rows of each to a panel.
@@ -52,7 +52,7 @@ int64_t StoredGatedBytes(int64_t rows, int64_t columns, DType gate, DType up);
 int64_t VectorBytes(int64_t elements);
 
 /// The embedding [rows, columns], which doubles as the head where it is tied: packed, in bf16 also
-/// in int8 mode, float32 in f32 mode.
+/// in the int8 modes, float32 in f32 mode.
 int64_t TableBytes(int64_t rows, int64_t columns, Precision precision);
 
 /// A model's parts in bytes; what planning needs to know, integers only.

@@ -83,6 +83,17 @@ SamplingRow RandomRow(uint64_t seed) {
 
 }  // namespace
 
+TEST_CASE("a GPU refuses int8-a8 by name", "[cuda]") {
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama");
+  const std::unique_ptr<Device> device = TestDevice();
+  const StageOptions options{.layers = {0, checkpoint->config().layers_count()},
+                             .precision = Precision::kInt8A8,
+                             .limits = TestLimits(kVocab)};
+  CHECK(Stage::Load(*checkpoint, *device, options).status() ==
+        absl::UnimplementedError("a GPU has no kernels for int8-a8, which rounds activations to 8 "
+                                 "bits: use int8 there"));
+}
+
 TEST_CASE("stages on a CUDA device draw the tokens that one stage draws", "[cuda][stage]") {
   const std::string model = GENERATE("llama", "lfm2");
   SeedFor(model);

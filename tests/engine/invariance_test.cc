@@ -104,7 +104,7 @@ std::optional<Sweep> SweepOf(Depth depth, const std::string& model, Precision pr
 
 void HaveTheSameBits(Depth depth) {
   const std::string model = GENERATE(from_range(TinyModels()));
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision = GENERATE(from_range(WeightPrecisions()));
   const std::optional<Sweep> sweep = SweepOf(depth, model, precision);
   if (!sweep) return;
   CAPTURE(model, NameOf(precision));
@@ -183,7 +183,7 @@ TEST_CASE("logits of every model have the same bits on the emulator too", "[.][l
 
 TEST_CASE("what a page or a slot held before does not matter", "[invariance]") {
   const std::string model = GENERATE("llama", "lfm2", "gemma2");
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision = GENERATE(from_range(WeightPrecisions()));
   if (UsualDepth() == Depth::kSamples && precision != Precision::kBf16) return;
   CAPTURE(model, NameOf(precision));
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);

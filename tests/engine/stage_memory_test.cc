@@ -19,7 +19,7 @@ WeightLayout ThisLayout() {
 
 TEST_CASE("a stage holds the bytes that were counted for it", "[memory]") {
   const std::string name = GENERATE(from_range(TinyModels()));
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision = GENERATE(from_range(WeightPrecisions()));
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + name);
   const int count = checkpoint->config().layers_count();
   const LayerRange layers =

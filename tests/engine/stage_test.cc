@@ -3,6 +3,7 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
 #include <cstring>
 
 #include "engine/batch_check.h"
@@ -69,7 +70,7 @@ std::vector<int32_t> Generate(const std::vector<std::unique_ptr<Stage>>& stages,
 TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
   // Untied and tied, with convolutions, with windows.
   const std::string model = GENERATE("tiny/llama", "tiny/llama3-rope", "tiny/lfm2", "tiny/gemma3");
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision = GENERATE(from_range(WeightPrecisions()));
   if (!IsUsual(precision)) return;
   const int count = UsualDepth() == Depth::kEverything ? 40 : 6;
   CAPTURE(model, NameOf(precision));
@@ -98,7 +99,7 @@ TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
   // The emulator allocates at each launch, a GPU's inputs are lists on the host (up to 16 KiB
   // here); what is allocated on the device is counted by the tests of graphs.
   if (ThisColumn() != Column::kCpu) return;
-  const Precision precision = GENERATE(Precision::kF32, Precision::kBf16, Precision::kInt8);
+  const Precision precision = GENERATE(from_range(WeightPrecisions()));
   const std::string model = GENERATE("tiny/llama", "tiny/lfm2-bias", "tiny/gemma2");
   CAPTURE(model, NameOf(precision));
   const std::unique_ptr<Checkpoint> checkpoint = Open(model);

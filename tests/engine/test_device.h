@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/device.h"
+#include "engine/model/precision.h"
 
 namespace neurogrid {
 
@@ -19,6 +20,13 @@ Column ThisColumn();
 /// A new one: the first GPU, or the processor with its widest kernels. Emulated threads take turns
 /// in an order that depends on the test and differs between the devices of a test.
 std::unique_ptr<Device> TestDevice();
+
+/// All that converts matrices on this program's device; int8-a8 is for processors.
+inline std::vector<Precision> WeightPrecisions() {
+  std::vector<Precision> all = {Precision::kF32, Precision::kBf16, Precision::kInt8};
+  if (ThisColumn() == Column::kCpu) all.push_back(Precision::kInt8A8);
+  return all;
+}
 
 /// How far a test goes. The emulator takes a second for what a processor does in a few
 /// milliseconds, so it looks at samples; the whole sweep is a test of its own there, tagged [long].

@@ -20,6 +20,8 @@ TEST_CASE("packed weights count whole panels of 64 rows", "[memory]") {
   CHECK(PackedMatrixBytes(64, 127, Precision::kBf16) == 64 * 128 * 2);
   CHECK(PackedMatrixBytes(64, 127, Precision::kF32) == 64 * 127 * 4);
   CHECK(PackedMatrixBytes(64, 128, Precision::kInt8) == 64 * 128 + 256);
+  CHECK(PackedMatrixBytes(64, 126, Precision::kInt8) == 64 * 126 + 128 + 256);
+  CHECK(PackedMatrixBytes(64, 125, Precision::kInt8A8) == 64 * 128 + 256);
   CHECK(PackedGatedBytes(33, 128, Precision::kBf16) == 128 * 128 * 2);
   CHECK(VectorBytes(1) == 256);
   CHECK(TableBytes(3, 100, Precision::kInt8) == 64 * 100 * 2);
@@ -70,7 +72,8 @@ TEST_CASE("a GPU holds weights in tiles of 16 rows of whole 128 bytes", "[memory
               matrix(c.hidden_size, queries, element) + matrix(gated_rows, c.hidden_size, element) +
               matrix(c.hidden_size, c.ffn_size, element) + 2 * VectorBytes(c.hidden_size));
   }
-  // 16 rows of 4.5, 6, 3.125, 3.5625, 4.625, 6.5625 and 12 bits a weight, and of 128 inputs at least.
+  // 16 rows of 4.5, 6, 3.125, 3.5625, 4.625, 6.5625 and 12 bits a weight, and of 128 inputs at
+  // least.
   CHECK(StoredTileBytes(DType::kQ4_0, 256) == 2304);
   CHECK(StoredTileBytes(DType::kQ5_1, 256) == 3072);
   CHECK(StoredTileBytes(DType::kQ2_K, 256) == 1600);
@@ -128,10 +131,11 @@ TEST_CASE("norms of heads and norms after a block are counted", "[memory]") {
 
 TEST_CASE("precisions have names", "[memory]") {
   CHECK(ParsePrecision("int8").value() == Precision::kInt8);
+  CHECK(ParsePrecision("int8-a8").value() == Precision::kInt8A8);
   CHECK(NameOf(Precision::kBf16) == "bf16");
   CHECK(ParsePrecision("auto").value() == Precision::kAuto);
   CHECK(ParsePrecision("fp4").status().message() ==
-        "precision \"fp4\" is not known; known are auto, f32, bf16, int8");
+        "precision \"fp4\" is not known; known are auto, f32, bf16, int8, int8-a8");
 }
 
 TEST_CASE("synthetic weights are normal, norms are one, rows differ", "[synthetic]") {

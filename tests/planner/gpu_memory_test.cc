@@ -109,6 +109,25 @@ TEST_CASE("a stand-in for a node's memory may exceed the device's only where mem
   CHECK(facts->at(0).budget_bytes == 16'000'000'000 - (int64_t{512} << 20));
 }
 
+TEST_CASE("int8-a8 is refused where a node computes on a GPU, by name", "[planner][gpu]") {
+  ReportedNode node;
+  node.id = "a";
+  node.device_kind = "cuda:0";
+  node.memory_total_bytes = node.memory_free_bytes = int64_t{8} << 30;
+  node.read_bandwidth = 1e12;
+  node.matmul_rate = 1e14;
+  Config config;
+  config.quantization = "int8-a8";
+  CHECK(FactsOf({node}, config).status() ==
+        absl::InvalidArgumentError("node a computes on cuda:0, but --quantization int8-a8 is for "
+                                   "processors alone; int8 runs on every device"));
+  config.quantization = "int8";
+  CHECK(FactsOf({node}, config).ok());
+  config.quantization = "int8-a8";
+  node.device_kind = "cpu";
+  CHECK(FactsOf({node}, config).ok());
+}
+
 TEST_CASE("the host's memory behind a GPU is the slow end of its budget", "[planner][gpu]") {
   ReportedNode node;
   node.id = "a";

@@ -1,0 +1,52 @@
+// The weights that the int8 modes compute with, in float32.
+#pragma once
+
+#include <cmath>
+#include <list>
+#include <string>
+#include <vector>
+
+#include "engine/model/read_rows.h"
+#include "engine/model/weight_store.h"
+
+namespace neurogrid {
+
+/// Embeddings, norms and the taps of convolutions are never quantised.
+inline bool IsQuantised(const std::string& name, const WeightStore::Entry& entry) {
+  return entry.tensor.shape.rank() == 2 && name != "model.embed_tokens.weight";
+}
+
+/// A checkpoint's tensors, each matrix replaced by q * scale: scale = max|w| / 127 of a row in
+/// float32, q = w / scale rounded to the nearest integer, ties to even.
+class RoundedWeights {
+ public:
+  explicit RoundedWeights(const WeightStore& weights) {
+    for (const auto& [name, entry] : weights.entries()) {
+      if (!IsQuantised(name, entry)) {
+        store_.Add(name, entry);
+        continue;
+      }
+      const int64_t rows = entry.tensor.shape[0];
+      const int64_t columns = entry.tensor.shape[1];
+      std::vector<float>& values = memory_.emplace_back(static_cast<size_t>(rows * columns));
+      ReadRows(entry, 0, rows, values.data());
+      for (int64_t row = 0; row < rows; ++row) Round(values.data() + row * columns, columns);
+      store_.Add(name, {.tensor = {values.data(), DType::kF32, entry.tensor.shape},
+                        .file = "rounded weights"});
+    }
+  }
+  const WeightStore& store() const { return store_; }
+
+ private:
+  static void Round(float* row, int64_t columns) {
+    float largest = 0;
+    for (int64_t c = 0; c < columns; ++c) largest = std::max(largest, std::fabs(row[c]));
+    const float scale = largest / 127.0f;
+    for (int64_t c = 0; c < columns; ++c) row[c] = std::nearbyint(row[c] / scale) * scale;
+  }
+
+  std::list<std::vector<float>> memory_;
+  WeightStore store_;
+};
+
+}  // namespace neurogrid
