@@ -78,6 +78,12 @@ struct Bf16Steps {
   static Weight LoadFirst(const void* p, int lanes) { return Simd::LoadFirstPairs(p, lanes); }
   static Weight FirstElements(const Weight& w) { return Simd::FirstOfPairs(w); }
   static Activation Broadcast(const void* p) { return Simd::BroadcastPair(p); }
+  static Activation BroadcastOfRow(const void* p) { return Simd::BroadcastPairOfRow(p); }
+  template <int kColumns>
+  static void DotRow(Simd::Float (&sum)[kColumns], const Weight (&w)[kColumns],
+                     const Activation& x) {
+    Simd::DotRow(sum, w, x);
+  }
   static Simd::Float Dot(Simd::Float sum, const Weight& w, const Activation& x) {
     return Simd::Dot(sum, w, x);
   }
@@ -94,6 +100,12 @@ struct F32Steps {
   }
   static Weight FirstElements(const Weight& w) { return w; }
   static Activation Broadcast(const void* p) { return Simd::Broadcast(p); }
+  static Activation BroadcastOfRow(const void* p) { return Simd::Broadcast(p); }
+  template <int kColumns>
+  static void DotRow(Simd::Float (&sum)[kColumns], const Weight (&w)[kColumns],
+                     const Activation& x) {
+    for (int c = 0; c < kColumns; ++c) sum[c] = Dot(sum[c], w[c], x);
+  }
   static Simd::Float Dot(Simd::Float sum, const Weight& w, const Activation& x) {
     return Simd::Fma(w, x, sum);
   }

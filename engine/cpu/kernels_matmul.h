@@ -19,9 +19,10 @@ constexpr int64_t kChainSteps = 256;
 constexpr int64_t kA8GroupSteps = kA8GroupInputs / 4;
 
 /// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
+/// Not inlined, like SumIntTile, whose inner loops are so to be read by themselves.
 template <class Steps, int kRows>
-void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t steps, float* sums,
-             bool continues) {
+[[gnu::noinline]] void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
+                               int64_t steps, float* sums, bool continues) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Float sum[kRows][kColumns];
@@ -40,11 +41,8 @@ void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel, int64_t s
       for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + 64 * c);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const typename Steps::Activation activation = Steps::Broadcast(a + r * x_stride);
-#pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          sum[r][c] = Steps::Dot(sum[r][c], weight[c], activation);
-        }
+        const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
+        Steps::template DotRow<kColumns>(sum[r], weight, activation);
       }
     }
 #pragma GCC unroll 8
@@ -62,9 +60,10 @@ struct Int16Steps {
   using Weight = Simd::Words;
   using Activation = Simd::Word2;
   static Weight Load(const void* p) { return Simd::LoadBytePairs(p); }
-  static Activation Broadcast(const void* p) { return Simd::BroadcastWords(p); }
-  static Simd::Int Dot(Simd::Int sum, const Weight& w, const Activation& x) {
-    return Simd::DotInt(sum, w, x);
+  static Activation BroadcastOfRow(const void* p) { return Simd::BroadcastWords(p); }
+  template <int kColumns>
+  static void DotRow(Simd::Int (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
+    Simd::DotInt(sum, w, x);
   }
 };
 
@@ -75,9 +74,10 @@ struct Int8Steps {
   using Weight = Simd::Quads;
   using Activation = Simd::Quad;
   static Weight Load(const void* p) { return Simd::LoadQuads(p); }
-  static Activation Broadcast(const void* p) { return Simd::BroadcastQuad(p); }
-  static Simd::Int Dot(Simd::Int sum, const Weight& w, const Activation& x) {
-    return Simd::DotQuads(sum, w, x);
+  static Activation BroadcastOfRow(const void* p) { return Simd::BroadcastQuad(p); }
+  template <int kColumns>
+  static void DotRow(Simd::Int (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
+    Simd::DotQuads(sum, w, x);
   }
 };
 
@@ -106,11 +106,8 @@ template <class Steps, int kRows>
       for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + Steps::kBytes * c);
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
-        const typename Steps::Activation activation = Steps::Broadcast(a + r * x_stride);
-#pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          sum[r][c] = Steps::Dot(sum[r][c], weight[c], activation);
-        }
+        const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
+        Steps::template DotRow<kColumns>(sum[r], weight, activation);
       }
     }
 #pragma GCC unroll 8

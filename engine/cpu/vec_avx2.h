@@ -131,9 +131,15 @@ struct Simd {
     const __m256i both = _mm256_set1_epi32(bits);
     return {Firsts(both), Seconds(both)};
   }
+  static Pair BroadcastPairOfRow(const void* p) { return BroadcastPair(p); }
   static Float Dot(Float sum, const Pairs& w, Pair x) {
     return {_mm256_fmadd_ps(w.first.a, x.first, _mm256_fmadd_ps(w.second.a, x.second, sum.a)),
             _mm256_fmadd_ps(w.first.b, x.first, _mm256_fmadd_ps(w.second.b, x.second, sum.b))};
+  }
+
+  template <int kColumns>
+  static void DotRow(Float (&sum)[kColumns], const Pairs (&w)[kColumns], Pair x) {
+    for (int c = 0; c < kColumns; ++c) sum[c] = Dot(sum[c], w[c], x);
   }
 
   static Float LoadFirst(const float* p, int lanes) {
@@ -157,9 +163,13 @@ struct Simd {
     std::memcpy(&bits, p, sizeof(bits));
     return _mm256_set1_epi32(bits);
   }
-  static Int DotInt(Int sum, Words w, Word2 x) {
+  static Int DotWords(Int sum, const Words& w, Word2 x) {
     return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(w.a, x)),
             _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, x))};
+  }
+  template <int kColumns>
+  static void DotInt(Int (&sum)[kColumns], const Words (&w)[kColumns], Word2 x) {
+    for (int c = 0; c < kColumns; ++c) sum[c] = DotWords(sum[c], w[c], x);
   }
   static Quads LoadQuads(const void* p) {
     const __m256i* q = static_cast<const __m256i*>(p);
@@ -174,8 +184,11 @@ struct Simd {
     return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
   }
   /// In words, because the product of bytes saturates at 16 bits.
-  static Int DotQuads(Int sum, const Quads& w, const Quad& x) {
-    return DotInt(DotInt(sum, w.even, x.even), w.odd, x.odd);
+  template <int kColumns>
+  static void DotQuads(Int (&sum)[kColumns], const Quads (&w)[kColumns], const Quad& x) {
+    for (int c = 0; c < kColumns; ++c) {
+      sum[c] = DotWords(DotWords(sum[c], w[c].even, x.even), w[c].odd, x.odd);
+    }
   }
   static Float ToFloat(Int x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 

@@ -73,15 +73,27 @@ struct Simd {
   /// Zero in the second element of every pair.
   static Pairs FirstOfPairs(Pairs w) { return _mm512_and_si512(w, _mm512_set1_epi32(0xffff)); }
   static Pair BroadcastPair(const void* p) {
-    int32_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    __m512i x = _mm512_set1_epi32(bits);
+    __m512i x = BroadcastWords(p);
     asm("" : "+v"(x));  // One broadcast for four products, not a memory operand in each.
     return reinterpret_cast<Pair>(x);
+  }
+  /// The same for DotRow, which takes it from a register anyway.
+  static Pair BroadcastPairOfRow(const void* p) {
+    return reinterpret_cast<Pair>(BroadcastWords(p));
   }
   /// fma(w0, x0, fma(w1, x1, sum)), denormals flushed.
   static Float Dot(Float sum, Pairs w, Pair x) {
     return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), x);
+  }
+
+  /// Dot of a row with all vectors of a panel's step: see DotInt.
+  static void DotRow(Float (&sum)[4], const Pairs (&w)[4], Pair x) {
+    asm("vdpbf16ps %8, %4, %0\n\t"
+        "vdpbf16ps %8, %5, %1\n\t"
+        "vdpbf16ps %8, %6, %2\n\t"
+        "vdpbf16ps %8, %7, %3"
+        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
+        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
 
   static Float LoadFirst(const float* p, int lanes) {
@@ -104,27 +116,32 @@ struct Simd {
   static Word2 BroadcastWords(const void* p) {
     int32_t bits;
     std::memcpy(&bits, p, sizeof(bits));
-    __m512i x = _mm512_set1_epi32(bits);
-    asm("" : "+v"(x));
-    return x;
+    return _mm512_set1_epi32(bits);
   }
-  /// sum + w0 * x0 + w1 * x1. In assembly: with the intrinsic GCC 12 cannot keep 24 accumulators in
-  /// registers and loses half the speed.
-  static Int DotInt(Int sum, Words w, Word2 x) {
-    asm("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
-    return sum;
+  // Products of a row with all vectors of a panel's step, in one piece of assembly: with
+  // intrinsics, and with one instruction a piece, GCC 12 moves accumulators between registers,
+  // spills them, or reads the weights again for each row.
+
+  /// sum[c] + w[c]0 * x0 + w[c]1 * x1.
+  static void DotInt(Int (&sum)[4], const Words (&w)[4], Word2 x) {
+    asm("vpdpwssd %8, %4, %0\n\t"
+        "vpdpwssd %8, %5, %1\n\t"
+        "vpdpwssd %8, %6, %2\n\t"
+        "vpdpwssd %8, %7, %3"
+        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
+        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
-  static Quads LoadQuads(const void* p) {
-    __m512i w = _mm512_loadu_si512(p);
-    asm("" : "+v"(w));  // One load for all rows.
-    return w;
+  /// sum[c] + w[c]0 * x0 + ... + w[c]3 * x3 of unsigned w and signed x.
+  static void DotQuads(Int (&sum)[4], const Quads (&w)[4], Quad x) {
+    asm("vpdpbusd %8, %4, %0\n\t"
+        "vpdpbusd %8, %5, %1\n\t"
+        "vpdpbusd %8, %6, %2\n\t"
+        "vpdpbusd %8, %7, %3"
+        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
+        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
+  static Quads LoadQuads(const void* p) { return _mm512_loadu_si512(p); }
   static Quad BroadcastQuad(const void* p) { return BroadcastWords(p); }
-  /// sum + w0 * x0 + ... + w3 * x3 of unsigned w and signed x. In assembly, as DotInt.
-  static Int DotQuads(Int sum, Quads w, Quad x) {
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(w), "v"(x));
-    return sum;
-  }
   static Float ToFloat(Int x) { return _mm512_cvtepi32_ps(x); }
 
   static Float LoadHalves(const void* p) {
