@@ -1,6 +1,7 @@
 // The weights that the int8 modes compute with, in float32.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <list>
 #include <string>
@@ -16,11 +17,12 @@ inline bool IsQuantised(const std::string& name, const WeightStore::Entry& entry
   return entry.tensor.shape.rank() == 2 && name != "model.embed_tokens.weight";
 }
 
-/// A checkpoint's tensors, each matrix replaced by q * scale: scale = max|w| / 127 of a row in
-/// float32, q = w / scale rounded to the nearest integer, ties to even.
+/// A checkpoint's tensors, each matrix replaced by q * scale: scale = max|w| / 127 of a row, or of
+/// each `group` columns of it, in float32, q = w / scale rounded to the nearest integer, ties to
+/// even.
 class RoundedWeights {
  public:
-  explicit RoundedWeights(const WeightStore& weights) {
+  explicit RoundedWeights(const WeightStore& weights, int64_t group = 0) {
     for (const auto& [name, entry] : weights.entries()) {
       if (!IsQuantised(name, entry)) {
         store_.Add(name, entry);
@@ -30,7 +32,12 @@ class RoundedWeights {
       const int64_t columns = entry.tensor.shape[1];
       std::vector<float>& values = memory_.emplace_back(static_cast<size_t>(rows * columns));
       ReadRows(entry, 0, rows, values.data());
-      for (int64_t row = 0; row < rows; ++row) Round(values.data() + row * columns, columns);
+      for (int64_t row = 0; row < rows; ++row) {
+        const int64_t size = group == 0 ? columns : group;
+        for (int64_t first = 0; first < columns; first += size) {
+          Round(values.data() + row * columns + first, std::min(size, columns - first));
+        }
+      }
       store_.Add(name, {.tensor = {values.data(), DType::kF32, entry.tensor.shape},
                         .file = "rounded weights"});
     }
@@ -41,6 +48,7 @@ class RoundedWeights {
   static void Round(float* row, int64_t columns) {
     float largest = 0;
     for (int64_t c = 0; c < columns; ++c) largest = std::max(largest, std::fabs(row[c]));
+    if (largest == 0) return;
     const float scale = largest / 127.0f;
     for (int64_t c = 0; c < columns; ++c) row[c] = std::nearbyint(row[c] / scale) * scale;
   }
