@@ -104,6 +104,7 @@ struct F32Steps {
   template <int kColumns>
   static void DotRow(Simd::Float (&sum)[kColumns], const Weight (&w)[kColumns],
                      const Activation& x) {
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) sum[c] = Dot(sum[c], w[c], x);
   }
   static Simd::Float Dot(Simd::Float sum, const Weight& w, const Activation& x) {

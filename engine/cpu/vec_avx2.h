@@ -139,6 +139,7 @@ struct Simd {
 
   template <int kColumns>
   static void DotRow(Float (&sum)[kColumns], const Pairs (&w)[kColumns], Pair x) {
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) sum[c] = Dot(sum[c], w[c], x);
   }
 
@@ -169,6 +170,7 @@ struct Simd {
   }
   template <int kColumns>
   static void DotInt(Int (&sum)[kColumns], const Words (&w)[kColumns], Word2 x) {
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) sum[c] = DotWords(sum[c], w[c], x);
   }
   static Quads LoadQuads(const void* p) {
@@ -186,6 +188,7 @@ struct Simd {
   /// In words, because the product of bytes saturates at 16 bits.
   template <int kColumns>
   static void DotQuads(Int (&sum)[kColumns], const Quads (&w)[kColumns], const Quad& x) {
+#pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) {
       sum[c] = DotWords(DotWords(sum[c], w[c].even, x.even), w[c].odd, x.odd);
     }

@@ -27,6 +27,7 @@ struct Held {
 };
 constexpr Held kHeld[] = {{"bf16", DType::kBF16, Precision::kAuto},
                           {"int8", DType::kBF16, Precision::kInt8},
+                          {"int8-a8", DType::kBF16, Precision::kInt8A8},
                           {"q4_1", DType::kQ4_1, Precision::kAuto},
                           {"q8_0", DType::kQ8_0, Precision::kAuto}};
 
