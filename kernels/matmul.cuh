@@ -5,6 +5,7 @@
 #include "kernels/mma.cuh"
 #include "kernels/simt.cuh"
 #include "kernels/vec.cuh"
+#include "kernels/widen.cuh"
 
 namespace neurogrid::kernels {
 
@@ -17,30 +18,6 @@ inline constexpr int kChunkInputs = kChunkBytes / Weights::ElementBytes(kFormat)
 /// piece touch all banks once.
 __device__ __forceinline__ int Swizzled(int row, int piece) {
   return row * kChunkBytes + ((piece ^ (row & 7)) << 4);
-}
-
-/// Bytes 0 and 2 of r, two's complement, as two bf16, exactly: 128 + the low seven bits, minus 128
-/// or 256.
-__device__ __forceinline__ uint32_t WidenEvenBytes(uint32_t r) {
-  constexpr uint32_t kOnes = 0x43004300u;  // 128 twice
-  const uint32_t magnitude = AndOr(r, 0x007f007fu, kOnes);
-  const uint32_t offset = AndOr(r, 0x00800080u, kOnes);
-  __nv_bfloat162 a;
-  __nv_bfloat162 b;
-  memcpy(&a, &magnitude, sizeof(a));
-  memcpy(&b, &offset, sizeof(b));
-  a = __hsub2(a, b);
-  uint32_t result;
-  memcpy(&result, &a, sizeof(result));
-  return result;
-}
-
-/// Operand A of one step from a lane's bytes of rows g (low) and g + 8 (high).
-__device__ __forceinline__ void WidenStep(uint32_t (&a)[4], uint32_t low, uint32_t high) {
-  a[0] = WidenEvenBytes(low);
-  a[1] = WidenEvenBytes(high);
-  a[2] = WidenEvenBytes(low >> 8);
-  a[3] = WidenEvenBytes(high >> 8);
 }
 
 /// sums += one chunk of 16 kM rows of weights, at w in swizzled rows, times 8 kN rows of
@@ -117,8 +94,8 @@ __device__ __forceinline__ Channels LoadChannels(const Output& out, int tile, in
   const int high = low + kTileOutputs / 2;
   Channels channels;
   if (out.scales != nullptr) {
-    channels.low_scale = out.scales[low];
-    channels.high_scale = out.scales[high];
+    channels.low_scale = out.scales[low] * kInt8Units;
+    channels.high_scale = out.scales[high] * kInt8Units;
   }
   if (out.bias != nullptr) {
     channels.low_bias = out.bias[low];

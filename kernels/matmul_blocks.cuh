@@ -7,8 +7,8 @@
 //   sum = fma(scale, chain, sum)
 //
 // for one group after the other. Sums of activations come from the tensor core too, times ones.
-// All that is added is smaller by a power of two where that makes codes cheaper to widen: the sums
-// of all chunks come times kSumScale.
+// All that is added is smaller by a power of two where that makes codes cheaper to widen
+// (widen.cuh): the sums of all chunks come times kSumScale.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -35,52 +35,6 @@ struct Blocks {
   static constexpr int kUnitBits = kFormat.looks_up ? 6 : kHighBits > 0 ? 0 : kLowBits - 2;
   static constexpr float kSumScale = 1 << kUnitBits;
 };
-
-/// Two bf16 of value 2^exponent.
-__device__ __forceinline__ constexpr uint32_t PairOfPower(int exponent) {
-  return 0x00010001u * (static_cast<uint32_t>(exponent + 127) << 7);
-}
-/// Two bf16 -`value`, for integers below 2^8 over 2^bits.
-__device__ __forceinline__ constexpr uint32_t PairOfMinus(int value, int bits) {
-  if (value == 0) return 0;
-  int log = 0;
-  while (value >> (log + 1) > 0) ++log;
-  const int exponent = log - bits + 127;
-  const int fraction = (value << 7 >> log) & 127;
-  return 0x00010001u *
-         (0x8000u | static_cast<uint32_t>(exponent) << 7 | static_cast<uint32_t>(fraction));
-}
-
-/// A mask of `bits` bits from bit `at` on, in either half.
-__device__ __forceinline__ constexpr uint32_t PairOfField(int bits, int at) {
-  return 0x00010001u * (((1u << bits) - 1) << at);
-}
-
-/// (field - kOffset) / 2^kUnitBits of 128 and a field from bit kAt on.
-template <int kAt, int kOffset, int kUnitBits>
-__device__ __forceinline__ uint32_t FinishField(uint32_t pair) {
-  static_assert(128 + (kOffset << kAt) < 256);
-  return FmaPairs(pair, PairOfPower(-kAt - kUnitBits),
-                  PairOfMinus(128 + (kOffset << kAt), kAt + kUnitBits));
-}
-
-/// (field - kOffset) / 2^kUnitBits of either half of a word as bf16, exactly, where a field is
-/// kBits bits from bit kAt on.
-///
-/// Below 2^8 the bits of a bf16 number are an integer of units of 2^-133, the least number there
-/// is: with an exponent of 0 or 1 the unit is one and the same. So one mask and one fma serve a
-/// field in bits 0 to 7. The largest factor, 2^127, leaves a field that ends at bit 8 with units of
-/// 2^(2 - kBits); below, the exponent of 128 makes any unit possible.
-template <int kBits, int kAt, int kOffset, int kUnitBits>
-__device__ __forceinline__ uint32_t WidenField(uint32_t word) {
-  constexpr uint32_t kMask = PairOfField(kBits, kAt);
-  if constexpr (kAt + kBits < 8) {
-    return FinishField<kAt, kOffset, kUnitBits>(AndOr(word, kMask, PairOfPower(7)));
-  } else {
-    static_assert(kAt + kBits == 8 && kUnitBits == kBits - 2);
-    return FmaPairs(word & kMask, PairOfPower(127), PairOfMinus(kOffset, kUnitBits));
-  }
-}
 
 /// The words of this lane in a plane of kBits.
 template <int kBits>

@@ -19,7 +19,7 @@ __device__ __forceinline__ Eight Scaled(const Output& out, const float* sums, in
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     e.v[i] = sums[i];
-    if (out.scales != nullptr) e.v[i] = __fmul_rn(e.v[i], out.scales[output + i]);
+    if (out.scales != nullptr) e.v[i] = __fmul_rn(e.v[i], out.scales[output + i] * kInt8Units);
     if (out.bias != nullptr) e.v[i] += out.bias[output + i];
   }
   return e;

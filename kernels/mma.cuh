@@ -196,6 +196,7 @@ inline uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
 
 inline float Exp2(float x) { return std::exp2(x); }
 inline uint32_t AndOr(uint32_t r, uint32_t mask, uint32_t bits) { return (r & mask) | bits; }
+inline uint32_t AndXor(uint32_t r, uint32_t mask, uint32_t bits) { return (r & mask) ^ bits; }
 
 #else
 
@@ -284,10 +285,15 @@ __device__ __forceinline__ float Exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-/// (r & mask) | bits in one instruction; the compiler makes two of it.
+/// (r & mask) | bits, and ^ bits, in one instruction; the compiler makes two of it.
 __device__ __forceinline__ uint32_t AndOr(uint32_t r, uint32_t mask, uint32_t bits) {
   uint32_t result;
   asm("lop3.b32 %0, %1, %2, %3, 0xEA;" : "=r"(result) : "r"(r), "r"(mask), "r"(bits));
+  return result;
+}
+__device__ __forceinline__ uint32_t AndXor(uint32_t r, uint32_t mask, uint32_t bits) {
+  uint32_t result;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(result) : "r"(r), "r"(mask), "r"(bits));
   return result;
 }
 

@@ -62,7 +62,10 @@ Summed Exact(int outputs, bool gated, int stride) {
 template <typename T>
 std::vector<T> Run(const Summed& s, Epilogue epilogue, const std::vector<T>& old) {
   const Device<float> slices(s.slices);
-  const Device<float> scales(s.scales);
+  // Widened bytes, and so their sums, come times 2^-6 (widen.cuh); here the sums are whole.
+  std::vector<float> whole = s.scales;
+  for (float& scale : whole) scale *= 0x1p-6f;
+  const Device<float> scales(whole);
   const Device<float> bias(s.bias);
   const Device<T> y(old);
   Weights w = s.weights;
