@@ -162,7 +162,7 @@ bool ChainFits(const Weights& w, int rows, const GpuLimits& gpu) {
 }
 
 bool ChainNorms(const Weights& w, int rows, const GpuLimits& gpu) {
-  return rows <= kNormedRowsMax && ChainFits(w, rows, gpu);
+  return rows <= kNormedRowsMax && w.inputs <= kNormedInputsMax && ChainFits(w, rows, gpu);
 }
 
 cudaError_t MatMulChain(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,

@@ -175,8 +175,8 @@ __device__ __forceinline__ void CopyRows(uint8_t* shared, const FewRowsOperands&
       values[i] = uint4{0, 0, 0, 0};
       to[i] = row * XStride(a.padded) + 2 * column;
       if (at < all && column < a.inputs) {
-        const int64_t source = a.norm.sources == nullptr ? row : a.norm.sources[row];
-        values[i] = __ldcg(reinterpret_cast<const uint4*>(a.x + source * a.inputs + column));
+        values[i] = __ldcg(
+            reinterpret_cast<const uint4*>(a.x + static_cast<int64_t>(row) * a.inputs + column));
       }
     }
 #pragma unroll
@@ -188,98 +188,117 @@ __device__ __forceinline__ void CopyRows(uint8_t* shared, const FewRowsOperands&
 
 /// Shared memory that norming takes.
 inline constexpr int kNormBytes = kNormedRowsMax * kNormWarpsMax * 4;
+/// What the registers of a block hold of a row.
+inline constexpr int kNormedInputsMax = 4096;
 
-/// Norms the rows that CopyRows has brought. What it needs of the weights of the norm is there
-/// before the predecessor has ended.
+/// Norms rows on their way to shared memory. Until the first product begins memory has nothing to
+/// do, so little is left to do between the predecessor's end and then: addresses and weights of the
+/// norm are there before, and values stay in registers from their load on.
 template <int kThreads>
 class RowNorm {
   using Piece = Vec<bf16>;
-  static constexpr int kHeld = 3;  // pieces of a row for a thread
+  static constexpr int kHeld = kNormedInputsMax / Piece::kCount / kThreads;  // of a row
+  static constexpr int kWarps = kThreads / kWarpThreads;
+  static_assert(NormThreads<bf16>(kNormedInputsMax) == kHeld * kThreads);
 
  public:
-  __device__ __forceinline__ explicit RowNorm(const FewRowsOperands& a) {
+  __device__ __forceinline__ explicit RowNorm(const FewRowsOperands& a) : a_(a) {
+#pragma unroll
+    for (int row = 0; row < kNormedRowsMax; ++row) {
+      const int64_t source = row < a.rows && a.norm.sources != nullptr ? a.norm.sources[row] : row;
+      from_[row] = a.x + source * a.inputs + ColumnOf(0);
+    }
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
-      const int column = ColumnOf(i);
-      if (column < a.inputs) held_[i] = Load(a, column);
+      if (ColumnOf(i) >= a.inputs) continue;
+#pragma unroll
+      for (int j = 0; j < Piece::kCount; j += Vec<float>::kCount) {
+        const Vec<float> some = LoadVec(a.norm.parameters.weight + ColumnOf(i) + j);
+#pragma unroll
+        for (int k = 0; k < Vec<float>::kCount; ++k) weights_[i][j + k] = some.at[k];
+      }
     }
   }
 
-  /// All threads of the block call it; rows are normed for all of them behind it.
-  __device__ __forceinline__ void Apply(uint8_t* shared, float* sums,
-                                        const FewRowsOperands& a) const {
-    __syncthreads();
-    const int warps = NormThreads<bf16>(a.inputs) / kWarpThreads;  // of the norm's order
-    const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-    for (int row = 0; row < a.rows; ++row) {
-      const auto* x = reinterpret_cast<const bf16*>(shared + row * XStride(a.padded));
-      for (int warp = static_cast<int>(threadIdx.x) / kWarpThreads; warp < warps;
-           warp += kThreads / kWarpThreads) {
-        float squares = 0;
-        for (int column = (warp * kWarpThreads + lane) * Piece::kCount; column < a.inputs;
-             column += warps * kWarpThreads * Piece::kCount) {
-          squares = AddSquares(squares, LoadVec(x + column));
+  /// All threads of the block call it, once the predecessor has ended; rows are there for all of
+  /// them behind it.
+  __device__ __forceinline__ void Apply(uint8_t* shared, float* sums) const {
+    Piece x[kNormedRowsMax][kHeld];
+#pragma unroll
+    for (int row = 0; row < kNormedRowsMax; ++row) {
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        x[row][i] = Piece{};
+        if (row < a_.rows && ColumnOf(i) < a_.inputs) {
+          const uint4 bits =
+              __ldcg(reinterpret_cast<const uint4*>(from_[row] + i * kThreads * Piece::kCount));
+          memcpy(&x[row][i], &bits, sizeof(bits));
         }
-        squares = WarpSum(squares);
-        if (lane == 0) sums[row * kNormWarpsMax + warp] = squares;
+      }
+    }
+    // A warp's i-th pieces are those of warp i kWarps + warp of the norm's order.
+    const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+#pragma unroll
+    for (int row = 0; row < kNormedRowsMax; ++row) {
+      if (row >= a_.rows) continue;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        const float squares = WarpSum(AddSquares(0.0f, x[row][i]));
+        if (threadIdx.x % kWarpThreads == 0)
+          sums[row * kNormWarpsMax + i * kWarps + warp] = squares;
       }
     }
     __syncthreads();
-    for (int row = 0; row < a.rows; ++row) {
-      const float* parts = sums + row * kNormWarpsMax;
-      float squares = parts[0];
-      for (int warp = 1; warp < warps; ++warp) squares += parts[warp];
-      NormRow(reinterpret_cast<bf16*>(shared + row * XStride(a.padded)), row,
-              NormFactor(squares, a.inputs, a.norm.parameters.epsilon), a);
+#pragma unroll
+    for (int row = 0; row < kNormedRowsMax; ++row) {
+      if (row >= a_.rows) continue;
+      const float factor = FactorOf(sums + row * kNormWarpsMax);
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        if (ColumnOf(i) < a_.padded) Store(shared, row, i, factor, x[row][i]);
+      }
     }
     __syncthreads();
   }
 
  private:
-  struct PieceWeights {
-    float at[Piece::kCount];
-  };
-
   __device__ __forceinline__ static int ColumnOf(int i) {
     return (static_cast<int>(threadIdx.x) + i * kThreads) * Piece::kCount;
   }
-  __device__ __forceinline__ static PieceWeights Load(const FewRowsOperands& a, int column) {
-    PieceWeights weights;
+  __device__ __forceinline__ float FactorOf(const float* parts) const {
+    constexpr int kParts = kHeld * kWarps;
+    const int warps = NormThreads<bf16>(a_.inputs) / kWarpThreads;
+    float squares = 0;
 #pragma unroll
-    for (int i = 0; i < Piece::kCount; i += Vec<float>::kCount) {
-      const Vec<float> some = LoadVec(a.norm.parameters.weight + column + i);
+    for (int first = 0; first < kParts; first += Vec<float>::kCount) {
+      const Vec<float> some = LoadVec(parts + first);
 #pragma unroll
-      for (int j = 0; j < Vec<float>::kCount; ++j) weights.at[i + j] = some.at[j];
+      for (int i = 0; i < Vec<float>::kCount; ++i) {
+        if (first + i < warps) squares += some.at[i];
+      }
     }
-    return weights;
+    return NormFactor(squares, a_.inputs, a_.norm.parameters.epsilon);
   }
-  __device__ __forceinline__ static void NormPiece(bf16* x, int row, int column, float factor,
-                                                   const PieceWeights& weights,
-                                                   const FewRowsOperands& a) {
-    Piece piece = LoadVec(x + column);
+  __device__ __forceinline__ void Store(uint8_t* shared, int row, int i, float factor,
+                                        Piece piece) const {
+    auto* to = reinterpret_cast<bf16*>(shared + row * XStride(a_.padded)) + ColumnOf(i);
+    if (ColumnOf(i) >= a_.inputs) return StoreVec(to, Piece{});
 #pragma unroll
-    for (int i = 0; i < Piece::kCount; ++i) {
-      piece.at[i] =
-          Normed(piece.at[i], factor, weights.at[i], a.norm.parameters.rounds_before_weight);
+    for (int j = 0; j < Piece::kCount; ++j) {
+      piece.at[j] =
+          Normed(piece.at[j], factor, weights_[i][j], a_.norm.parameters.rounds_before_weight);
     }
-    StoreVec(x + column, piece);
+    StoreVec(to, piece);
     if (blockIdx.x == 0) {
-      StoreVec(static_cast<bf16*>(a.norm.normed) + static_cast<int64_t>(row) * a.inputs + column,
-               piece);
-    }
-  }
-  __device__ __forceinline__ void NormRow(bf16* x, int row, float factor,
-                                          const FewRowsOperands& a) const {
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (ColumnOf(i) < a.inputs) NormPiece(x, row, ColumnOf(i), factor, held_[i], a);
-    }
-    for (int column = ColumnOf(kHeld); column < a.inputs; column += kThreads * Piece::kCount) {
-      NormPiece(x, row, column, factor, Load(a, column), a);
+      StoreVec(
+          static_cast<bf16*>(a_.norm.normed) + static_cast<int64_t>(row) * a_.inputs + ColumnOf(i),
+          piece);
     }
   }
 
-  PieceWeights held_[kHeld];
+  const FewRowsOperands& a_;
+  const bf16* from_[kNormedRowsMax];
+  float weights_[kHeld][Piece::kCount];
 };
 
 /// Rows of activations as wholes in shared memory, normed where that is wanted. Up to here the ring
@@ -290,8 +309,7 @@ __device__ __forceinline__ void CopyActivations(uint8_t* rows, uint8_t* sums,
   if (kMayNorm && a.norm.parameters.weight != nullptr) {
     const RowNorm<kThreads> norm(a);
     WaitForPredecessor();
-    CopyRows<kThreads>(rows, a);
-    norm.Apply(rows, reinterpret_cast<float*>(sums), a);
+    norm.Apply(rows, reinterpret_cast<float*>(sums));
   } else {
     WaitForPredecessor();
     CopyRows<kThreads>(rows, a);

@@ -310,7 +310,8 @@ bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu) {
   constexpr WeightFormat kLargest = WeightFormat::kInt8;
   constexpr int kStages = Rings<kLargest, kNormedRowsMax>::kShort;
   using Stage = SlicedStage<kLargest, kNormedRowsMax, true>;
-  return rows <= kNormedRowsMax && Stage::SharedBytes(kStages, rows, w.stride()) <= gpu.shared_max;
+  return rows <= kNormedRowsMax && w.inputs <= kNormedInputsMax &&
+         Stage::SharedBytes(kStages, rows, w.stride()) <= gpu.shared_max;
 }
 
 cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
