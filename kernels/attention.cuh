@@ -173,6 +173,16 @@ struct SplitAttention {
     return chunk * kChunk + (warp * kOutputs + n) * 8 + 2 * (lane % 4);
   }
 
+  /// Elements of a row of queries, and of a position of a chunk; `column` of head_dim.
+  __device__ __forceinline__ bf16& Query(int row, int column) const {
+    const int in_chunk = column % kChunk;
+    return queries[column / kChunk * kRows * kChunk + At(row, in_chunk / 8) + in_chunk % 8];
+  }
+  __device__ __forceinline__ bf16& Staged(int chunk, int token, int column) const {
+    const int in_chunk = column % kChunk;
+    return stages[chunk % 2 * kStage + At(token, in_chunk / 8) + in_chunk % 8];
+  }
+
   /// What a thread copies of chunk i of a split (keys first, then values): a piece of every eighth
   /// or so of its rows.
   struct Pieces {

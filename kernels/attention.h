@@ -11,7 +11,9 @@
 //              it goes while it began with a head's first split; where runs cut a head, the states
 //              of its first run and of each later split go to memory, and a second kernel merges
 //              them. Bound by the bytes of keys and values; those of earlier steps are fetched
-//              before the predecessor has ended.
+//              before the predecessor has ended. Where no run has more than one unit and no tile
+//              more than one query, blocks rotate what they need for themselves, and the one with
+//              the last split of a head writes its new key and value.
 //   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
 //              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
 // A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
@@ -108,6 +110,12 @@ struct AttentionWorkView {
   const AttentionCounts* live = nullptr;
 };
 
+/// What RopeAndWriteKv (kv_pages.h) would do to the rows first.
+struct RowRotation {
+  const float* table = nullptr;  // [positions, 2, head_dim / 2]; null: it has been done
+  HeadNorms norms{};
+};
+
 /// T: float or __nv_bfloat16.
 template <typename T>
 struct AttentionOperands {
@@ -119,10 +127,15 @@ struct AttentionOperands {
   float* states;  // StateFloats
   int query_heads;
   float scale;
-  float softcap;  // c > 0: scores become c * tanh(score / c)
-  int window;     // keys visible to a query, itself included; 0: all before it
+  float softcap;           // c > 0: scores become c * tanh(score / c)
+  int window;              // keys visible to a query, itself included; 0: all before it
+  RowRotation rotation{};  // for what AttentionRotates says alone; qkv stays as it is
 };
 
+/// Whether Attention does what RopeAndWriteKv would, with its bits: where head_dim is 32, 64, 128
+/// or 256 and every block has one unit at most. Each tile must be one query.
+bool AttentionRotates(const AttentionOperands<__nv_bfloat16>& operands,
+                      const AttentionWorkView& work);
 cudaError_t Attention(const AttentionOperands<__nv_bfloat16>& operands,
                       const AttentionWorkView& work, cudaStream_t stream);
 cudaError_t Attention(const AttentionOperands<float>& operands, const AttentionWorkView& work,

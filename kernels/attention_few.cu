@@ -2,6 +2,7 @@
 #include "kernels/attention.cuh"
 #include "kernels/attention_ways.h"
 #include "kernels/device_limits.h"
+#include "kernels/kv_pages.cuh"
 #include "kernels/launch.h"
 
 namespace neurogrid::kernels {
@@ -152,6 +153,124 @@ __global__ void __launch_bounds__(kAttentionThreads)
       whole = false;
     }
     walk = following;
+  }
+}
+
+/// A decoding row's heads of one kv head, each rotated by a warp: queries to where they are
+/// attended, the new key and value to their page and, of chunks that are not copied from there, to
+/// their stage.
+template <int kDim>
+class RotatedRow {
+  using Split = SplitAttention<kDim, 1>;
+  static constexpr int kPairs = kDim <= 64 ? 1 : kDim / 64;
+  static constexpr int kAtOnce = 2;  // heads of a warp
+  using Pairs = HeadPairs<bf16, kPairs>;
+
+ public:
+  __device__ __forceinline__ RotatedRow(const Split& block, const AttentionPlace& place)
+      : block_(block),
+        place_(place),
+        row_(block.o.qkv + place.tile.first_row * int64_t{block.o.qkv_stride}),
+        norms_(block.o.rotation.norms),
+        dim_(block.o.kv.head_dim),
+        token_(place.tile.first_position - place.start),
+        angles_(block.o.rotation.table + int64_t{place.tile.first_position} * dim_, dim_),
+        of_queries_(norms_.query_weight, dim_),
+        of_key_(norms_.key_weight, dim_) {}
+
+  /// Whether the row's own position is in the split.
+  __device__ __forceinline__ bool writes() const { return token_ < place_.last; }
+
+  /// Rows and columns that are not there.
+  __device__ __forceinline__ void ClearQueries() const {
+    constexpr int kPieces = Split::kRows * kDim / 8;
+    for (int i = static_cast<int>(threadIdx.x); i < kPieces; i += kAttentionThreads) {
+      reinterpret_cast<uint4*>(block_.queries)[i] = uint4{0, 0, 0, 0};
+    }
+  }
+  /// Once the predecessor has ended, and behind a barrier.
+  __device__ __forceinline__ void Rotate() const {
+    const int heads = place_.group + (writes() ? 2 : 0);
+    for (int head = block_.warp; head < heads; head += kAtOnce * kAttentionWarps) {
+      const int other = head + kAttentionWarps;
+      const Pairs one(ValuesOf(head), dim_);
+      const Pairs two(ValuesOf(other < heads ? other : head), dim_);
+      Finish(head, one);
+      if (other < heads) Finish(other, two);
+    }
+  }
+
+ private:
+  /// Queries, then the key, then the value.
+  __device__ __forceinline__ const bf16* ValuesOf(int head) const {
+    const int group = place_.group;
+    const int before = head < group ? place_.kv_head * group + head
+                                    : block_.o.query_heads + place_.kv_head +
+                                          (head == group ? 0 : block_.o.kv.kv_heads);
+    return row_ + before * dim_;
+  }
+  __device__ __forceinline__ void Finish(int head, Pairs pairs) const {
+    if (head < place_.group) {
+      if (norms_.query_weight != nullptr) pairs.Norm(of_queries_, norms_, dim_);
+      pairs.Rotate(angles_, dim_);
+      pairs.ForEach(dim_, [&](int column, bf16 x) { block_.Query(head, column) = x; });
+      return;
+    }
+    const bool is_value = head > place_.group;
+    if (!is_value && norms_.key_weight != nullptr) pairs.Norm(of_key_, norms_, dim_);
+    if (!is_value) pairs.Rotate(angles_, dim_);
+    const KvPages<bf16>& kv = block_.o.kv;
+    const uint32_t page = place_.PageOf(token_);
+    bf16* to = (is_value ? kv.values(page, place_.kv_head) : kv.keys(page, place_.kv_head)) +
+               token_ % kPageTokens * dim_;
+    pairs.ForEach(dim_, [&](int column, bf16 x) {
+      to[column] = x;
+      const int chunk = column / Split::kChunk + (is_value ? Split::kChunks : 0);
+      if (chunk < 2) block_.Staged(chunk, token_, column) = x;
+    });
+  }
+
+  const Split& block_;
+  const AttentionPlace& place_;
+  const bf16* row_;
+  HeadNorms norms_;
+  int dim_;
+  int token_;
+  HeadAngles<kPairs> angles_;
+  HeadWeights<kPairs> of_queries_;
+  HeadWeights<kPairs> of_key_;
+};
+
+/// One unit a block, of rows that are not rotated yet.
+template <int kDim>
+__global__ void __launch_bounds__(kAttentionThreads)
+    AttendRotatingKernel(Bf16Attention o, AttentionWorkView work) {
+  ReleaseSuccessor();
+  const Units units(work, o.kv.kv_heads, static_cast<int>(gridDim.x));
+  const int unit = static_cast<int>(blockIdx.x);
+  if (unit >= units.count) return WaitForPredecessor();
+  const SplitAttention<kDim, 1> block(o, SharedMemory<uint8_t>());
+  const Walk walk(o, work, unit);
+  const AttentionPlace& place = walk.place;
+  block.CopyOld(place);
+  const RotatedRow<kDim> row(block, place);
+  row.ClearQueries();
+  __syncthreads();
+  WaitForPredecessor();
+  row.Rotate();
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    block.CopyPart(i, place, row.writes() ? place.old() + 1 : place.old(), place.steps() * 16);
+    CommitCopies();
+  }
+  typename SplitAttention<kDim, 1>::Outputs outputs;
+  block.Attend(place, outputs, [](int) {});
+  SplitTotals<kDim, 1> totals;
+  totals.Add(block, outputs);
+  if (walk.AtFirstSplit() && walk.AtLastSplit()) {
+    totals.Store(block, place);
+  } else {
+    StoreState<kDim>(block, place, totals);
   }
 }
 
@@ -332,7 +451,17 @@ unsigned BlocksOf(int units, size_t shared_bytes) {
   return static_cast<unsigned>(units < blocks ? units : blocks);
 }
 
+/// Where rows rotate on their way, a block has one unit: of heads in several, each would rotate all
+/// rows anew while its copies wait.
+constexpr int kRotatingUnitsMax = 256;
+
 }  // namespace
+
+bool FewRowsRotate(const Bf16Attention& o, const AttentionWorkView& work) {
+  const int dim = o.kv.head_dim;
+  return (dim == 32 || dim == 64 || dim == 128 || dim == 256) &&
+         work.items_count <= kRotatingUnitsMax / o.kv.kv_heads;
+}
 
 cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
                           cudaStream_t stream) {
@@ -340,10 +469,13 @@ cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
   return ForHeadDim(o.kv.head_dim, [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
     constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
-    const unsigned blocks = BlocksOf(work.items_count * o.kv.kv_heads, kBytes);
+    const bool rotates = o.rotation.table != nullptr;
+    const int units = work.items_count * o.kv.kv_heads;
+    const unsigned blocks = rotates ? static_cast<unsigned>(units) : BlocksOf(units, kBytes);
+    auto* kernel = rotates ? AttendRotatingKernel<kDim> : AttendItemsKernel<kDim>;
     const cudaError_t error =
         Launch({"Attention, few rows", dim3(blocks), dim3(kAttentionThreads), kBytes, stream},
-               AttendItemsKernel<kDim>, o, work);
+               kernel, o, work);
     if (error != cudaSuccess || work.merges_count == 0) return error;
     return LaunchMerge(o, work, blocks, stream);
   });

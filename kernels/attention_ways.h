@@ -5,7 +5,8 @@
 
 namespace neurogrid::kernels {
 
-/// Items, then merges.
+/// Items, then merges. With operands.rotation where FewRowsRotate says so.
+bool FewRowsRotate(const AttentionOperands<__nv_bfloat16>& operands, const AttentionWorkView& work);
 cudaError_t AttendFewRows(const AttentionOperands<__nv_bfloat16>& operands,
                           const AttentionWorkView& work, cudaStream_t stream);
 

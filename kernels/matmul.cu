@@ -36,7 +36,9 @@ cudaError_t NormThenMatMul(MatMulOperands operands, const Weights& w, cudaStream
 cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const Weights& w,
                      cudaStream_t stream) {
   if (!Valid(operands, w) || w.format == WeightFormat::kF32) return cudaErrorInvalidValue;
-  if (operands.norm.parameters.weight != nullptr) return cudaErrorInvalidValue;
+  if (operands.norm.parameters.weight != nullptr || operands.convolution.operands.out != nullptr) {
+    return cudaErrorInvalidValue;
+  }
   if (w.format == WeightFormat::kBlocks) return MatMulBlocksBy(kernel, operands, w, stream);
   switch (kernel) {
     case MatMulKernel::kFewRows:
@@ -55,6 +57,13 @@ int64_t SliceFloatsMax(int rows) { return SliceFloatsMaxSm90(rows); }
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
   const GpuLimits gpu = LimitsOfGpu();
+  const ConvolutionOperands<bf16>& convolution = operands.convolution.operands;
+  if (convolution.out != nullptr) {
+    if (!FewRowsConvolve(w, operands.rows, convolution.taps_count, gpu)) {
+      return cudaErrorInvalidValue;
+    }
+    return MatMulFewRows(operands, w, gpu, stream);
+  }
   if (operands.norm.parameters.weight != nullptr && !FewRowsNorm(w, operands.rows, gpu)) {
     return w.format == WeightFormat::kF32 ? NormThenMatMul<float>(operands, w, stream)
                                           : NormThenMatMul<bf16>(operands, w, stream);

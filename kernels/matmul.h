@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "kernels/rms_norm.h"
+#include "kernels/short_convolution.h"
 #include "kernels/weights.h"
 
 namespace neurogrid::kernels {
@@ -37,6 +38,15 @@ struct MatMulNorm {
   void* normed = nullptr;            // [rows, inputs], other memory than x and y
 };
 
+/// Where x comes from if it is the result of a short convolution: the bits of ShortConvolution, and
+/// what it writes is written as well. For what FewRowsConvolve says alone.
+struct MatMulConvolution {
+  ConvolutionOperands<__nv_bfloat16> operands{};  // out null: none of this; x is not read
+  const ConvolutionChunk* chunks = nullptr;       // [rows] of one row each; inputs of the step
+  uint32_t* arrivals = nullptr;                   // [kArrivals] zeros, and zeros again afterwards
+};
+inline constexpr int kArrivals = 8;
+
 /// x [rows, inputs] bf16; f32 for f32 weights. y [rows, outputs]. inputs is a multiple of 8.
 struct MatMulOperands {
   void* y;
@@ -49,6 +59,7 @@ struct MatMulOperands {
   // Scratch for slices that several blocks sum; null or too short for them: one block does.
   float* slices = nullptr;
   int64_t slices_floats = 0;
+  MatMulConvolution convolution{};
 };
 
 /// Scratch that products of up to so many rows make use of on this device.
@@ -67,6 +78,8 @@ GpuLimits LimitsOfGpu();  // of the current device
 bool FewRowsFit(const Weights& w, int rows, const GpuLimits& gpu);
 /// If it also norms so many: else MatMul queues a kernel for that.
 bool FewRowsNorm(const Weights& w, int rows, const GpuLimits& gpu);
+/// If it convolves so many of these, each a sequence's only row.
+bool FewRowsConvolve(const Weights& w, int rows, int taps, const GpuLimits& gpu);
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                           cudaStream_t stream);
 

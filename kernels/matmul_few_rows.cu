@@ -17,6 +17,11 @@ bool FewRowsNorm(const Weights& w, int rows, const GpuLimits& gpu) {
   return SlicesOf(w.packed_outputs()) == 1 ? ChainNorms(w, rows, gpu) : SlicesNorm(w, rows, gpu);
 }
 
+bool FewRowsConvolve(const Weights& w, int rows, int taps, const GpuLimits& gpu) {
+  if (w.format != WeightFormat::kBf16 && w.format != WeightFormat::kInt8) return false;
+  return SlicesOf(w.packed_outputs()) != 1 && SlicesConvolve(w, rows, taps, gpu);
+}
+
 cudaError_t MatMulFewRows(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                           cudaStream_t stream) {
   return SlicesOf(w.packed_outputs()) == 1 ? MatMulChain(operands, w, gpu, stream)

@@ -24,6 +24,7 @@ struct FewRowsOperands {
   int padded;  // inputs of a row of weights
   int tiles;
   MatMulNorm norm;
+  MatMulConvolution convolution;
   int left_at_release;  // stages of a block's first warp; below 0: released from the start
 };
 
@@ -363,6 +364,7 @@ cudaError_t StartFewRows(const char* name, Kernel kernel, int blocks, int warps,
                           w.stride(),
                           w.packed_outputs() / kTileOutputs,
                           operands.norm,
+                          operands.convolution,
                           LeftAtRelease(operands.rows, w)};
   return Launch(shape, kernel, Output(operands, w), a);
 }
@@ -372,6 +374,7 @@ bool SlicesFit(const Weights& w, int rows, const GpuLimits& gpu);
 cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                          cudaStream_t stream);
 bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu);
+bool SlicesConvolve(const Weights& w, int rows, int taps, const GpuLimits& gpu);
 /// Weights of one chain: a warp has a tile for itself, activations are there as a whole.
 bool ChainFits(const Weights& w, int rows, const GpuLimits& gpu);
 bool ChainNorms(const Weights& w, int rows, const GpuLimits& gpu);

@@ -1,4 +1,7 @@
 // Up to 16 rows of weights with few outputs: the eight warps of a block take a slice of K each.
+#include <type_traits>
+
+#include "kernels/matmul_convolution.cuh"
 #include "kernels/matmul_few_rows.cuh"
 
 namespace neurogrid::kernels {
@@ -7,20 +10,25 @@ namespace {
 constexpr int kThreads = kFewRowsWarps * kWarpThreads;
 constexpr int kPartStride = 20;  // floats between the sums of two rows: no bank conflicts
 
-/// Activations travel with the weights, so any number of inputs fits; where they are normed first
-/// they are there as a whole.
-template <WeightFormat kFormat, int kRows, bool kNormed>
+/// Activations travel with the weights, so any number of inputs fits; where a block makes them
+/// first they are there as a whole.
+enum class Origin { kGiven, kNormed, kConvolved };
+struct Nothing {
+  __device__ __forceinline__ explicit Nothing(const FewRowsOperands&) {}
+};
+
+template <WeightFormat kFormat, int kRows, bool kWhole>
 struct SlicedStage {
   static constexpr int kN = (kRows + 7) / 8;
   static constexpr int kXBytes = kParts<kFormat> * kRows * kChunkBytes;
-  static constexpr int kBytes = kStageWeightBytes + (kNormed ? 0 : kXBytes);
+  static constexpr int kBytes = kStageWeightBytes + (kWhole ? 0 : kXBytes);
 
   __host__ __device__ static constexpr int PartBytes(int rows) {
     return 2 * kFewRowsWarps * rows * kPartStride * 4;
   }
   __host__ __device__ static constexpr int SharedBytes(int stages, int rows, int padded) {
     return kFewRowsWarps * stages * kBytes + PartBytes(rows) +
-           (kNormed ? kNormBytes + rows * XStride(padded) : 0);
+           (kWhole ? kNormBytes + rows * XStride(padded) : 0);
   }
 };
 
@@ -172,9 +180,27 @@ struct PresentRows {
   }
 };
 
-template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
+/// Activations to the first stages or as wholes to `rows`. Up to here the rings are on their way.
+template <Origin kOrigin, WeightFormat kFormat, int kRows, int kStages, typename Convolution>
+__device__ __forceinline__ void BringActivations(
+    uint8_t* ring, const int (&chunks)[kStages],
+    const ActivationStream<kFormat, kRows>& activations, uint8_t* rows, uint8_t* sums,
+    Convolution& convolution, const FewRowsOperands& a) {
+  if constexpr (kOrigin == Origin::kNormed) {
+    CopyActivations<true, kThreads>(rows, sums, a);
+  } else if constexpr (kOrigin == Origin::kConvolved) {
+    WaitForPredecessor();
+    convolution.Apply(rows, a);
+  } else {
+    WaitForPredecessor();
+    FillActivations(ring, chunks, activations);
+  }
+}
+
+template <WeightFormat kFormat, int kRows, int kStages, Origin kOrigin>
 __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsOperands a) {
-  using Stage = SlicedStage<kFormat, kRows, kNormed>;
+  constexpr bool kWhole = kOrigin != Origin::kGiven;
+  using Stage = SlicedStage<kFormat, kRows, kWhole>;
   constexpr int kRingBytes = kStages * Stage::kBytes;
   constexpr int kNorm = kFewRowsWarps * kRingBytes;
   if (a.left_at_release < 0) ReleaseSuccessor();
@@ -185,7 +211,7 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   const int tile_step = static_cast<int>(gridDim.x);
   const int chunks = a.padded / kChunkInputs<kFormat>;
   const int ring = warp * kRingBytes;
-  const int parts_at = kNorm + (kNormed ? kNormBytes : 0);
+  const int parts_at = kNorm + (kWhole ? kNormBytes : 0);
   float* parts = reinterpret_cast<float*>(shared + parts_at);
   const int rows_at = parts_at + Stage::PartBytes(a.rows);
 
@@ -194,16 +220,14 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   int first_chunks[kStages];
   FillRing(shared + ring, Stage::kBytes, weights, first_chunks);
   if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
-  if constexpr (kNormed) {
-    CopyActivations<true, kThreads>(shared + rows_at, shared + kNorm, a);
-  } else {
-    WaitForPredecessor();
-    FillActivations(shared + ring, first_chunks, activations);
-  }
+  std::conditional_t<kOrigin == Origin::kConvolved, RowConvolution<kThreads>, Nothing> convolution(
+      a);
+  BringActivations<kOrigin>(shared + ring, first_chunks, activations, shared + rows_at,
+                            shared + kNorm, convolution, a);
 
   const PresentRows<Stage::kN> rows(a.rows, lane, [&](int row) {
-    return kNormed ? rows_at + row * XStride(a.padded) + lane / 8 * 16
-                   : ring + kStageWeightBytes + Swizzled(row, lane / 8);
+    return kWhole ? rows_at + row * XStride(a.padded) + lane / 8 * 16
+                  : ring + kStageWeightBytes + Swizzled(row, lane / 8);
   });
   const int lane_weights = ring + LaneOfWeights(lane);
   int slot = 0;
@@ -215,13 +239,13 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
       TakeStage<kFormat, Stage::kN, kStages>(
           sums, shared, lane_weights + slot,
           [&](int n, int i) {
-            return kNormed ? rows.at[n] + chunk * 2 * kChunkInputs<kFormat> + 64 * i
-                           : ((rows.at[n] + slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
+            return kWhole ? rows.at[n] + chunk * 2 * kChunkInputs<kFormat> + 64 * i
+                          : ((rows.at[n] + slot) ^ (i % 2 << 6)) + i / 2 * kRows * kChunkBytes;
           },
           [&] {
             if (!weights.live()) return;
             weights.Copy(shared + ring + slot);
-            if (!kNormed) activations.Copy(shared + ring + slot, weights.chunk());
+            if (!kWhole) activations.Copy(shared + ring + slot, weights.chunk());
             weights.Next();
             if (warp == 0 && weights.left() == a.left_at_release) ReleaseSuccessor();
           });
@@ -233,6 +257,7 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
     pair.Add(out, tile_parts, a.rows, tile);
     buffer ^= 1;  // the next tile's sums go elsewhere, so one barrier a tile is enough
   }
+  if constexpr (kOrigin == Origin::kConvolved) convolution.Keep(a);
 }
 
 /// How many stages a ring has where shared memory is plenty: some 80 KiB of weights of a block for
@@ -249,21 +274,21 @@ struct Rings {
   }
 };
 
-template <WeightFormat kFormat, int kRows, int kStages, bool kNormed>
+template <WeightFormat kFormat, int kRows, int kStages, Origin kOrigin>
 cudaError_t StartStages(int shared_min, const MatMulOperands& operands, const Weights& w,
                         const GpuLimits& gpu, cudaStream_t stream) {
-  using Stage = SlicedStage<kFormat, kRows, kNormed>;
+  using Stage = SlicedStage<kFormat, kRows, kOrigin != Origin::kGiven>;
   const int tiles = w.packed_outputs() / kTileOutputs;
   const int blocks = tiles < gpu.multiprocessors ? tiles : gpu.multiprocessors;
   const int shared = Stage::SharedBytes(kStages, operands.rows, w.stride());
-  return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kStages, kNormed>,
+  return StartFewRows("MatMul, few rows, slices", SlicedKernel<kFormat, kRows, kStages, kOrigin>,
                       blocks, kFewRowsWarps, AtLeast(shared_min, shared), operands, w, stream);
 }
 
-template <WeightFormat kFormat, int kRows, bool kNormed>
+template <WeightFormat kFormat, int kRows, Origin kOrigin>
 cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                   cudaStream_t stream) {
-  using Stage = SlicedStage<kFormat, kRows, kNormed>;
+  using Stage = SlicedStage<kFormat, kRows, kOrigin != Origin::kGiven>;
   constexpr int kDeep = Rings<kFormat, kRows>::kDeep;
   constexpr int kShort = Rings<kFormat, kRows>::kShort;
   // Where a block is busy with one long tile, none of its kind should join it.
@@ -271,24 +296,29 @@ cudaError_t Start(const MatMulOperands& operands, const Weights& w, const GpuLim
   const bool alone = kRows == 2 && w.stride() / kChunkInputs<kFormat> >= kLong * kFewRowsWarps;
   const int shared_min = alone ? SharedOfOne(gpu) : 0;
   if (Stage::SharedBytes(kDeep, operands.rows, w.stride()) <= gpu.shared_max) {
-    return StartStages<kFormat, kRows, kDeep, kNormed>(shared_min, operands, w, gpu, stream);
+    return StartStages<kFormat, kRows, kDeep, kOrigin>(shared_min, operands, w, gpu, stream);
   }
-  constexpr int kLeast = kNormed ? kShort : Rings<kFormat, kRows>::kLeast;  // SlicesNorm: no less
+  constexpr bool kWhole = kOrigin != Origin::kGiven;
+  constexpr int kLeast = kWhole ? kShort : Rings<kFormat, kRows>::kLeast;  // SlicesNorm: no less
   if (Stage::SharedBytes(kShort, operands.rows, w.stride()) <= gpu.shared_max) {
-    return StartStages<kFormat, kRows, kShort, kNormed>(0, operands, w, gpu, stream);
+    return StartStages<kFormat, kRows, kShort, kOrigin>(0, operands, w, gpu, stream);
   }
-  return StartStages<kFormat, kRows, kLeast, kNormed>(0, operands, w, gpu, stream);
+  return StartStages<kFormat, kRows, kLeast, kOrigin>(0, operands, w, gpu, stream);
 }
 
 template <WeightFormat kFormat>
 cudaError_t StartFormat(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,
                         cudaStream_t stream) {
   if (operands.norm.parameters.weight != nullptr) {
-    return Start<kFormat, kNormedRowsMax, true>(operands, w, gpu, stream);
+    return Start<kFormat, kNormedRowsMax, Origin::kNormed>(operands, w, gpu, stream);
   }
-  return operands.rows <= 2   ? Start<kFormat, 2, false>(operands, w, gpu, stream)
-         : operands.rows <= 8 ? Start<kFormat, 8, false>(operands, w, gpu, stream)
-                              : Start<kFormat, kFewRowsMax, false>(operands, w, gpu, stream);
+  if (operands.convolution.operands.out != nullptr) {
+    return Start<kFormat, kNormedRowsMax, Origin::kConvolved>(operands, w, gpu, stream);
+  }
+  constexpr Origin kGiven = Origin::kGiven;
+  return operands.rows <= 2   ? Start<kFormat, 2, kGiven>(operands, w, gpu, stream)
+         : operands.rows <= 8 ? Start<kFormat, 8, kGiven>(operands, w, gpu, stream)
+                              : Start<kFormat, kFewRowsMax, kGiven>(operands, w, gpu, stream);
 }
 
 template <WeightFormat kFormat>
@@ -312,6 +342,11 @@ bool SlicesNorm(const Weights& w, int rows, const GpuLimits& gpu) {
   using Stage = SlicedStage<kLargest, kNormedRowsMax, true>;
   return rows <= kNormedRowsMax && w.inputs <= kNormedInputsMax &&
          Stage::SharedBytes(kStages, rows, w.stride()) <= gpu.shared_max;
+}
+
+bool SlicesConvolve(const Weights& w, int rows, int taps, const GpuLimits& gpu) {
+  return taps == kConvolvedTaps && w.inputs <= RowConvolution<kThreads>::kColumnsMax &&
+         w.stride() <= RowConvolution<kThreads>::kColumnsMax && SlicesNorm(w, rows, gpu);
 }
 
 cudaError_t MatMulSlices(const MatMulOperands& operands, const Weights& w, const GpuLimits& gpu,

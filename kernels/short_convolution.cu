@@ -1,7 +1,6 @@
 #include "kernels/launch.h"
+#include "kernels/short_convolution.cuh"
 #include "kernels/short_convolution.h"
-#include "kernels/simt.cuh"
-#include "kernels/vec.cuh"
 
 namespace neurogrid::kernels {
 namespace {
@@ -18,7 +17,7 @@ __device__ __forceinline__ T ProductOf(const ConvolutionOperands<T>& o,
                                        const ConvolutionChunk& chunk, int row, int column) {
   if (row >= 0) {
     const T* b = o.bcu + (static_cast<int64_t>(chunk.first_row) + row) * 3 * o.columns + column;
-    return FromFloat<T>(__fmul_rn(ToFloat(b[0]), ToFloat(b[2 * o.columns])));
+    return GatedProduct(b[0], b[2 * o.columns]);
   }
   if (chunk.source < 0) return FromFloat<T>(0);
   const int at = o.taps_count - 1 + row;
@@ -76,9 +75,7 @@ __device__ __forceinline__ Columns<T, kWidth> ProductsOf(const ConvolutionOperan
     const Values bs = Values::Load(b);
     const Values us = Values::Load(b + 2 * o.columns);
 #pragma unroll
-    for (int i = 0; i < kWidth; ++i) {
-      products.at[i] = FromFloat<T>(__fmul_rn(ToFloat(bs.at[i]), ToFloat(us.at[i])));
-    }
+    for (int i = 0; i < kWidth; ++i) products.at[i] = GatedProduct(bs.at[i], us.at[i]);
   } else if (chunk.source >= 0) {
     const int at = o.taps_count - 1 + row;
     products = Values::Load(o.state + chunk.source * o.slot_stride + at * o.columns + column);
@@ -134,9 +131,9 @@ __global__ void __launch_bounds__(kThreads)
       float z = bias.at[i];
 #pragma unroll
       for (int j = 0; j < kTaps; ++j) {
-        if (j >= unused) z = fmaf(taps[j].at[i], ToFloat(products[row + j].at[i]), z);
+        if (j >= unused) z = AddTap(z, taps[j].at[i], products[row + j].at[i]);
       }
-      out.at[i] = FromFloat<T>(__fmul_rn(ToFloat(gates[row].at[i]), Rounded<T>(z)));
+      out.at[i] = Gated(gates[row].at[i], z);
     }
     out.Store(o.out + (first + row) * o.columns + column);
   }

@@ -165,6 +165,11 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
     NG_ASSIGN_OR_RETURN(slices_, CudaBuffer::Allocate(slice_bytes));
     batch_.Invalidate();
   }
+  if (arrivals_.bytes() == 0) {
+    constexpr int64_t kBytes = kernels::kArrivals * sizeof(uint32_t);
+    NG_ASSIGN_OR_RETURN(arrivals_, CudaBuffer::Allocate(kBytes));
+    NG_RETURN_IF_ERROR(CudaStatus(cudaMemsetAsync(arrivals_.data(), 0, kBytes, stream_), "zeros"));
+  }
   const int64_t splits = r.positions_max / kernels::kSplitTokens + 1;
   const int64_t wanted =
       4 * kernels::StateFloats(int64_t{r.rows_max} * splits, r.query_heads, r.head_dim);
@@ -333,6 +338,14 @@ void CudaOps::NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* s
 }
 
 bool CudaOps::Ready() {
+  const std::optional<AwaitedConvolution> c = std::exchange(awaited_convolution_, std::nullopt);
+  if (c && Healthy()) {
+    Note(kernels::ShortConvolution(c->operands, c->work.chunks, c->work.chunks_count,
+                                   c->work.states, c->work.states_count, stream_),
+         "ShortConvolution");
+  }
+  const std::optional<AwaitedRotation> r = std::exchange(awaited_rotation_, std::nullopt);
+  if (r && Healthy()) QueueRotation(*r);
   const std::optional<AwaitedNorm> n = std::exchange(awaited_norm_, std::nullopt);
   if (!n || !Healthy()) return Healthy();
   Note(ForDType(n->x.dtype,
@@ -357,18 +370,38 @@ void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const
        "RmsNormAdd");
 }
 
+kernels::MatMulNorm CudaOps::TakeNorm(const Tensor& y, ConstTensor& x, const Matrix& w) {
+  if (!awaited_norm_ || awaited_norm_->y.data != x.data || awaited_norm_->y.shape != x.shape ||
+      awaited_norm_->x.data == y.data || CudaMatrix::SectionsOf(w).size() != 1 ||
+      any_order_ != nullptr) {
+    return {};
+  }
+  const AwaitedNorm n = *std::exchange(awaited_norm_, std::nullopt);
+  x = ConstTensor(n.x.data, x.dtype, x.shape);
+  return {ParametersOf(n.norm), n.sources, n.y.data};
+}
+
+kernels::MatMulConvolution CudaOps::TakeConvolution(const Tensor& y, const ConstTensor& x,
+                                                    const Matrix& w) {
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  if (!awaited_convolution_ || awaited_convolution_->operands.out != x.data ||
+      awaited_convolution_->shape != x.shape || awaited_convolution_->operands.bcu == y.data ||
+      sections.size() != 1 || any_order_ != nullptr ||
+      !kernels::FewRowsConvolve(sections[0].weights, RowsOf(x),
+                                awaited_convolution_->operands.taps_count,
+                                kernels::LimitsOfGpu())) {
+    return {};
+  }
+  const AwaitedConvolution c = *std::exchange(awaited_convolution_, std::nullopt);
+  return {c.operands, c.work.chunks, arrivals_.as<uint32_t>()};
+}
+
 void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                        kernels::Epilogue epilogue) {
-  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
-  kernels::MatMulNorm norm;
-  if (awaited_norm_ && awaited_norm_->y.data == x.data && awaited_norm_->y.shape == x.shape &&
-      awaited_norm_->x.data != y.data && sections.size() == 1 && any_order_ == nullptr) {
-    const AwaitedNorm n = *std::exchange(awaited_norm_, std::nullopt);
-    norm = {ParametersOf(n.norm), n.sources, n.y.data};
-    x = ConstTensor(n.x.data, x.dtype, x.shape);
-  }
+  const kernels::MatMulNorm norm = TakeNorm(y, x, w);
+  const kernels::MatMulConvolution convolution = TakeConvolution(y, x, w);
   if (!Ready()) return;
-  for (const CudaMatrix::Section& section : sections) {
+  for (const CudaMatrix::Section& section : CudaMatrix::SectionsOf(w)) {
     const kernels::MatMulOperands operands{
         static_cast<uint8_t*>(y.data) + BytesOf(y.dtype, section.first_output),
         y.dtype == DType::kF32,
@@ -378,7 +411,8 @@ void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
         ColumnsOf(y),
         norm,
         slices_.as<float>(),
-        slices_.bytes() / static_cast<int64_t>(sizeof(float))};
+        slices_.bytes() / static_cast<int64_t>(sizeof(float)),
+        convolution};
     cudaError_t error = cudaErrorNotSupported;
     if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
       error = any_order_->Multiply(operands, section.weights);
@@ -416,40 +450,56 @@ void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& nor
   const Norm& either = norms.query ? norms.query : norms.key;
   const kernels::HeadNorms parameters{norms.query.weight.as<float>(), norms.key.weight.as<float>(),
                                       either.epsilon, either.rounds_before_weight};
-  Note(ForDType(qkv.dtype,
+  awaited_rotation_.emplace(AwaitedRotation{qkv, query_heads, parameters, table, kv});
+  if (qkv.dtype != DType::kBF16 || !batch_.decodes()) Ready();
+}
+
+void CudaOps::QueueRotation(const AwaitedRotation& r) {
+  Note(ForDType(r.qkv.dtype,
                 [&](auto t) {
                   using T = decltype(t);
-                  return kernels::RopeAndWriteKv(
-                      qkv.as<T>(), RowsOf(qkv), query_heads, parameters, table, batch_.positions(),
-                      batch_.table(kv.windowed).slots, PagesOf<T>(kv), stream_);
+                  return kernels::RopeAndWriteKv(r.qkv.as<T>(), RowsOf(r.qkv), r.query_heads,
+                                                 r.norms, r.table, batch_.positions(),
+                                                 batch_.table(r.kv.windowed).slots,
+                                                 PagesOf<T>(r.kv), stream_);
                 }),
        "RopeAndWriteKv");
 }
 
 void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, const Batch& batch,
                           const AttentionSpec& spec) {
-  if (!Ready()) return;
+  if (!Healthy()) return;
   NG_CHECK(&batch == begun_);
   const int64_t state_bytes = 4 * kernels::StateFloats(1, spec.query_heads, kv.head_dim);
   const absl::StatusOr<const kernels::AttentionWorkView*> work =
       batch_.Attention(spec.query_heads / kv.kv_heads, spec.window, state_bytes, stream_);
   health_.Update(work.status());
   if (!Healthy()) return;
+  const auto operands_of = [&](auto t) {
+    using T = decltype(t);
+    return kernels::AttentionOperands<T>{out.as<T>(),
+                                         qkv.as<T>(),
+                                         ColumnsOf(qkv),
+                                         PagesOf<T>(kv),
+                                         batch_.table(kv.windowed).pages,
+                                         attention_states_.as<float>(),
+                                         spec.query_heads,
+                                         spec.scale,
+                                         spec.softcap,
+                                         spec.window};
+  };
+  if (awaited_rotation_ && awaited_rotation_->qkv.data == qkv.data &&
+      awaited_rotation_->kv.data == kv.data && batch_.decodes()) {
+    kernels::AttentionOperands<DeviceBf16> operands = operands_of(DeviceBf16{});
+    if (kernels::AttentionRotates(operands, **work)) {
+      const AwaitedRotation r = *std::exchange(awaited_rotation_, std::nullopt);
+      operands.rotation = {r.table, r.norms};
+      return Note(kernels::Attention(operands, **work, stream_), "Attention");
+    }
+  }
+  if (!Ready()) return;
   Note(ForDType(qkv.dtype,
-                [&](auto t) {
-                  using T = decltype(t);
-                  const kernels::AttentionOperands<T> operands{out.as<T>(),
-                                                               qkv.as<T>(),
-                                                               ColumnsOf(qkv),
-                                                               PagesOf<T>(kv),
-                                                               batch_.table(kv.windowed).pages,
-                                                               attention_states_.as<float>(),
-                                                               spec.query_heads,
-                                                               spec.scale,
-                                                               spec.softcap,
-                                                               spec.window};
-                  return kernels::Attention(operands, **work, stream_);
-                }),
+                [&](auto t) { return kernels::Attention(operands_of(t), **work, stream_); }),
        "Attention");
 }
 
@@ -461,19 +511,24 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
   health_.Update(made.status());
   if (!Healthy()) return;
   const BatchInputs::Convolution& work = **made;
+  const auto operands_of = [&](auto t) {
+    using T = decltype(t);
+    return kernels::ConvolutionOperands<T>{out.as<T>(),
+                                           bcu.as<T>(),
+                                           taps.as<float>(),
+                                           bias.as<float>(),
+                                           static_cast<T*>(state.data),
+                                           state.slot_bytes / static_cast<int64_t>(sizeof(T)),
+                                           state.columns,
+                                           state.rows + 1};
+  };
+  if (out.dtype == DType::kBF16 && batch_.decodes()) {
+    awaited_convolution_.emplace(AwaitedConvolution{operands_of(DeviceBf16{}), work, out.shape});
+    return;
+  }
   Note(ForDType(out.dtype,
                 [&](auto t) {
-                  using T = decltype(t);
-                  const kernels::ConvolutionOperands<T> operands{
-                      out.as<T>(),
-                      bcu.as<T>(),
-                      taps.as<float>(),
-                      bias.as<float>(),
-                      static_cast<T*>(state.data),
-                      state.slot_bytes / static_cast<int64_t>(sizeof(T)),
-                      state.columns,
-                      state.rows + 1};
-                  return kernels::ShortConvolution(operands, work.chunks, work.chunks_count,
+                  return kernels::ShortConvolution(operands_of(t), work.chunks, work.chunks_count,
                                                    work.states, work.states_count, stream_);
                 }),
        "ShortConvolution");

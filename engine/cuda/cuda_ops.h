@@ -89,10 +89,17 @@ class CudaOps : public Ops {
   /// What brings weights here, until the stage is whole.
   WeightUpload& Uploads();
   absl::StatusOr<std::unique_ptr<Matrix>> Chosen(absl::StatusOr<std::unique_ptr<Matrix>> matrix);
-  /// Before an op is queued: queues the norm that no product has taken. False after an error.
+  /// Before an op is queued: queues what was kept back for one behind it and is not taken by it.
+  /// False after an error.
   bool Ready();
   /// Waits for everything queued.
   void Wait(absl::string_view op);
+  /// What the product of x by w takes of what is awaited; x then becomes what that is made of.
+  kernels::MatMulNorm TakeNorm(const Tensor& y, ConstTensor& x, const Matrix& w);
+  kernels::MatMulConvolution TakeConvolution(const Tensor& y, const ConstTensor& x,
+                                             const Matrix& w);
+  struct AwaitedRotation;
+  void QueueRotation(const AwaitedRotation& rotation);
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
   void Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                 kernels::Epilogue epilogue);
@@ -127,6 +134,23 @@ class CudaOps : public Ops {
     Norm norm;
   };
   std::optional<AwaitedNorm> awaited_norm_;
+  /// The same for a convolution of rows that are each a sequence's only one.
+  struct AwaitedConvolution {
+    kernels::ConvolutionOperands<__nv_bfloat16> operands;
+    BatchInputs::Convolution work;
+    Shape shape;
+  };
+  std::optional<AwaitedConvolution> awaited_convolution_;
+  /// Rotations that attention may do as well, of rows that are each a sequence's only one.
+  struct AwaitedRotation {
+    Tensor qkv;
+    int query_heads;
+    kernels::HeadNorms norms;
+    const float* table;
+    KvLayerView kv;
+  };
+  std::optional<AwaitedRotation> awaited_rotation_;
+  CudaBuffer arrivals_;            // zeros between kernels
   std::vector<CudaBuffer> aside_;  // of this batch
   Staging activations_;            // of CopyFromHost
   CudaBuffer attention_states_;
@@ -136,7 +160,7 @@ class CudaOps : public Ops {
   CudaBuffer sampler_scratch_;
   CudaBuffer device_results_;
   PinnedBuffer host_results_;
-  int drawn_ = 0;  // results that are wanted
+  int drawn_ = 0;              // results that are wanted
 };
 
 }  // namespace neurogrid
