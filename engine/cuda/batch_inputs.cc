@@ -23,11 +23,11 @@ int CountOf(const std::vector<T>& list) {
 
 }  // namespace
 
-/// Hands out places in the block; without memory of the host it only counts.
+/// Hands out places in the block; behind its end it only counts.
 class BatchInputs::Writer {
  public:
-  Writer(uint8_t* host, const uint8_t* device, int64_t& bytes)
-      : host_(host), device_(device), bytes_(bytes) {
+  Writer(uint8_t* host, const uint8_t* device, int64_t room, int64_t& bytes)
+      : host_(host), device_(device), room_(room), bytes_(bytes) {
     bytes_ = 0;
   }
 
@@ -38,7 +38,7 @@ class BatchInputs::Writer {
     const int64_t offset = (bytes_ + kAlignment - 1) / kAlignment * kAlignment;
     bytes_ = offset + count * static_cast<int64_t>(sizeof(T));
     if (count == 0) return nullptr;
-    if (host_ != nullptr) {
+    if (bytes_ <= room_) {
       T* to = reinterpret_cast<T*>(host_ + offset);
       std::fill(std::copy(values.begin(), values.end(), to), to + count, filler);
     }
@@ -52,6 +52,7 @@ class BatchInputs::Writer {
  private:
   uint8_t* host_;
   const uint8_t* device_;
+  int64_t room_;
   int64_t& bytes_;
 };
 
@@ -154,19 +155,20 @@ void BatchInputs::CollectShape() {
 }
 
 absl::Status BatchInputs::Send(cudaStream_t stream) {
-  LayOut(Writer(nullptr, nullptr, bytes_));
-  NG_RETURN_IF_ERROR(Grow(block_, bytes_));
+  NG_ASSIGN_OR_RETURN(uint8_t * host, staging_.Next(block_.bytes()));
+  LayOut(Writer(host, block_.as<uint8_t>(), block_.bytes(), bytes_));
+  if (bytes_ > block_.bytes()) {
+    NG_RETURN_IF_ERROR(Grow(block_, bytes_));
+    NG_ASSIGN_OR_RETURN(host, staging_.Next(block_.bytes()));
+    LayOut(Writer(host, block_.as<uint8_t>(), block_.bytes(), bytes_));
+  }
   const auto edit_bytes = static_cast<int64_t>(sampler_.edits.size() * sizeof(kernels::LogitEdit));
   NG_RETURN_IF_ERROR(Grow(edits_, edit_bytes));
   CollectShape();
-  if (bytes_ > 0) {
-    NG_ASSIGN_OR_RETURN(uint8_t * host, staging_.Next(bytes_));
-    LayOut(Writer(host, block_.as<uint8_t>(), bytes_));
-    NG_RETURN_IF_ERROR(staging_.Send(block_.data(), bytes_, stream));
-  }
+  if (bytes_ > 0) NG_RETURN_IF_ERROR(staging_.Send(block_.data(), bytes_, stream));
   if (edit_bytes > 0) {
-    NG_ASSIGN_OR_RETURN(uint8_t * host, edits_staging_.Next(edit_bytes));
-    std::memcpy(host, sampler_.edits.data(), static_cast<size_t>(edit_bytes));
+    NG_ASSIGN_OR_RETURN(uint8_t * edits, edits_staging_.Next(edit_bytes));
+    std::memcpy(edits, sampler_.edits.data(), static_cast<size_t>(edit_bytes));
     NG_RETURN_IF_ERROR(edits_staging_.Send(edits_.data(), edit_bytes, stream));
   }
   return absl::OkStatus();

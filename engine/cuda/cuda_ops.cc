@@ -550,8 +550,7 @@ absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
     NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
     batch_.Invalidate();
   }
-  if (device_results_.bytes() < result_bytes) {
-    NG_ASSIGN_OR_RETURN(device_results_, CudaBuffer::Allocate(result_bytes));
+  if (host_results_.bytes() < result_bytes) {
     NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
     batch_.Invalidate();
   }
@@ -568,7 +567,7 @@ void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int 
                                     batch_.edits(),
                                     raw_logits_.as<float>(),
                                     sampler_scratch_.data(),
-                                    device_results_.as<kernels::SamplerResult>()};
+                                    host_results_.as<kernels::SamplerResult>()};
   kernels::SamplerNeeds needs = batch_.sampler().needs;
   if (begun_ == nullptr || sampling.data() != begun_->sampling.data()) {
     SamplerRows request;
@@ -582,14 +581,10 @@ void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int 
         Aside(request.edits.data(), edits * static_cast<int64_t>(sizeof(kernels::LogitEdit))));
     operands.raw = raw_logits_.as<float>();
     operands.scratch = sampler_scratch_.data();
-    operands.results = device_results_.as<kernels::SamplerResult>();
+    operands.results = host_results_.as<kernels::SamplerResult>();
     if (!Healthy()) return;
   }
   Note(kernels::Sample(operands, drawn_, needs, stream_), "Draw");
-  Note(cudaMemcpyAsync(host_results_.as<void>(), operands.results,
-                       static_cast<size_t>(drawn_) * sizeof(kernels::SamplerResult),
-                       cudaMemcpyDeviceToHost, stream_),
-       "Draw");
 }
 
 std::vector<SampledToken> CudaOps::DoDrawn() {

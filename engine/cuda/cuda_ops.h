@@ -158,8 +158,7 @@ class CudaOps : public Ops {
   PinnedBuffer host_activations_;  // of CopyToHost
   CudaBuffer raw_logits_;          // of the sampler's edits
   CudaBuffer sampler_scratch_;
-  CudaBuffer device_results_;
-  PinnedBuffer host_results_;
+  PinnedBuffer host_results_;  // written by the sampler's last kernel itself
   int drawn_ = 0;              // results that are wanted
 };
 
