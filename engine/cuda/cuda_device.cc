@@ -220,8 +220,9 @@ absl::StatusOr<DeviceCeilings> CudaDevice::MeasureCeilings() {
   const int multiprocessors = MultiprocessorsOf(ordinal_);
   NG_ASSIGN_OR_RETURN(DeviceCeilings ceilings, MeasureMemory(ops_->stream(), multiprocessors));
   const absl::StatusOr<Lt*> library = Library();
-  absl::StatusOr<double> rate = library.status();
-  if (library.ok()) rate = MeasureLtRate(**library, ops_->stream(), multiprocessors);
+  absl::StatusOr<double> rate = library.ok()
+                                    ? MeasureLtRate(**library, ops_->stream(), multiprocessors)
+                                    : absl::StatusOr<double>(library.status());
   if (!rate.ok()) {  // our own kernels are the best that is known, as before sm_80
     NG_ASSIGN_OR_RETURN(const DeviceSpeed speed, SpeedMeasurement::Run(*ops_, multiprocessors));
     rate = speed.matmul_rate;
