@@ -48,19 +48,26 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
   const int ring = warp * kRingBytes;
 
   WeightStream<1> weights(a, kFormat, first_tile, tile_step, 0, chunks, lane);
+  const int early = EarlyStages<kStages>(a);
+  const auto fill = [&](bool late) {
 #pragma unroll
-  for (int i = 0; i < kStages; ++i) {
-    if (weights.live()) {
-      weights.Copy(shared + ring + i * kStageWeightBytes);
-      weights.Next();
+    for (int i = 0; i < kStages; ++i) {
+      if ((i >= early) != late) continue;
+      if (weights.live()) {
+        weights.Copy(shared + ring + i * kStageWeightBytes);
+        weights.Next();
+      }
+      CommitCopies();
     }
-    CommitCopies();
-  }
-  if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
+  };
+  fill(false);
   if (threadIdx.x < kZeroBytes / 16) {
     reinterpret_cast<uint4*>(shared + kZeros)[threadIdx.x] = uint4{0, 0, 0, 0};
   }
-  CopyActivations<kN == 1, kWarps * kWarpThreads>(shared + kX, shared + kNorm, a);
+  CopyActivations<kN == 1, kWarps * kWarpThreads>(shared + kX, shared + kNorm, a, [&] {
+    fill(true);
+    if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
+  });
 
   const LaneRows<kN> rows(a.rows, kZeros, lane,
                           [&](int row) { return kX + row * XStride(a.padded) + lane / 8 * 16; });

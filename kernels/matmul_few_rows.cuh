@@ -222,8 +222,9 @@ class RowNorm {
   }
 
   /// All threads of the block call it, once the predecessor has ended; rows are there for all of
-  /// them behind it.
-  __device__ __forceinline__ void Apply(uint8_t* shared, float* sums) const {
+  /// them behind it. `loaded` is called when the loads of the rows are under way.
+  template <typename Loaded>
+  __device__ __forceinline__ void Apply(uint8_t* shared, float* sums, const Loaded& loaded) const {
     Piece x[kNormedRowsMax][kHeld];
 #pragma unroll
     for (int row = 0; row < kNormedRowsMax; ++row) {
@@ -237,6 +238,7 @@ class RowNorm {
         }
       }
     }
+    loaded();
     // A warp's i-th pieces are those of warp i kWarps + warp of the norm's order.
     const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
 #pragma unroll
@@ -302,16 +304,25 @@ class RowNorm {
   float weights_[kHeld][Piece::kCount];
 };
 
-/// Rows of activations as wholes in shared memory, normed where that is wanted. Up to here the ring
-/// of weights is on its way.
-template <bool kMayNorm, int kThreads>
+/// How many of a ring's stages are asked for before the predecessor has ended if rows are normed
+/// behind that: loads of rows would wait behind more of them, in queues that all multiprocessors
+/// fill at once. The others follow those loads.
+template <int kStages>
+__device__ __forceinline__ int EarlyStages(const FewRowsOperands& a) {
+  return a.norm.parameters.weight != nullptr ? kStages / 2 : kStages;
+}
+
+/// Rows of activations as wholes in shared memory, normed where that is wanted. Up to here a part
+/// of the ring is on its way; fill() asks for the rest.
+template <bool kMayNorm, int kThreads, typename Fill>
 __device__ __forceinline__ void CopyActivations(uint8_t* rows, uint8_t* sums,
-                                                const FewRowsOperands& a) {
+                                                const FewRowsOperands& a, const Fill& fill) {
   if (kMayNorm && a.norm.parameters.weight != nullptr) {
     const RowNorm<kThreads> norm(a);
     WaitForPredecessor();
-    norm.Apply(rows, reinterpret_cast<float*>(sums));
+    norm.Apply(rows, reinterpret_cast<float*>(sums), fill);
   } else {
+    fill();
     WaitForPredecessor();
     CopyRows<kThreads>(rows, a);
     __syncthreads();

@@ -139,12 +139,14 @@ struct PairOfTile {
   }
 };
 
+/// The stages of a ring up to `early`, or those behind.
 template <int kStages>
 __device__ __forceinline__ void FillRing(uint8_t* ring, int stage_bytes,
                                          WeightStream<kFewRowsWarps>& weights,
-                                         int (&chunks)[kStages]) {
+                                         int (&chunks)[kStages], int early, bool late) {
 #pragma unroll
   for (int i = 0; i < kStages; ++i) {
+    if ((i >= early) != late) continue;
     chunks[i] = weights.chunk();
     if (weights.live()) {
       weights.Copy(ring + i * stage_bytes);
@@ -181,17 +183,20 @@ struct PresentRows {
 };
 
 /// Activations to the first stages or as wholes to `rows`. Up to here the rings are on their way.
-template <Origin kOrigin, WeightFormat kFormat, int kRows, int kStages, typename Convolution>
+template <Origin kOrigin, WeightFormat kFormat, int kRows, int kStages, typename Convolution,
+          typename Fill>
 __device__ __forceinline__ void BringActivations(
     uint8_t* ring, const int (&chunks)[kStages],
     const ActivationStream<kFormat, kRows>& activations, uint8_t* rows, uint8_t* sums,
-    Convolution& convolution, const FewRowsOperands& a) {
+    Convolution& convolution, const FewRowsOperands& a, const Fill& fill) {
   if constexpr (kOrigin == Origin::kNormed) {
-    CopyActivations<true, kThreads>(rows, sums, a);
+    CopyActivations<true, kThreads>(rows, sums, a, fill);
   } else if constexpr (kOrigin == Origin::kConvolved) {
+    fill();
     WaitForPredecessor();
     convolution.Apply(rows, a);
   } else {
+    fill();
     WaitForPredecessor();
     FillActivations(ring, chunks, activations);
   }
@@ -218,12 +223,16 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
   WeightStream<kFewRowsWarps> weights(a, kFormat, first_tile, tile_step, warp, chunks, lane);
   const ActivationStream<kFormat, kRows> activations(a, lane);
   int first_chunks[kStages];
-  FillRing(shared + ring, Stage::kBytes, weights, first_chunks);
-  if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
+  const int early = EarlyStages<kStages>(a);
+  FillRing(shared + ring, Stage::kBytes, weights, first_chunks, early, false);
+  const auto fill = [&] {
+    FillRing(shared + ring, Stage::kBytes, weights, first_chunks, early, true);
+    if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
+  };
   std::conditional_t<kOrigin == Origin::kConvolved, RowConvolution<kThreads>, Nothing> convolution(
       a);
   BringActivations<kOrigin>(shared + ring, first_chunks, activations, shared + rows_at,
-                            shared + kNorm, convolution, a);
+                            shared + kNorm, convolution, a, fill);
 
   const PresentRows<Stage::kN> rows(a.rows, lane, [&](int row) {
     return kWhole ? rows_at + row * XStride(a.padded) + lane / 8 * 16

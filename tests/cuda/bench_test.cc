@@ -28,7 +28,7 @@ TEST_CASE("a bench runs each case through the whole engine", "[bench]") {
   CHECK(results[3].what.tokens_in_all() == 9);
   for (const BenchResult& r : results) {
     CHECK(r.tokens_per_s.median > 0);
-    CHECK(r.launches_per_step >= 6 * 6);  // a layer has four matmuls and two norms at least
+    CHECK(r.launches_per_step >= 6 * 4);  // a layer has four matmuls at least
     CHECK(r.floor_share > 0);
     CHECK(r.host_us_per_step > 0);
   }
