@@ -85,6 +85,15 @@ std::vector<T> RandomOf(uint64_t seed, size_t count, float scale = 1) {
   }
 }
 
+/// What a y holds before a product, as bytes: the same values in f32 and bf16.
+inline std::vector<uint8_t> OldBytes(size_t count, bool f32) {
+  const std::vector<float> wide = RandomFloats(4, count);
+  const std::vector<Bf16> rounded = ToBf16(wide);
+  const auto* from = f32 ? reinterpret_cast<const uint8_t*>(wide.data())
+                         : reinterpret_cast<const uint8_t*>(rounded.data());
+  return {from, from + count * (f32 ? sizeof(float) : sizeof(Bf16))};
+}
+
 /// Bit for bit: NaN equals itself, -0 differs from 0.
 template <typename T>
 bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {

@@ -49,13 +49,7 @@ class Product {
   /// Bytes of y for the first `rows` rows of x; by the common kernel where no variant is named.
   std::vector<uint8_t> Run(int rows, int variant = -1) const {
     const int width = case_.outputs + case_.extra_columns;
-    const size_t count = Size(rows, width);
-    std::vector<uint8_t> old(count * (case_.y_is_f32 ? sizeof(float) : sizeof(Bf16)));
-    const std::vector<float> old_f32 = RandomFloats(4, count);
-    const std::vector<Bf16> old_bf16 = ToBf16(old_f32);
-    const void* from = case_.y_is_f32 ? static_cast<const void*>(old_f32.data()) : old_bf16.data();
-    std::memcpy(old.data(), from, old.size());
-    const Device<uint8_t> y(old);
+    const Device<uint8_t> y(OldBytes(Size(rows, width), case_.y_is_f32));
     MatMulOperands operands{y.data(), case_.y_is_f32, x_.data(), rows, case_.epilogue, width};
     operands.slices = slices_.data();
     operands.slices_floats = slices_.count();
