@@ -11,40 +11,28 @@
 namespace neurogrid::kernels {
 namespace {
 
-constexpr int kThreads = 3 * kWarpgroupThreads;
-constexpr int kRowsEach = kMoreTileRows / 2;    // of a warpgroup
 constexpr int kHalfBytes = kSplitTokens * 128;  // a split's keys or values of 64 columns
 constexpr int kStepBytes = 16 * 128;            // of 16 positions
 constexpr int kSteps = kSplitTokens / 16;
-constexpr int kArrivals = 8;  // warps that use a slot
+static_assert(kMoreTileRows == 2 * kWgmmaRows);
 
 constexpr int kLoadBarriers = 1;  // of each of the two that attend: its queries are there
 
 template <int kDim>
 struct Shared {
   static constexpr int kHalves = kDim / 64;
-  static constexpr int kSlots = kDim == 64 ? 4 : 3;
-  static constexpr int kSlotBytes = kHalves * kHalfBytes;
-  static constexpr int kQueryBytes = kRowsEach * 128;  // of a warpgroup and half
   static constexpr int kQueriesBytes = 2 * kHalves * kQueryBytes;
-  static constexpr int kAlignment = 1024;  // of swizzled rows
+  using Ring = ChunkRing<kDim == 64 ? 4 : 3, kHalves * kHalfBytes>;
   static constexpr size_t kBytes =
-      kAlignment + kQueriesBytes + kSlots * kSlotBytes + 2 * kSlots * kBarrierBytes;
+      kSwizzleBytes + kQueriesBytes + Ring::kSlotsBytes + Ring::kBarriersBytes;
 
   uint8_t* queries;  // [warpgroup][half][row]
-  uint8_t* slots;    // [half][position]
-  uint32_t full;     // a barrier for each slot: its keys or values are there
-  uint32_t empty;    // nobody needs them any more
+  Ring ring;         // of slots [half][position]
 
   __device__ explicit Shared(uint8_t* shared) {
-    const uint32_t beyond = SharedAddress(shared) % kAlignment;
-    queries = shared + (beyond == 0 ? 0 : kAlignment - beyond);
-    slots = queries + kQueriesBytes;
-    full = SharedAddress(slots + kSlots * kSlotBytes);
-    empty = full + kSlots * kBarrierBytes;
-  }
-  __device__ __forceinline__ uint8_t* slot(int chunk) const {
-    return slots + chunk % kSlots * kSlotBytes;
+    queries = SwizzleAligned(shared);
+    ring.slots = queries + kQueriesBytes;
+    ring.barriers = SharedAddress(ring.slots + Ring::kSlotsBytes);
   }
 };
 
@@ -71,55 +59,19 @@ __device__ __forceinline__ void CopySplit(uint8_t* slot, const Bf16Attention& o,
   }
 }
 
-/// The first warpgroup: chunk 2 n is the keys of the tile's split n, chunk 2 n + 1 its values.
+/// Chunk 2 n is the keys of the tile's split n, chunk 2 n + 1 its values.
 template <int kDim>
-__device__ __forceinline__ void Produce(const Shared<kDim>& shared, const Bf16Attention& o,
-                                        AttentionPlace place) {
-  constexpr int kSlots = Shared<kDim>::kSlots;
-  const int chunks = 2 * place.tile.splits;
-  const auto hand_over = [&](int chunk) {
-    FenceForProducts();
-    Arrive(shared.full + chunk % kSlots * kBarrierBytes);
-  };
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    if (chunk >= kSlots) {
-      WaitBarrier(shared.empty + chunk % kSlots * kBarrierBytes,
-                  static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
-    }
+__device__ __forceinline__ void Copy(const Shared<kDim>& shared, const Bf16Attention& o,
+                                     AttentionPlace place) {
+  shared.ring.Produce(2 * place.tile.splits, [&](int chunk) {
     place.SetSplit(place.tile.first_split + chunk / 2, o);
+    uint8_t* slot = shared.ring.Slot(chunk);
     if (place.first == 0 && place.last == kSplitTokens) {
-      CopySplit<kDim, true>(shared.slot(chunk), o, place, chunk % 2 == 1);
+      CopySplit<kDim, true>(slot, o, place, chunk % 2 == 1);
     } else {
-      CopySplit<kDim, false>(shared.slot(chunk), o, place, chunk % 2 == 1);
+      CopySplit<kDim, false>(slot, o, place, chunk % 2 == 1);
     }
-    CommitCopies();
-    if (chunk == 0) continue;
-    WaitForCopies<1>();
-    hand_over(chunk - 1);
-  }
-  WaitForCopies<0>();
-  hand_over(chunks - 1);
-}
-
-/// This warpgroup's 64 rows of queries.
-template <int kDim>
-__device__ __forceinline__ void LoadQueries(uint8_t* queries, const Bf16Attention& o,
-                                            const AttentionPlace& place, int first_row) {
-  for (int i = static_cast<int>(threadIdx.x) % kWarpgroupThreads; i < kRowsEach * (kDim / 8);
-       i += kWarpgroupThreads) {
-    const int row = i / (kDim / 8);
-    const int column = i % (kDim / 8) * 8;
-    Vec<uint32_t> piece = {};
-    if (first_row + row < place.rows()) {
-      piece = LoadVec(
-          reinterpret_cast<const uint32_t*>(o.qkv + place.QueryOf(first_row + row) * o.qkv_stride +
-                                            place.HeadOf(first_row + row) * kDim + column));
-    }
-    StoreVec(reinterpret_cast<uint32_t*>(queries + column / 64 * Shared<kDim>::kQueryBytes +
-                                         SwizzledByte(row, column % 64 / 8)),
-             piece);
-  }
-  FenceForProducts();
+  });
 }
 
 /// Element i of the scores of a row: of eight positions j elements 4 j .. 4 j + 3, as fragments
@@ -133,7 +85,7 @@ __device__ __forceinline__ void QueueScores(uint32_t queries, uint32_t keys, int
                                             float (&scores)[64]) {
 #pragma unroll
   for (int half = 0; half < kDim / 64; ++half) {
-    const uint64_t a = RowsDescriptor(queries + half * Shared<kDim>::kQueryBytes);
+    const uint64_t a = RowsDescriptor(queries + half * kQueryBytes);
     const uint64_t b = RowsDescriptor(keys + half * kHalfBytes) + part * (kHalfBytes / 2 / 16);
 #pragma unroll
     for (int step = 0; step < 4; ++step) {
@@ -227,7 +179,6 @@ __device__ __forceinline__ void QueueOutputs(uint32_t values, const Probabilitie
 template <int kDim>
 struct Consumer {
   static constexpr int kHalves = Shared<kDim>::kHalves;
-  static constexpr int kSlots = Shared<kDim>::kSlots;
   static constexpr bool kScoresEarly = kDim == 64;  // registers for half of the next scores
 
   const Shared<kDim>& shared;
@@ -246,15 +197,10 @@ struct Consumer {
   SoftmaxPart parts[2];
 
   __device__ __forceinline__ uint32_t SlotOf(int chunk) const {
-    return SharedAddress(shared.slot(chunk));
+    return SharedAddress(shared.ring.Slot(chunk));
   }
-  __device__ __forceinline__ void WaitFor(int chunk) const {
-    WaitBarrier(shared.full + chunk % kSlots * kBarrierBytes,
-                static_cast<uint32_t>(chunk / kSlots) & 1u);
-  }
-  __device__ __forceinline__ void Leave(int chunk) const {
-    if (lane == 0) Arrive(shared.empty + chunk % kSlots * kBarrierBytes);
-  }
+  __device__ __forceinline__ void WaitFor(int chunk) const { shared.ring.WaitFor(chunk); }
+  __device__ __forceinline__ void Leave(int chunk) const { shared.ring.Leave(chunk, lane); }
 
   /// Scores of `split` have been queued: probabilities, and what they add up to.
   __device__ __forceinline__ void TakeScores(int split) {
@@ -339,11 +285,11 @@ struct Consumer {
 };
 
 template <int kDim>
-__device__ __forceinline__ void Consume(const Shared<kDim>& shared, const Bf16Attention& o,
-                                        const AttentionPlace& place, int group) {
-  const int first_row = group * kRowsEach;
-  uint8_t* queries = shared.queries + group * Shared<kDim>::kHalves * Shared<kDim>::kQueryBytes;
-  LoadQueries<kDim>(queries, o, place, first_row);
+__device__ __forceinline__ void Attend(const Shared<kDim>& shared, const Bf16Attention& o,
+                                       const AttentionPlace& place, int group) {
+  const int first_row = group * kWgmmaRows;
+  uint8_t* queries = shared.queries + group * Shared<kDim>::kHalves * kQueryBytes;
+  LoadQueries<kDim, kWarpgroupThreads>(queries, o, place, first_row);
   SyncThreads<kWarpgroupThreads>(kLoadBarriers + group);
   Consumer<kDim> consumer{shared,
                           o,
@@ -364,33 +310,19 @@ __device__ __forceinline__ void Consume(const Shared<kDim>& shared, const Bf16At
 
 /// Later tiles see more keys: they start first.
 template <int kDim>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kWgmmaThreads, 1)
     AttendTilesSm90Kernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
-  const int thread = static_cast<int>(threadIdx.x);
   const Shared<kDim> shared(SharedMemory<uint8_t>());
-  if (thread == 0) {
-    for (int slot = 0; slot < Shared<kDim>::kSlots; ++slot) {
-      InitBarrier(shared.full + slot * kBarrierBytes, kWarpgroupThreads);
-      InitBarrier(shared.empty + slot * kBarrierBytes, kArrivals);
-    }
-    PublishBarriers();
-  }
-  __syncthreads();
+  shared.ring.Begin();
   WaitForPredecessor();
-  const int tiles = work.live == nullptr ? work.more_tiles_count : work.live->more_tiles;
+  const int tiles = LiveTiles(work);
   const int unit = static_cast<int>(blockIdx.x) / o.kv.kv_heads;
   if (unit >= tiles) return;
   const AttentionPlace place(work.more_tiles[tiles - 1 - unit],
                              static_cast<int>(blockIdx.x) % o.kv.kv_heads, o);
-  const int warpgroup = __shfl_sync(kFullMask, thread / kWarpgroupThreads, 0);
-  if (warpgroup == 0) {
-    GiveRegisters<40>();
-    Produce<kDim>(shared, o, place);
-  } else {
-    TakeRegisters<232>();
-    Consume<kDim>(shared, o, place, warpgroup - 1);
-  }
+  ShareRoles([&] { Copy<kDim>(shared, o, place); },
+             [&](int group) { Attend<kDim>(shared, o, place, group); });
 }
 
 template <int kDim>
@@ -399,7 +331,7 @@ cudaError_t LaunchTiles(const Bf16Attention& o, const AttentionWorkView& work,
   return Launch(
       {"Attention, more rows, sm_90",
        dim3(static_cast<unsigned>(work.more_tiles_count) * static_cast<unsigned>(o.kv.kv_heads)),
-       dim3(kThreads), Shared<kDim>::kBytes, stream},
+       dim3(kWgmmaThreads), Shared<kDim>::kBytes, stream},
       AttendTilesSm90Kernel<kDim>, o, work);
 }
 

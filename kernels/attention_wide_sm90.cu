@@ -13,41 +13,34 @@ namespace neurogrid::kernels {
 namespace {
 
 constexpr int kDim = 256;
-constexpr int kRows = 64;
-constexpr int kThreads = 3 * kWarpgroupThreads;
+constexpr int kRows = kWgmmaRows;
 constexpr int kConsumers = 2 * kWarpgroupThreads;
 constexpr int kHalf = kSplitTokens / 2;  // positions that a warpgroup scores
 constexpr int kGroups = 4;               // of 64 positions, or of 64 columns
-constexpr int kSlots = 5;
-constexpr int kChunks = 8;  // of a split: see CopyChunk
+constexpr int kChunks = 8;               // of a split: see CopyChunk
 constexpr int kChunkBytes = 32 * 1024;
-constexpr int kBoxBytes = kHalf * 128;      // 128 positions by 64 columns
-constexpr int kGroupBytes = kRows * 128;    // all rows by 64 columns or positions
-constexpr int kArrivals = kConsumers / 32;  // warps that use a slot
-constexpr int kAlignment = 1024;            // of swizzled rows
-constexpr size_t kBytes = kAlignment + 2 * kGroups * kGroupBytes + kSlots * kChunkBytes +
-                          sizeof(float) * (2 + kGroups) * kRows + 2 * kSlots * kBarrierBytes;
+constexpr int kBoxBytes = kHalf * 128;    // 128 positions by 64 columns
+constexpr int kGroupBytes = kQueryBytes;  // all rows by 64 columns or positions
+using Ring = ChunkRing<5, kChunkBytes>;
+constexpr size_t kBytes = kSwizzleBytes + 2 * kGroups * kGroupBytes + Ring::kSlotsBytes +
+                          sizeof(float) * (2 + kGroups) * kRows + Ring::kBarriersBytes;
 
 enum NamedBarrier { kQueriesLoaded = 1, kMaximaKnown, kProbabilitiesKnown };
 
 struct Shared {
   uint8_t* queries;        // [kGroups of columns][kRows]
   uint8_t* probabilities;  // [kGroups of positions][kRows]
-  uint8_t* slots;
-  float* maxima;   // [half of the positions][kRows]
-  float* sums;     // [kGroups of positions][kRows]
-  uint32_t full;   // a barrier for each slot: its chunk is there
-  uint32_t empty;  // nobody needs it any more
+  Ring ring;
+  float* maxima;  // [half of the positions][kRows]
+  float* sums;    // [kGroups of positions][kRows]
 
   __device__ explicit Shared(uint8_t* shared) {
-    const uint32_t beyond = SharedAddress(shared) % kAlignment;
-    queries = shared + (beyond == 0 ? 0 : kAlignment - beyond);
+    queries = SwizzleAligned(shared);
     probabilities = queries + kGroups * kGroupBytes;
-    slots = probabilities + kGroups * kGroupBytes;
-    maxima = reinterpret_cast<float*>(slots + kSlots * kChunkBytes);
+    ring.slots = probabilities + kGroups * kGroupBytes;
+    maxima = reinterpret_cast<float*>(ring.slots + Ring::kSlotsBytes);
     sums = maxima + 2 * kRows;
-    full = SharedAddress(sums + kGroups * kRows);
-    empty = full + kSlots * kBarrierBytes;
+    ring.barriers = SharedAddress(sums + kGroups * kRows);
   }
 };
 
@@ -82,47 +75,12 @@ __device__ __forceinline__ void CopyChunk(uint8_t* slot, const Bf16Attention& o,
   }
 }
 
-/// The first warpgroup.
-__device__ __forceinline__ void Produce(const Shared& shared, const Bf16Attention& o,
-                                        AttentionPlace place) {
-  const int chunks = kChunks * place.tile.splits;
-  const auto hand_over = [&](int chunk) {
-    FenceForProducts();
-    Arrive(shared.full + chunk % kSlots * kBarrierBytes);
-  };
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    if (chunk >= kSlots) {
-      WaitBarrier(shared.empty + chunk % kSlots * kBarrierBytes,
-                  static_cast<uint32_t>(chunk / kSlots + 1) & 1u);
-    }
+__device__ __forceinline__ void Copy(const Shared& shared, const Bf16Attention& o,
+                                     AttentionPlace place) {
+  shared.ring.Produce(kChunks * place.tile.splits, [&](int chunk) {
     if (chunk % kChunks == 0) place.SetSplit(place.tile.first_split + chunk / kChunks, o);
-    CopyChunk(shared.slots + chunk % kSlots * kChunkBytes, o, place, chunk % kChunks);
-    CommitCopies();
-    if (chunk == 0) continue;
-    WaitForCopies<1>();
-    hand_over(chunk - 1);
-  }
-  WaitForCopies<0>();
-  hand_over(chunks - 1);
-}
-
-__device__ __forceinline__ void LoadQueries(const Shared& shared, const Bf16Attention& o,
-                                            const AttentionPlace& place) {
-  for (int i = static_cast<int>(threadIdx.x) % kConsumers; i < kRows * (kDim / 8);
-       i += kConsumers) {
-    const int row = i / (kDim / 8);
-    const int column = i % (kDim / 8) * 8;
-    Vec<uint32_t> piece = {};
-    if (row < place.rows()) {
-      piece = LoadVec(reinterpret_cast<const uint32_t*>(o.qkv + place.QueryOf(row) * o.qkv_stride +
-                                                        place.HeadOf(row) * kDim + column));
-    }
-    StoreVec(reinterpret_cast<uint32_t*>(shared.queries + column / 64 * kGroupBytes +
-                                         SwizzledByte(row, column % 64 / 8)),
-             piece);
-  }
-  FenceForProducts();
-  SyncThreads<kConsumers>(kQueriesLoaded);
+    CopyChunk(shared.ring.Slot(chunk), o, place, chunk % kChunks);
+  });
 }
 
 /// One of the two warpgroups that attend.
@@ -143,15 +101,10 @@ struct Consumer {
   SoftmaxPart parts[2];
 
   __device__ __forceinline__ uint32_t SlotOf(int chunk) const {
-    return SharedAddress(shared.slots + chunk % kSlots * kChunkBytes);
+    return SharedAddress(shared.ring.Slot(chunk));
   }
-  __device__ __forceinline__ void WaitFor(int chunk) const {
-    WaitBarrier(shared.full + chunk % kSlots * kBarrierBytes,
-                static_cast<uint32_t>(chunk / kSlots) & 1u);
-  }
-  __device__ __forceinline__ void Leave(int chunk) const {
-    if (lane == 0) Arrive(shared.empty + chunk % kSlots * kBarrierBytes);
-  }
+  __device__ __forceinline__ void WaitFor(int chunk) const { shared.ring.WaitFor(chunk); }
+  __device__ __forceinline__ void Leave(int chunk) const { shared.ring.Leave(chunk, lane); }
 
   /// Queues what a chunk of keys adds to the scores.
   __device__ __forceinline__ void QueueKeys(int split, int chunk) {
@@ -339,9 +292,10 @@ struct Consumer {
 };
 
 template <bool kCaps>
-__device__ __forceinline__ void Consume(const Shared& shared, const Bf16Attention& o,
-                                        const AttentionPlace& place, int side) {
-  LoadQueries(shared, o, place);
+__device__ __forceinline__ void Attend(const Shared& shared, const Bf16Attention& o,
+                                       const AttentionPlace& place, int side) {
+  LoadQueries<kDim, kConsumers>(shared.queries, o, place, 0);
+  SyncThreads<kConsumers>(kQueriesLoaded);
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) % kWarpgroupThreads / kWarpThreads;
   Consumer<kCaps> consumer{shared, o, place, side, lane, 16 * warp + lane / 4, FactorOf(o)};
@@ -356,21 +310,13 @@ __device__ __forceinline__ void Consume(const Shared& shared, const Bf16Attentio
 
 /// Later tiles see more keys: they start first.
 template <bool kCaps>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kWgmmaThreads, 1)
     AttendWideTilesSm90Kernel(Bf16Attention o, AttentionWorkView work, int parts) {
   ReleaseSuccessor();
-  const int thread = static_cast<int>(threadIdx.x);
   const Shared shared(SharedMemory<uint8_t>());
-  if (thread == 0) {
-    for (int slot = 0; slot < kSlots; ++slot) {
-      InitBarrier(shared.full + slot * kBarrierBytes, kWarpgroupThreads);
-      InitBarrier(shared.empty + slot * kBarrierBytes, kArrivals);
-    }
-    PublishBarriers();
-  }
-  __syncthreads();
+  shared.ring.Begin();
   WaitForPredecessor();
-  const int tiles = work.live == nullptr ? work.more_tiles_count : work.live->more_tiles;
+  const int tiles = LiveTiles(work);
   const int unit = static_cast<int>(blockIdx.x) / o.kv.kv_heads;
   if (unit >= tiles * parts) return;
   const int group = o.query_heads / o.kv.kv_heads;
@@ -378,14 +324,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   const AttentionPlace place(PartOfTile(whole, parts - 1 - unit % parts, kRows / group, o.window),
                              static_cast<int>(blockIdx.x) % o.kv.kv_heads, o);
   if (place.tile.queries <= 0) return;
-  const int warpgroup = __shfl_sync(kFullMask, thread / kWarpgroupThreads, 0);
-  if (warpgroup == 0) {
-    GiveRegisters<40>();
-    Produce(shared, o, place);
-  } else {
-    TakeRegisters<232>();
-    Consume<kCaps>(shared, o, place, warpgroup - 1);
-  }
+  ShareRoles([&] { Copy(shared, o, place); },
+             [&](int side) { Attend<kCaps>(shared, o, place, side); });
 }
 
 }  // namespace
@@ -398,8 +338,8 @@ cudaError_t AttendWideTilesSm90(const Bf16Attention& o, const AttentionWorkView&
   const int parts = (kMoreTileRows / group + queries_max - 1) / queries_max;
   const LaunchShape shape{
       "Attention, more rows, wide, sm_90",
-      dim3(static_cast<unsigned>(work.more_tiles_count * parts * o.kv.kv_heads)), dim3(kThreads),
-      kBytes, stream};
+      dim3(static_cast<unsigned>(work.more_tiles_count * parts * o.kv.kv_heads)),
+      dim3(kWgmmaThreads), kBytes, stream};
   return o.softcap > 0 ? Launch(shape, AttendWideTilesSm90Kernel<true>, o, work, parts)
                        : Launch(shape, AttendWideTilesSm90Kernel<false>, o, work, parts);
 }

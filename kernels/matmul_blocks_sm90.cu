@@ -17,7 +17,7 @@ constexpr int kOutputs = kMultipliers * kGroupOutputs;
 constexpr int kTilesOfGroup = kGroupOutputs / kTileOutputs;
 constexpr int kSumWarps = 3;
 constexpr int kThreads = (kMultipliers + 1) * kGroupThreads;
-constexpr int kBarriers = 3;                     // of a stage
+constexpr int kBlocksBarriers = kBarriers + 1;   // of a stage
 constexpr int kXParts = kBlockChunkInputs / 64;  // 64 inputs are 128 bytes
 
 /// kMultipliers warpgroups of 64 outputs by kRows rows; a ring of kStages chunks of activations.
@@ -35,7 +35,8 @@ struct BlocksTile {
   static constexpr int kSumsAt = kRingBytes;
   static constexpr int kTotalsAt = kSumsAt + kStages * kSumsOfStage * 4;
   static constexpr int kBarriersAt = kTotalsAt + kMultipliers * kTotalsFloats * 4;
-  static constexpr int kSharedBytes = kSwizzleBytes + kBarriersAt + kStages * kBarriers * 8;
+  static constexpr int kSharedBytes =
+      kSwizzleBytes + kBarriersAt + kStages * kBlocksBarriers * kBarrierBytes;
   static constexpr int kSums = kRows / 2;  // of a thread
 };
 
@@ -51,33 +52,19 @@ struct BlocksArguments {
   bool wide_stores;  // eight elements of y are 16-byte aligned
 };
 
-/// A block's shared memory, from the first multiple of 1,024 bytes on.
+/// A ring of activations, and their sums.
 template <typename T>
-struct BlocksRing {
-  uint8_t* bytes;
-  uint32_t address;
-
-  __device__ __forceinline__ BlocksRing() {
-    uint8_t* shared = SharedMemory<uint8_t>();
-    const uint32_t unaligned = SharedAddress(shared);
-    address = (unaligned + kSwizzleBytes - 1) / kSwizzleBytes * kSwizzleBytes;
-    bytes = shared + (address - unaligned);
-  }
-  __device__ __forceinline__ uint32_t Stage(int slot) const {
-    return address + static_cast<uint32_t>(slot * T::kStageBytes);
-  }
+struct BlocksRing : StageRing<T::kStageBytes, T::kBarriersAt, kBlocksBarriers> {
   __device__ __forceinline__ float* SumsOf(int slot) const {
-    return reinterpret_cast<float*>(bytes + T::kSumsAt) + slot * T::kSumsOfStage;
+    return reinterpret_cast<float*>(this->bytes + T::kSumsAt) + slot * T::kSumsOfStage;
   }
   __device__ __forceinline__ float* Totals(int group) const {
-    return reinterpret_cast<float*>(bytes + T::kTotalsAt) + group * T::kTotalsFloats;
+    return reinterpret_cast<float*>(this->bytes + T::kTotalsAt) + group * T::kTotalsFloats;
   }
-  /// Activations are there; they are no longer needed; their sums are there.
-  __device__ __forceinline__ uint32_t Full(int slot) const {
-    return address + static_cast<uint32_t>(T::kBarriersAt + slot * kBarriers * 8);
+  /// The sums are there.
+  __device__ __forceinline__ uint32_t Summed(int slot) const {
+    return this->Empty(slot) + kBarrierBytes;
   }
-  __device__ __forceinline__ uint32_t Empty(int slot) const { return Full(slot) + 8; }
-  __device__ __forceinline__ uint32_t Summed(int slot) const { return Full(slot) + 16; }
 };
 
 template <typename T>

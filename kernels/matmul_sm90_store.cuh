@@ -9,10 +9,26 @@
 namespace neurogrid::kernels {
 
 inline constexpr int kGroupThreads = 128;
-inline constexpr int kGroupOutputs = 64;                    // of one wgmma
-inline constexpr int kSwizzleBytes = 1024;                  // eight rows
-inline constexpr int kStagedStride = kGroupOutputs + 4;     // floats: no bank conflicts
-inline constexpr int kBarrierBytes = 2 * sizeof(uint64_t);  // of a stage: full, empty
+inline constexpr int kGroupOutputs = 64;                 // of one wgmma
+inline constexpr int kStagedStride = kGroupOutputs + 4;  // floats: no bank conflicts
+inline constexpr int kBarriers = 2;                      // of a stage: full, empty
+
+/// A block's shared memory: a ring of stages from the first place for swizzled rows on, and
+/// kBarriersOfStage barriers for each.
+template <int kStageBytes, int kBarriersAt, int kBarriersOfStage>
+struct StageRing {
+  uint8_t* bytes = SwizzleAligned(SharedMemory<uint8_t>());
+  uint32_t address = SharedAddress(bytes);
+
+  __device__ __forceinline__ uint32_t Stage(int slot) const {
+    return address + static_cast<uint32_t>(slot * kStageBytes);
+  }
+  /// What was copied is there; it is no longer needed.
+  __device__ __forceinline__ uint32_t Full(int slot) const {
+    return address + static_cast<uint32_t>(kBarriersAt + slot * kBarriersOfStage * kBarrierBytes);
+  }
+  __device__ __forceinline__ uint32_t Empty(int slot) const { return Full(slot) + kBarrierBytes; }
+};
 
 /// kGroups warpgroups of kOwned outputs by kRows rows; a ring of kStages chunks. kSplit: a block
 /// has one slice.
@@ -45,7 +61,7 @@ struct Tile {
       std::max<int>(kSplit ? 0 : kGroups * kStagedFloats * 4,
                     ((kGroups - 1) * kOwned + kGroupOutputs) * kChunkBytes - kStageBytes);
   static constexpr int kSharedBytes =
-      kSwizzleBytes + kRingBytes + kBehindBytes + kStages * kBarrierBytes;
+      kSwizzleBytes + kRingBytes + kBehindBytes + kStages * kBarriers * kBarrierBytes;
   static constexpr int kSums = kRows / 2;  // of a thread
 
   static_assert(kOwned % kTileOutputs == 0 && kOwned <= kGroupOutputs);
@@ -62,27 +78,10 @@ struct Sm90Arguments {
   bool wide_stores;  // eight elements of y are 16-byte aligned
 };
 
-/// A block's shared memory, from the first multiple of 1,024 bytes on.
 template <typename T>
-struct Ring {
-  uint8_t* bytes;
-  uint32_t address;
-
-  __device__ __forceinline__ Ring() {
-    uint8_t* shared = SharedMemory<uint8_t>();
-    const uint32_t unaligned = SharedAddress(shared);
-    address = (unaligned + kSwizzleBytes - 1) / kSwizzleBytes * kSwizzleBytes;
-    bytes = shared + (address - unaligned);
-  }
-  __device__ __forceinline__ uint32_t Stage(int slot) const {
-    return address + static_cast<uint32_t>(slot * T::kStageBytes);
-  }
-  __device__ __forceinline__ uint32_t Full(int slot) const {
-    return address + static_cast<uint32_t>(T::kRingBytes + T::kBehindBytes + slot * kBarrierBytes);
-  }
-  __device__ __forceinline__ uint32_t Empty(int slot) const { return Full(slot) + 8; }
+struct Ring : StageRing<T::kStageBytes, T::kRingBytes + T::kBehindBytes, kBarriers> {
   __device__ __forceinline__ float* Staged(int group) const {
-    return reinterpret_cast<float*>(bytes + T::kRingBytes) + group * T::kStagedFloats;
+    return reinterpret_cast<float*>(this->bytes + T::kRingBytes) + group * T::kStagedFloats;
   }
 };
 

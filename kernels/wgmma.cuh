@@ -14,6 +14,15 @@
 
 namespace neurogrid::kernels {
 
+inline constexpr int kSwizzleBytes = 1024;  // eight rows of 128 bytes
+inline constexpr int kBarrierBytes = 8;
+
+/// The first place in shared memory where such rows may begin.
+__device__ __forceinline__ uint8_t* SwizzleAligned(uint8_t* shared) {
+  const uint32_t beyond = SharedAddress(shared) % kSwizzleBytes;
+  return shared + (beyond == 0 ? 0 : kSwizzleBytes - beyond);
+}
+
 __device__ __forceinline__ void InitBarrier(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
