@@ -19,21 +19,25 @@ __device__ __forceinline__ SoftmaxPart PartOfState(const Bf16Attention& o, int64
   return {part.x, part.y};
 }
 
-/// The units of a batch and how many of them a block takes. A run may begin or end up to an eighth
-/// of that elsewhere, if it then cuts no head.
+/// The units of a batch, shared out to runs as evenly as whole units can be. A run may begin or end
+/// up to an eighth of its length elsewhere, if it then cuts no head.
 struct Units {
   int count;
-  int each;
+  int runs;  // of at least one unit
 
   __device__ __forceinline__ Units(const AttentionWorkView& work, int kv_heads, int blocks)
       : count((work.live == nullptr ? work.items_count : work.live->items) * kv_heads),
-        each((count + blocks - 1) / blocks) {}
-  __device__ __forceinline__ int slack() const { return each / 8; }
+        runs(count < blocks ? count : blocks) {}
+  __device__ __forceinline__ int slack() const { return count / runs / 8; }
+  /// Where a run begins before it is moved.
+  __device__ __forceinline__ int Even(int run) const {
+    return run < runs ? static_cast<int>(int64_t{run} * count / runs) : count;
+  }
 
-  /// Where the run after `block` runs begins.
+  /// Where a block's run begins.
   __device__ __forceinline__ int BeginOf(int block, const AttentionWorkView& work,
                                          int kv_heads) const {
-    const int unit = block * each;
+    const int unit = Even(block);
     if (unit >= count) return count;
     const AttentionTile& tile = work.few_tiles[work.items[unit / kv_heads].tile];
     const int behind = (unit - tile.first_item * kv_heads) % tile.splits;  // the head's first
@@ -44,8 +48,10 @@ struct Units {
   /// of each. A single one: the head was not cut, and its result is where it belongs.
   __device__ __forceinline__ AttentionMerge StatesOf(AttentionMerge merge, int kv_heads,
                                                      int kv_head) const {
-    int of_first_run = each - (merge.first_item * kv_heads + kv_head * merge.splits) % each;
-    if (of_first_run <= slack()) of_first_run += each;
+    const int head = merge.first_item * kv_heads + kv_head * merge.splits;
+    const int next = static_cast<int>(int64_t{head} * runs / count) + 1;  // run
+    int of_first_run = Even(next) - head;
+    if (of_first_run <= slack()) of_first_run = Even(next + 1) - head;
     if (of_first_run >= merge.splits - slack()) of_first_run = merge.splits;
     merge.first_state += of_first_run - 1;
     merge.splits -= of_first_run - 1;
