@@ -9,7 +9,7 @@ namespace neurogrid::kernels {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kRowsMany = 256;  // from here on a block a row
+constexpr int kRowsMany = 512;  // from here on a block a row
 
 __device__ int CodeAt(const uint8_t* plane, int bits, int row, int k) {
   const CodePlace place = PlaceOfCode(bits, row, k);
