@@ -139,11 +139,24 @@ void Ops::MatMul(Tensor y, ConstTensor x, const Matrix& w) {
   DoMatMul(y, x, w);
 }
 
-void Ops::MatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
+void Ops::MatMulAdd(Tensor y, ConstTensor x, const Matrix& w, Tensor z, const Norm& next) {
   CheckMatMul(y, x, w);
   NG_CHECK(!w.gated());
+  if (next) {
+    NG_CHECK(IsActivation(y) && z.dtype == y.dtype && z.shape == y.shape);
+    CheckNorm(next, y.shape[1]);
+  }
   if (y.shape.elements() == 0) return;
+  if (next) {
+    DoMatMulAddNorm(y, x, w, z, next);
+  } else {
+    DoMatMulAdd(y, x, w);
+  }
+}
+
+void Ops::DoMatMulAddNorm(Tensor y, ConstTensor x, const Matrix& w, Tensor z, const Norm& next) {
   DoMatMulAdd(y, x, w);
+  DoRmsNorm(z, y, next);
 }
 
 void Ops::MatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {

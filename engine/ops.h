@@ -250,8 +250,9 @@ class Ops {
   ///   x  [rows, inputs]   f32 for f32 weights, else bf16
   void MatMul(Tensor y, ConstTensor x, const Matrix& w);
 
-  /// y += x W^T + bias, rounded once. Shapes as MatMul.
-  void MatMulAdd(Tensor y, ConstTensor x, const Matrix& w);
+  /// y += x W^T + bias, rounded once; then z = next(y) if there is a next norm. Shapes as MatMul.
+  ///   z  as y
+  void MatMulAdd(Tensor y, ConstTensor x, const Matrix& w, Tensor z, const Norm& next);
 
   /// y[r, n] = act(gate[n] . x[r]) * (up[n] . x[r]), rounded once, for a gated matrix; biases are
   /// added before `activation` and before the product. Shapes as MatMul.
@@ -325,6 +326,9 @@ class Ops {
   virtual void DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) = 0;
   virtual void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) = 0;
   virtual void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) = 0;
+  /// Both one after the other, unless a backend knows better.
+  virtual void DoMatMulAddNorm(Tensor y, ConstTensor x, const Matrix& w, Tensor z,
+                               const Norm& next);
   virtual void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
                              Activation activation) = 0;
   virtual void DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,

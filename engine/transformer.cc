@@ -163,8 +163,7 @@ void Transformer::AddProjection(const Activations& a, ConstTensor x, const Matri
     ops_.MatMul(a.branch, x, weight);
     ops_.RmsNormAdd(a.hidden, a.branch, post_norm, a.normed, next);
   } else {
-    ops_.MatMulAdd(a.hidden, x, weight);
-    if (next) ops_.RmsNorm(a.normed, a.hidden, next);
+    ops_.MatMulAdd(a.hidden, x, weight, a.normed, next);
   }
 }
 

@@ -54,8 +54,16 @@ cudaError_t MatMulBy(MatMulKernel kernel, const MatMulOperands& operands, const 
 
 int64_t SliceFloatsMax(int rows) { return SliceFloatsMaxSm90(rows); }
 
+bool MatMulNormsNext(const MatMulOperands& operands, const Weights& w) {
+  return Sm90Takes(operands, w) && !FewRowsFit(w, operands.rows, LimitsOfGpu()) &&
+         Sm90NormsNext(operands, w);
+}
+
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {
   if (!Valid(operands, w)) return cudaErrorInvalidValue;
+  if (operands.next.parameters.weight != nullptr && !MatMulNormsNext(operands, w)) {
+    return cudaErrorInvalidValue;
+  }
   const GpuLimits gpu = LimitsOfGpu();
   const ConvolutionOperands<bf16>& convolution = operands.convolution.operands;
   if (convolution.out != nullptr) {

@@ -47,6 +47,12 @@ struct MatMulConvolution {
 };
 inline constexpr int kArrivals = 8;
 
+/// What is done to y behind the product: normed = norm(y), with the bits of RmsNorm.
+struct MatMulNextNorm {
+  NormParameters parameters{};  // weight null: none of this
+  void* normed = nullptr;       // [rows, outputs], other memory than x and y
+};
+
 /// x [rows, inputs] bf16; f32 for f32 weights. y [rows, outputs]. inputs is a multiple of 8.
 struct MatMulOperands {
   void* y;
@@ -60,11 +66,14 @@ struct MatMulOperands {
   float* slices = nullptr;
   int64_t slices_floats = 0;
   MatMulConvolution convolution{};
+  MatMulNextNorm next{};  // only where MatMulNormsNext says so
 };
 
 /// Scratch that products of up to so many rows make use of on this device.
 int64_t SliceFloatsMax(int rows);
 
+/// Whether MatMul does operands.next too, in a kernel that it needs anyway.
+bool MatMulNormsNext(const MatMulOperands& operands, const Weights& w);
 cudaError_t MatMul(const MatMulOperands& operands, const Weights& w, cudaStream_t stream);
 
 /// What a GPU has; the form of a kernel depends on it, its bits do not.

@@ -25,6 +25,19 @@ __device__ __forceinline__ Eight Scaled(const Output& out, const float* sums, in
   return e;
 }
 
+/// Eight neighbours of a bf16 y as they will be stored, all of them columns.
+__device__ __forceinline__ Vec<bf16> RoundedEight(const Output& out, const Eight& e,
+                                                  const bf16* y) {
+  const bool adds = out.epilogue == Epilogue::kAdd;
+  Vec<bf16> piece{};
+  if (adds) piece = LoadVec(y);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    piece.at[i] = FromFloat<bf16>(adds ? ToFloat(piece.at[i]) + e.v[i] : e.v[i]);
+  }
+  return piece;
+}
+
 __device__ __forceinline__ void StoreEight(const Output& out, const Eight& e, int64_t row,
                                            int column, bool wide) {
   if (!wide || column + 8 > out.columns) {
@@ -34,8 +47,8 @@ __device__ __forceinline__ void StoreEight(const Output& out, const Eight& e, in
     return;
   }
   const int64_t at = row * out.stride + column;
-  const bool adds = out.epilogue == Epilogue::kAdd;
   if (out.is_f32) {
+    const bool adds = out.epilogue == Epilogue::kAdd;
     auto* y = reinterpret_cast<float4*>(static_cast<float*>(out.y) + at);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -47,17 +60,8 @@ __device__ __forceinline__ void StoreEight(const Output& out, const Eight& e, in
     }
     return;
   }
-  auto* y = reinterpret_cast<uint4*>(static_cast<bf16*>(out.y) + at);
-  bf16 values[8];
-  uint4 piece{};
-  if (adds) piece = *y;
-  memcpy(values, &piece, sizeof(values));
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    values[i] = FromFloat<bf16>(adds ? ToFloat(values[i]) + e.v[i] : e.v[i]);
-  }
-  memcpy(&piece, values, sizeof(piece));
-  *y = piece;
+  bf16* y = static_cast<bf16*>(out.y) + at;
+  StoreVec(y, RoundedEight(out, e, y));
 }
 
 /// One row of y, from packed output `output` on: eight outputs, or eight gates and their ups.

@@ -137,21 +137,24 @@ constexpr Variant kVariants[] = {
 };
 
 /// The time of whole rounds of blocks over the device: two of a multiprocessor may overlap.
-float Cost(const Variant& v, const Weights& w, int rows) {
-  const int tiles = Ceil(w.packed_outputs(), v.outputs) * Ceil(rows, v.rows);
+float Cost(const Variant& v, const MatMulOperands& operands, const Weights& w) {
+  constexpr float kNorm = 1.5f;  // a kernel of its own, less what it adds to SumSlices
+  const int tiles = Ceil(w.packed_outputs(), v.outputs) * Ceil(operands.rows, v.rows);
   const int rounds = Ceil(v.split ? tiles * kSplitSlices : tiles, MultiprocessorCount());
   const Microseconds& us = v.kernel(w.format).us;
   const float whole =
       static_cast<float>(rounds / 2) * us.two + static_cast<float>(rounds % 2) * us.one;
-  return whole * (us.start + (1 - us.start) * static_cast<float>(w.inputs) / 2048);
+  const bool norms_apart =
+      operands.next.parameters.weight != nullptr && !(v.split && SumSlicesNorms(operands, w));
+  return whole * (us.start + (1 - us.start) * static_cast<float>(w.inputs) / 2048) +
+         (norms_apart ? kNorm : 0);
 }
 
 int Choose(const MatMulOperands& operands, const Weights& w) {
   int best = -1;
   for (int i = 0; i < static_cast<int>(std::size(kVariants)); ++i) {
     if (!Sm90VariantFits(i, operands, w)) continue;
-    if (best < 0 ||
-        Cost(kVariants[i], w, operands.rows) < Cost(kVariants[best], w, operands.rows)) {
+    if (best < 0 || Cost(kVariants[i], operands, w) < Cost(kVariants[best], operands, w)) {
       best = i;
     }
   }
@@ -186,6 +189,10 @@ cudaError_t MatMulSm90By(int variant, const MatMulOperands& operands, const Weig
 int64_t SliceFloatsMaxSm90(int rows) {
   return DeviceHasThem() ? int64_t{kSplitSlices} * std::min(rows, kSplitRowsMax) * kSlicedOutputsMax
                          : 0;
+}
+
+bool Sm90NormsNext(const MatMulOperands& operands, const Weights& w) {
+  return kVariants[Choose(operands, w)].split && SumSlicesNorms(operands, w);
 }
 
 cudaError_t MatMulSm90(const MatMulOperands& operands, const Weights& w, cudaStream_t stream) {

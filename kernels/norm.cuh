@@ -1,6 +1,8 @@
 // What kernels that norm share, so that all round and add alike.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/simt.cuh"
 #include "kernels/vec.cuh"
 
@@ -24,6 +26,20 @@ template <typename T>
 __host__ __device__ constexpr int NormThreads(int columns) {
   const int pieces = (columns + Vec<T>::kCount - 1) / Vec<T>::kCount;
   return pieces <= 128 ? 128 : pieces <= 256 ? 256 : pieces <= 512 ? 512 : 1024;
+}
+/// Calls run with that number as a type.
+template <typename T, typename Run>
+cudaError_t ForNormThreads(int columns, Run run) {
+  switch (NormThreads<T>(columns)) {
+    case 128:
+      return run(std::integral_constant<int, 128>());
+    case 256:
+      return run(std::integral_constant<int, 256>());
+    case 512:
+      return run(std::integral_constant<int, 512>());
+    default:
+      return run(std::integral_constant<int, 1024>());
+  }
 }
 inline constexpr int kNormWarpsMax = 1024 / kWarpThreads;
 

@@ -166,27 +166,12 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Calls run with the number of threads for rows of so many columns, as a type.
-template <typename T, typename Run>
-cudaError_t ForThreads(int columns, Run run) {
-  switch (NormThreads<T>(columns)) {
-    case 128:
-      return run(std::integral_constant<int, 128>());
-    case 256:
-      return run(std::integral_constant<int, 256>());
-    case 512:
-      return run(std::integral_constant<int, 512>());
-    default:
-      return run(std::integral_constant<int, 1024>());
-  }
-}
-
 }  // namespace
 
 template <typename T>
 cudaError_t RmsNorm(T* y, const T* x, const int32_t* sources, int rows, int columns,
                     const NormParameters& norm, cudaStream_t stream) {
-  return ForThreads<T>(columns, [&](auto threads) {
+  return ForNormThreads<T>(columns, [&](auto threads) {
     constexpr int kThreads = decltype(threads)::value;
     const LaunchShape shape{"RmsNorm", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
                             stream};
@@ -197,7 +182,7 @@ cudaError_t RmsNorm(T* y, const T* x, const int32_t* sources, int rows, int colu
 template <typename T>
 cudaError_t RmsNormAdd(T* y, const T* x, const NormParameters& norm, T* z,
                        const NormParameters& next, int rows, int columns, cudaStream_t stream) {
-  return ForThreads<T>(columns, [&](auto threads) {
+  return ForNormThreads<T>(columns, [&](auto threads) {
     constexpr int kThreads = decltype(threads)::value;
     const LaunchShape shape{"RmsNormAdd", dim3(static_cast<unsigned>(rows)), dim3(kThreads), 0,
                             stream};

@@ -396,13 +396,17 @@ kernels::MatMulConvolution CudaOps::TakeConvolution(const Tensor& y, const Const
   return {c.operands, c.work.chunks, arrivals_.as<uint32_t>()};
 }
 
-void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
-                       kernels::Epilogue epilogue) {
+bool CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
+                       kernels::Epilogue epilogue, const kernels::MatMulNextNorm& next) {
   const kernels::MatMulNorm norm = TakeNorm(y, x, w);
   const kernels::MatMulConvolution convolution = TakeConvolution(y, x, w);
-  if (!Ready()) return;
-  for (const CudaMatrix::Section& section : CudaMatrix::SectionsOf(w)) {
-    const kernels::MatMulOperands operands{
+  if (!Ready()) return false;
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  const bool may_norm =
+      next.parameters.weight != nullptr && sections.size() == 1 && any_order_ == nullptr;
+  bool norms = false;
+  for (const CudaMatrix::Section& section : sections) {
+    kernels::MatMulOperands operands{
         static_cast<uint8_t*>(y.data) + BytesOf(y.dtype, section.first_output),
         y.dtype == DType::kF32,
         x.data,
@@ -412,7 +416,10 @@ void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
         norm,
         slices_.as<float>(),
         slices_.bytes() / static_cast<int64_t>(sizeof(float)),
-        convolution};
+        convolution,
+        may_norm ? next : kernels::MatMulNextNorm{}};
+    norms = may_norm && kernels::MatMulNormsNext(operands, section.weights);
+    if (!norms) operands.next = {};
     cudaError_t error = cudaErrorNotSupported;
     if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
       error = any_order_->Multiply(operands, section.weights);
@@ -422,6 +429,7 @@ void CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
     }
     Note(error, op);
   }
+  return norms;
 }
 
 void CudaOps::DoMatMul(Tensor y, ConstTensor x, const Matrix& w) {
@@ -432,12 +440,20 @@ void CudaOps::DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
   Multiply("MatMulAdd", y, x, w, kernels::Epilogue::kAdd);
 }
 
+void CudaOps::DoMatMulAddNorm(Tensor y, ConstTensor x, const Matrix& w, Tensor z,
+                              const Norm& next) {
+  const kernels::MatMulNextNorm behind{ParametersOf(next), z.data};
+  if (!Multiply("MatMulAdd", y, x, w, kernels::Epilogue::kAdd, behind)) DoRmsNorm(z, y, next);
+}
+
 void CudaOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {
   switch (activation) {
     case Activation::kSilu:
-      return Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kSiluGated);
+      Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kSiluGated);
+      return;
     case Activation::kGeluTanh:
-      return Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kGeluGated);
+      Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kGeluGated);
+      return;
   }
 }
 
@@ -536,25 +552,6 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
 
 void CudaOps::DoSoftcap(Tensor y, float cap) {
   if (Ready()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
-}
-
-absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
-  const auto edit_bytes = edits * static_cast<int64_t>(sizeof(float));
-  const auto result_bytes = rows * static_cast<int64_t>(sizeof(kernels::SamplerResult));
-  if (raw_logits_.bytes() < edit_bytes) {
-    NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
-    batch_.Invalidate();
-  }
-  const int64_t scratch = kernels::SamplerScratchBytes(static_cast<int>(rows), vocab_size);
-  if (sampler_scratch_.bytes() < scratch) {
-    NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
-    batch_.Invalidate();
-  }
-  if (host_results_.bytes() < result_bytes) {
-    NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
-    batch_.Invalidate();
-  }
-  return absl::OkStatus();
 }
 
 void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {

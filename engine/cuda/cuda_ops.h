@@ -69,6 +69,8 @@ class CudaOps : public Ops {
   void DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const Norm& next) override;
   void DoMatMul(Tensor y, ConstTensor x, const Matrix& w) override;
   void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) override;
+  void DoMatMulAddNorm(Tensor y, ConstTensor x, const Matrix& w, Tensor z,
+                       const Norm& next) override;
   void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
                      Activation activation) override;
   void DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
@@ -101,8 +103,9 @@ class CudaOps : public Ops {
   struct AwaitedRotation;
   void QueueRotation(const AwaitedRotation& rotation);
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
-  void Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
-                kernels::Epilogue epilogue);
+  /// True if it has queued `next` too.
+  bool Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
+                kernels::Epilogue epilogue, const kernels::MatMulNextNorm& next = {});
   bool BeginInputs(const Batch& batch);
   /// Queues the inputs of the batch in batch_, whose steps are given `named`.
   bool SendInputs(const Batch& named);

@@ -15,6 +15,25 @@ std::unique_ptr<StepMemory> CudaOps::MakeStepMemory(const BatchLimits& limits) {
   return std::make_unique<StepGraphs>(limits);
 }
 
+absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
+  const auto edit_bytes = edits * static_cast<int64_t>(sizeof(float));
+  const auto result_bytes = rows * static_cast<int64_t>(sizeof(kernels::SamplerResult));
+  if (raw_logits_.bytes() < edit_bytes) {
+    NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
+    batch_.Invalidate();
+  }
+  const int64_t scratch = kernels::SamplerScratchBytes(static_cast<int>(rows), vocab_size);
+  if (sampler_scratch_.bytes() < scratch) {
+    NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
+    batch_.Invalidate();
+  }
+  if (host_results_.bytes() < result_bytes) {
+    NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
+    batch_.Invalidate();
+  }
+  return absl::OkStatus();
+}
+
 void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
   drawn_ = 0;
   if (!BeginInputs(batch)) return;

@@ -72,7 +72,7 @@ class InputRoundingOps : public Ops {
     ops_.MatMul(y, InputOf(x, w), w);
   }
   void DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) override {
-    ops_.MatMulAdd(y, InputOf(x, w), w);
+    ops_.MatMulAdd(y, InputOf(x, w), w, {}, {});
   }
   void DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up,
                      Activation activation) override {

@@ -7,6 +7,7 @@
 #include <catch2/generators/catch_generators_range.hpp>
 #include <string>
 
+#include "kernels/rms_norm.h"
 #include "tests/kernels/packed.h"
 
 namespace neurogrid::kernels {
@@ -59,6 +60,31 @@ class Product {
     return y.Read();
   }
 
+  struct Normed {
+    std::vector<uint8_t> y;
+    std::vector<Bf16> normed;
+  };
+  /// The product of bf16 and the norm of its rows, from one call or from two.
+  Normed RunNormed(int rows, bool at_once) const {
+    const Device<uint8_t> y(OldBytes(Size(rows, case_.outputs), false));
+    const Device<Bf16> normed(Size(rows, case_.outputs));
+    const Device<float> weight(RandomFloats(5, Size(1, case_.outputs)));
+    const NormParameters norm{weight.data(), 1e-5f, false};
+    MatMulOperands operands{y.data(), false, x_.data(), rows, case_.epilogue};
+    operands.slices = slices_.data();
+    operands.slices_floats = slices_.count();
+    operands.next = {norm, normed.data()};
+    REQUIRE(MatMulNormsNext(operands, weights_.view()));
+    if (!at_once) operands.next = {};
+    REQUIRE(MatMul(operands, weights_.view(), nullptr) == cudaSuccess);
+    if (!at_once) {
+      const auto* rounded = reinterpret_cast<const Bf16*>(y.data());
+      REQUIRE(RmsNorm(normed.data(), rounded, nullptr, rows, case_.outputs, norm, nullptr) ==
+              cudaSuccess);
+    }
+    return {y.Read(), normed.Read()};
+  }
+
   bool Taken() const {
     return Sm90Takes({nullptr, true, x_.data(), 64, case_.epilogue}, weights_.view());
   }
@@ -106,6 +132,20 @@ TEST_CASE("every tile of sm_90 gives the bits of the common kernels", "[kernels]
   CAPTURE(static_cast<int>(format), c.outputs, c.inputs, static_cast<int>(c.epilogue));
   const Product product(format, c, RandomFloats(2, Size(kRowsMax, c.inputs)));
   CheckRows(product, {1, 2, 7, 16, 17, 33, 64, 65, 100, 128, 129, 255, 257, 300});
+}
+
+TEST_CASE("a norm that comes next has the bits of one of its own on sm_90", "[kernels][sm90]") {
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const Case c{2048, 4096, Epilogue::kAdd, false, true};
+  const Product product(format, c, RandomFloats(2, Size(kRowsMax, c.inputs)));
+  if (!product.Taken()) SKIP("these kernels need a device of sm_90");
+  for (const int rows : {17, 40, 64}) {
+    CAPTURE(rows);
+    const Product::Normed one = product.RunNormed(rows, true);
+    const Product::Normed two = product.RunNormed(rows, false);
+    CHECK(SameBits(one.y, two.y));
+    CHECK(SameBits(one.normed, two.normed));
+  }
 }
 
 TEST_CASE("sums of zeros and of huge numbers keep their bits on sm_90", "[kernels][sm90]") {

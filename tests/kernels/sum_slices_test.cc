@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 
+#include "kernels/rms_norm.h"
 #include "tests/kernels/packed.h"
 #include "tests/kernels/seeds.h"
 
@@ -59,13 +60,17 @@ Summed Exact(int outputs, bool gated, int stride) {
   return s;
 }
 
+/// Widened bytes, and so their sums, come times 2^-6 (widen.cuh); here the sums are whole.
+Device<float> ScalesOfWholeSums(const Summed& s) {
+  std::vector<float> scales = s.scales;
+  for (float& scale : scales) scale *= 0x1p-6f;
+  return Device<float>(scales);
+}
+
 template <typename T>
 std::vector<T> Run(const Summed& s, Epilogue epilogue, const std::vector<T>& old) {
   const Device<float> slices(s.slices);
-  // Widened bytes, and so their sums, come times 2^-6 (widen.cuh); here the sums are whole.
-  std::vector<float> whole = s.scales;
-  for (float& scale : whole) scale *= 0x1p-6f;
-  const Device<float> scales(whole);
+  const Device<float> scales = ScalesOfWholeSums(s);
   const Device<float> bias(s.bias);
   const Device<T> y(old);
   Weights w = s.weights;
@@ -127,6 +132,51 @@ TEST_CASE("a gate's sums pass through SiLU and multiply those of the up", "[kern
             std::abs(expected) * std::ldexp(8.0, -23));
     }
   }
+}
+
+TEST_CASE("rows normed next have the bits of a norm of their own", "[kernels]") {
+  const Seeded seeded;
+  const int outputs = GENERATE(64, 1000, 2056, 4096);
+  const Epilogue epilogue = GENERATE(Epilogue::kStore, Epilogue::kAdd);
+  const bool rounds = GENERATE(false, true);
+  CAPTURE(outputs, static_cast<int>(epilogue), rounds);
+  const Summed s = Exact(outputs, false, outputs);
+  const Device<float> slices(s.slices);
+  const Device<float> scales = ScalesOfWholeSums(s);
+  const Device<float> bias(s.bias);
+  const Device<float> weight(RandomFloats(7, static_cast<size_t>(outputs)));
+  const Device<Bf16> y(ToBf16(s.old));
+  const Device<Bf16> normed(Size(kRows, outputs));
+  const NormParameters norm{weight.data(), 1e-5f, rounds};
+  Weights w = s.weights;
+  w.scales = scales.data();
+  w.bias = bias.data();
+  MatMulOperands operands{y.data(), false, nullptr, kRows, epilogue};
+  operands.slices = slices.data();
+  operands.next = {norm, normed.data()};
+  REQUIRE(SumSlicesNorms(operands, w));
+  REQUIRE(SumSlices(operands, w, nullptr) == cudaSuccess);
+  CHECK(SameBits(y.Read(), Run(s, epilogue, ToBf16(s.old))));
+  const Device<Bf16> alone(Size(kRows, outputs));
+  REQUIRE(RmsNorm(alone.data(), static_cast<const Bf16*>(y.data()), nullptr, kRows, outputs, norm,
+                  nullptr) == cudaSuccess);
+  CHECK(SameBits(normed.Read(), alone.Read()));
+}
+
+TEST_CASE("only whole rows of bf16 are normed with the sums of their slices", "[kernels]") {
+  const Device<Bf16> y(Size(kRows, 64));
+  const auto norms = [&](int outputs, bool f32, int stride, bool gated) {
+    Weights w;
+    w.outputs = outputs;
+    w.inputs = 1024;
+    w.gated = gated;
+    return SumSlicesNorms({y.data(), f32, nullptr, kRows, Epilogue::kStore, stride}, w);
+  };
+  CHECK(norms(64, false, 0, false));
+  CHECK_FALSE(norms(64, true, 0, false));
+  CHECK_FALSE(norms(56, false, 64, false));
+  CHECK_FALSE(norms(41, false, 0, false));
+  CHECK_FALSE(norms(64, false, 0, true));
 }
 
 TEST_CASE("slices add from the first to the last", "[kernels]") {

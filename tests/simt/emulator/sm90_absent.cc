@@ -7,6 +7,7 @@
 namespace neurogrid::kernels {
 
 bool Sm90Takes(const MatMulOperands&, const Weights&) { return false; }
+bool Sm90NormsNext(const MatMulOperands&, const Weights&) { return false; }
 int64_t SliceFloatsMaxSm90(int) { return 0; }
 cudaError_t MatMulSm90(const MatMulOperands&, const Weights&, cudaStream_t) {
   return cudaErrorInvalidValue;
