@@ -117,9 +117,9 @@ constexpr Variant MakeVariant(const char* name, Microseconds bf16, Microseconds 
 
 // A chunk of int8 is 128 inputs, so its stages are larger.
 constexpr Variant kVariants[] = {
-    MakeVariant<2, 64, 256, 1, 4, 0, 1>("128x256", {26, 52}, {}),
+    MakeVariant<2, 64, 256, 1, 4, 0, 1>("128x256", {33, 52}, {}),
     MakeVariant<2, 64, 128, 1, 4, 4, 1>("128x128", {14.9f, 29.8f}, {15.5f, 29.6f, 0.45f}),
-    MakeVariant<2, 64, 64, 1, 4, 4, 2>("128x64", {12.2f, 21}, {11, 20.4f, 0.45f}),
+    MakeVariant<2, 64, 64, 1, 8, 4, 2>("128x64", {12.2f, 21}, {11, 20.4f, 0.45f}),
     MakeVariant<1, 64, 64, 1, 4, 4, 2>("64x64", {11, 12.5f}, {10.5f, 11.2f, 0.45f}),
     MakeVariant<1, 64, 32, 1, 8, 8, 2>("64x32", {8.8f, 9.2f}, {7.1f, 12.5f, 0.45f}),
     MakeVariant<2, 64, 128, 8, 4, 4, 1>("128x128, slices", {16, 32}, {17.4f, 35.6f, 0.45f}),
