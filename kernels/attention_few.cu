@@ -451,10 +451,9 @@ cudaError_t LaunchMerge(const Bf16Attention& o, const AttentionWorkView& work, u
 }
 
 /// As many blocks as the device runs at a time: more would only follow one another.
-unsigned BlocksOf(int units, size_t shared_bytes) {
+int DeviceBlocks(size_t shared_bytes) {
   constexpr size_t kSharedOfProcessor = 227 * 1024;  // fewer on most: then blocks wait their turn
-  const auto blocks = MultiprocessorCount() * static_cast<int>(kSharedOfProcessor / shared_bytes);
-  return static_cast<unsigned>(units < blocks ? units : blocks);
+  return MultiprocessorCount() * static_cast<int>(kSharedOfProcessor / shared_bytes);
 }
 
 /// Where rows rotate on their way, a block has one unit: of heads in several, each would rotate all
@@ -469,15 +468,16 @@ bool FewRowsRotate(const Bf16Attention& o, const AttentionWorkView& work) {
          work.items_count <= kRotatingUnitsMax / o.kv.kv_heads;
 }
 
-cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
-                          cudaStream_t stream) {
+cudaError_t AttendFewRowsBy(int device_blocks, const Bf16Attention& o,
+                            const AttentionWorkView& work, cudaStream_t stream) {
   if (work.items_count == 0) return cudaSuccess;
   return ForHeadDim(o.kv.head_dim, [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
     constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
     const bool rotates = o.rotation.table != nullptr;
     const int units = work.items_count * o.kv.kv_heads;
-    const unsigned blocks = rotates ? static_cast<unsigned>(units) : BlocksOf(units, kBytes);
+    const int at_once = device_blocks > 0 ? device_blocks : DeviceBlocks(kBytes);
+    const auto blocks = static_cast<unsigned>(rotates || units < at_once ? units : at_once);
     auto* kernel = rotates ? AttendRotatingKernel<kDim> : AttendItemsKernel<kDim>;
     const cudaError_t error =
         Launch({"Attention, few rows", dim3(blocks), dim3(kAttentionThreads), kBytes, stream},
@@ -485,6 +485,11 @@ cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
     if (error != cudaSuccess || work.merges_count == 0) return error;
     return LaunchMerge(o, work, blocks, stream);
   });
+}
+
+cudaError_t AttendFewRows(const Bf16Attention& o, const AttentionWorkView& work,
+                          cudaStream_t stream) {
+  return AttendFewRowsBy(0, o, work, stream);
 }
 
 }  // namespace neurogrid::kernels

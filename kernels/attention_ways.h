@@ -10,6 +10,11 @@ bool FewRowsRotate(const AttentionOperands<__nv_bfloat16>& operands, const Atten
 cudaError_t AttendFewRows(const AttentionOperands<__nv_bfloat16>& operands,
                           const AttentionWorkView& work, cudaStream_t stream);
 
+/// The same by a device that runs `device_blocks` blocks at a time (0: the current one): a head's
+/// splits are cut into as many runs, and their states merged.
+cudaError_t AttendFewRowsBy(int device_blocks, const AttentionOperands<__nv_bfloat16>& operands,
+                            const AttentionWorkView& work, cudaStream_t stream);
+
 /// Every row by itself, without tensor cores: for GPUs before sm_80, with bits of their own.
 cudaError_t AttendRows(const AttentionOperands<__nv_bfloat16>& operands,
                        const AttentionWorkView& work, cudaStream_t stream);

@@ -6,6 +6,8 @@
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/generators/catch_generators_range.hpp>
 
+#include "kernels/attention_ways.h"
+#include "kernels/device_limits.h"
 #include "tests/kernels/attention_context.h"
 #include "tests/kernels/seeds.h"
 
@@ -17,6 +19,11 @@ const Heads kHeads[] = {
     {2, 1, 128, 0, 300}, {6, 2, 80},        {16, 1, 64, 0, 260}, {2, 1, 256, 30, 17},
     {5, 1, 64, 10, 70},  {12, 1, 96, 0, 0}, {7, 1, 200, 0, 256}, {16, 1, 256},
 };
+
+cudaError_t AttendByManyBlocks(const AttentionOperands<Bf16>& operands,
+                               const AttentionWorkView& work, cudaStream_t stream) {
+  return AttendFewRowsBy(1000, operands, work, stream);
+}
 
 }  // namespace
 
@@ -61,6 +68,18 @@ TEMPLATE_TEST_CASE("states of any number of splits merge in order", "[kernels]",
   const std::vector<float> out = context.Run({{1, 299, 1}, {0, length - 2, 2}});
   for (const int i : {0, 1}) context.Check(RowsOf(context, out, 1 + i, 1), 0, length - 2 + i);
   CHECK(SameBits(RowsOf(context, out, 1, 2), context.Run({{0, length - 2, 2}}, {.states_max = 0})));
+}
+
+TEST_CASE("states of a large device's many blocks merge in order", "[kernels]") {
+  if (!UsesTensorCores()) SKIP("tiles are for GPUs from sm_80 on");
+  const Seeded seeded;
+  // A state for every split: more than are merged at a time, and as many as two warps weigh.
+  const Heads heads = GENERATE(Heads{1, 1, 256, 0, 0}, Heads{8, 1, 64, 0, 0});
+  const int position = 36 * kSplitTokens + 5;
+  const Context<Bf16> context(heads, {position + 1});
+  const std::vector<float> out = context.Run({{0, position, 1}}, {.way = AttendByManyBlocks});
+  context.Check(out, 0, position);
+  CHECK(SameBits(out, context.Run({{0, position, 1}}, {.states_max = 0})));
 }
 
 TEST_CASE("a head has the same bits wherever blocks cut it", "[kernels]") {
