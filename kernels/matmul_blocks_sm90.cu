@@ -16,6 +16,7 @@ constexpr int kMultipliers = 2;  // warpgroups
 constexpr int kOutputs = kMultipliers * kGroupOutputs;
 constexpr int kTilesOfGroup = kGroupOutputs / kTileOutputs;
 constexpr int kSumWarps = 3;
+constexpr int kSumLanes = 4;  // that write sums
 constexpr int kThreads = (kMultipliers + 1) * kGroupThreads;
 constexpr int kBlocksBarriers = kBarriers + 1;   // of a stage
 constexpr int kXParts = kBlockChunkInputs / 64;  // 64 inputs are 128 bytes
@@ -126,7 +127,7 @@ __device__ __forceinline__ void SumActivations(const BlocksRing<T>& ring, const 
           for (int j = 0; j < kGroupsOfPiece; ++j) {
             const int group = piece * kGroupsOfPiece + j;
             const float2 sum = SumOfGroup<T::kType>(b, group * B::kStepsOfGroup);
-            if (lane < 4) {
+            if (lane < kSumLanes) {
               *reinterpret_cast<float2*>(ring.SumsOf(slot) + group * T::kRows + first + 2 * lane) =
                   sum;
             }
@@ -134,7 +135,7 @@ __device__ __forceinline__ void SumActivations(const BlocksRing<T>& ring, const 
         }
       }
       __syncwarp();
-      if (lane == 0) Arrive(ring.Summed(slot));
+      if (lane < kSumLanes) Arrive(ring.Summed(slot));  // each for what it wrote
       if (++slot == T::kStages) {
         slot = 0;
         parity ^= 1;
@@ -323,6 +324,7 @@ __device__ __forceinline__ void ConsumeBlocks(const BlocksRing<T>& ring, const O
             sums, widened, w, next, RowsDescriptor(ring.Stage(slot)),
             ring.SumsOf(slot) + 2 * (lane % 4),
             [&](BlockOperand<T::kType>& operand) { stream.Load(operand, a.chunks, lane); });
+        if constexpr (B::kHasMinimum) __syncwarp();  // every lane has read its sums
         if (lane == 0) Arrive(ring.Empty(slot));
         if (--left == 0) {
           EndSlice<T>(own_totals, sums, slice == 0);
@@ -349,7 +351,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     for (int slot = 0; slot < T::kStages; ++slot) {
       InitBarrier(ring.Full(slot), 1);
       InitBarrier(ring.Empty(slot), kMultipliers * kGroupThreads / kWarpThreads);
-      InitBarrier(ring.Summed(slot), kSumWarps);
+      InitBarrier(ring.Summed(slot), kSumWarps * kSumLanes);
     }
     PublishBarriers();
   }
