@@ -7,7 +7,8 @@ from test_cluster import answers_after_recovery
 TEXT = ("The lighthouse keeper wrote down the weather three times a day. On Monday the wind came from the north-west at 21 "
         "knots. On Tuesday he rang the bell 118 times.")
 PROMPTS = [f"{TEXT}\n\n{TEXT}\n\n{TEXT}\n\nThe lighthouse", "1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4,", "Once upon a time"]
-TWO = ["--nodes", "{worker-1: {use: always}, worker-2: {use: always}}"]
+ON = ["--speculation", "on"]  # also where the tests are run on GPUs, which auto leaves alone
+TWO = ON + ["--nodes", "{worker-1: {use: always}, worker-2: {use: always}}"]
 
 
 def answers(cluster):
@@ -33,7 +34,7 @@ def test_guesses_change_no_answer_on_one_stage_or_two(start):
     expected = answers(plain)
     assert counted(plain, "draft") == 0
     plain.stop()
-    for options in (dict(), dict(workers=2, flags=TWO)):
+    for options in (dict(flags=ON), dict(workers=2, flags=TWO)):
         cluster = start(**options).wait_ready()
         assert answers(cluster) == expected, options
         assert counted(cluster, "draft") >= counted(cluster, "accepted") > 0
