@@ -13,7 +13,8 @@
 namespace neurogrid {
 namespace {
 
-constexpr size_t kNodesMax = 8;  // searched exactly; of more, the fastest
+constexpr size_t kNodesMax = 8;                  // searched exactly; of more, the fastest
+constexpr int64_t kPagesMax = int64_t{1} << 40;  // a model without a cache has room for any number
 
 enum class Profile { kLatency, kThroughput, kBalanced };
 
@@ -109,6 +110,7 @@ class Choice {
 
   /// Spreads the cache: layouts within 1 % of the best may hold many times its pages.
   Candidate WithMostPages(const Candidate& chosen, int stages) const {
+    if (chosen.pages >= kPagesMax) return chosen;
     const double floor = Score(chosen) * 0.99;
     Candidate widest = chosen;
     for (const int groups : GroupsToTry(stages)) {

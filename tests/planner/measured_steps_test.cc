@@ -155,5 +155,12 @@ TEST_CASE("no second group is made to hide the coordinator's own work", "[planne
   CHECK(plan->decode_groups == 1);
 }
 
+TEST_CASE("a model without a cache is planned too", "[planner]") {
+  const absl::StatusOr<Plan> plan =
+      PlanStages(TwoLayers(), {{Slow()}}, {}, {"balanced", 8, 64, 64}, {});
+  REQUIRE(plan.ok());
+  CHECK(plan->stages.size() == 1);
+}
+
 }  // namespace
 }  // namespace neurogrid
