@@ -51,12 +51,7 @@ TEST_CASE("int8 weights give the logits of the rounded weights", "[golden]") {
     CHECK(error.mean <= allowed.mean);
     errors.push_back(error.max);
   }
-  std::vector<std::vector<int32_t>> greedy;
-  for (Continuation& continued : ContinueAll(exact, asked, GreedyTokens())) {
-    continued.tokens.resize(DecidedTokens(continued.margins, 4 * errors[greedy.size()]));
-    greedy.push_back(std::move(continued.tokens));
-  }
-  CheckGreedy(chain, asked, greedy);
+  CheckDecidedGreedy(chain, exact, asked, errors);
 }
 
 }  // namespace neurogrid

@@ -89,6 +89,19 @@ inline void CheckGreedy(Chain& chain, const std::vector<std::vector<int32_t>>& p
   }
 }
 
+/// The most likely tokens of `exact` after each prompt, as far as logits that err by `errors[i]`
+/// decide them.
+inline void CheckDecidedGreedy(Chain& chain, Chain& exact,
+                               const std::vector<std::vector<int32_t>>& prompts,
+                               const std::vector<double>& errors) {
+  std::vector<std::vector<int32_t>> greedy;
+  for (Continuation& continued : ContinueAll(exact, prompts, GreedyTokens())) {
+    continued.tokens.resize(DecidedTokens(continued.margins, 4 * errors[greedy.size()]));
+    greedy.push_back(std::move(continued.tokens));
+  }
+  CheckGreedy(chain, prompts, greedy);
+}
+
 /// Cuts before every layer but the first, so that Chain::hidden shows each one.
 inline std::vector<int> EveryLayer(const Checkpoint& checkpoint) {
   std::vector<int> cuts;

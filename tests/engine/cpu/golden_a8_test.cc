@@ -42,12 +42,7 @@ TEST_CASE("int8-a8 errs by the rounding of its inputs", "[golden]") {
     CHECK(error.mean <= 1.5 * of_inputs.mean + of_bf16.mean);
     errors.push_back(error.max);
   }
-  std::vector<std::vector<int32_t>> greedy;
-  for (Continuation& continued : ContinueAll(exact, asked, GreedyTokens())) {
-    continued.tokens.resize(DecidedTokens(continued.margins, 4 * errors[greedy.size()]));
-    greedy.push_back(std::move(continued.tokens));
-  }
-  CheckGreedy(chain, asked, greedy);
+  CheckDecidedGreedy(chain, exact, asked, errors);
 }
 
 }  // namespace neurogrid
