@@ -26,7 +26,8 @@ absl::StatusOr<wire::WirePrecision> PrecisionOf(const std::string& name) {
   if (name == "int8") return wire::PRECISION_INT8;
   if (name == "int8-a8") return wire::PRECISION_INT8_A8;
   if (name == "auto") return wire::PRECISION_AUTO;
-  return absl::InvalidArgumentError(absl::StrCat("precision ", name, ": auto, f32, bf16, int8 or int8-a8"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("precision ", name, ": auto, f32, bf16, int8 or int8-a8"));
 }
 
 /// Both ends of the wire compare it: what is loaded is what was ordered.

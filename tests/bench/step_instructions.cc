@@ -31,7 +31,8 @@ constexpr Held kHeld[] = {{"bf16", DType::kBF16, Precision::kAuto},
                           {"q4_1", DType::kQ4_1, Precision::kAuto},
                           {"q8_0", DType::kQ8_0, Precision::kAuto}};
 
-/// A layer of SmolLM2-135M's widths and a short head; all matrices are views of the same random bytes.
+/// A layer of SmolLM2-135M's widths and a short head; all matrices are views of the same random
+/// bytes.
 class WideModel {
  public:
   explicit WideModel(DType dtype) : dtype_(dtype) {

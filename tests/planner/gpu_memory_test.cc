@@ -6,6 +6,7 @@
 #include "coordinator/plan_cost.h"
 #include "coordinator/plan_facts.h"
 #include "coordinator/planner.h"
+#include "tests/planner/reported_gpu.h"
 
 namespace neurogrid {
 namespace {
@@ -92,12 +93,7 @@ TEST_CASE("a limit on a node's memory takes the host's part first", "[planner][g
 
 TEST_CASE("a stand-in for a node's memory may exceed the device's only where memory is managed",
           "[planner][gpu]") {
-  ReportedNode node;
-  node.id = "a";
-  node.device_kind = "cuda:0";
-  node.memory_total_bytes = node.memory_free_bytes = int64_t{8} << 30;
-  node.read_bandwidth = 1e12;
-  node.matmul_rate = 1e14;
+  ReportedNode node = ReportedGpu();
   Config config;
   config.peer_vram_gb["a"] = 16;
   const auto refused = FactsOf({node}, config);
@@ -110,12 +106,7 @@ TEST_CASE("a stand-in for a node's memory may exceed the device's only where mem
 }
 
 TEST_CASE("int8-a8 is refused where a node computes on a GPU, by name", "[planner][gpu]") {
-  ReportedNode node;
-  node.id = "a";
-  node.device_kind = "cuda:0";
-  node.memory_total_bytes = node.memory_free_bytes = int64_t{8} << 30;
-  node.read_bandwidth = 1e12;
-  node.matmul_rate = 1e14;
+  ReportedNode node = ReportedGpu();
   Config config;
   config.quantization = "int8-a8";
   CHECK(FactsOf({node}, config).status() ==
@@ -129,12 +120,8 @@ TEST_CASE("int8-a8 is refused where a node computes on a GPU, by name", "[planne
 }
 
 TEST_CASE("the host's memory behind a GPU is the slow end of its budget", "[planner][gpu]") {
-  ReportedNode node;
-  node.id = "a";
-  node.device_kind = "cuda:0";
+  ReportedNode node = ReportedGpu();
   node.memory_total_bytes = node.memory_free_bytes = int64_t{24} << 30;
-  node.read_bandwidth = 1e12;
-  node.matmul_rate = 1e14;
   node.host_memory_bytes = int64_t{16} << 30;
   node.host_bandwidth = 5e10;
   auto facts = FactsOf({node}, Config());

@@ -5,6 +5,7 @@
 
 #include "coordinator/plan_cost.h"
 #include "coordinator/plan_facts.h"
+#include "tests/planner/reported_gpu.h"
 
 namespace neurogrid {
 namespace {
@@ -58,12 +59,7 @@ TEST_CASE("rows beyond the few that were measured cost their arithmetic", "[plan
 }
 
 TEST_CASE("what a GPU reports of decoding steps becomes its costs", "[planner]") {
-  ReportedNode node;
-  node.id = "gpu";
-  node.device_kind = "cuda:0";
-  node.memory_total_bytes = node.memory_free_bytes = int64_t{8} << 30;
-  node.read_bandwidth = 1e12;
-  node.matmul_rate = 1e14;
+  ReportedNode node = ReportedGpu();
   const NodeFacts plain = FactsOf({node}, {})->front();
   CHECK(plain.layer_overhead_ns == 0);
   CHECK(plain.row_rate == 0);
