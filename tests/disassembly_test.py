@@ -1,29 +1,55 @@
 """The inner loops of the CPU's products move no registers, use no stack and load nothing twice.
 
-Reads the release build's AVX-512 kernels with objdump: a compiler that runs out of registers, or
-believes that it does, costs up to half the speed, and no test of values sees it. Prints one line for
-each fault; exits 1 when there is any. Usage: disassembly_test.py [BUILD]
+Reads the release build's kernels of each instruction set with objdump: a compiler that runs out of
+registers, or believes that it does, costs up to half the speed, and no test of values sees it. Prints
+one line for each fault; exits 1 when there is any. Usage: disassembly_test.py [BUILD]
 """
 
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Templates over the number of rows, with the instruction that each multiplies with: four of them a row
-# and step, which share four loads of weights.
 KERNELS = {
-    r"SumTile<.*Bf16Steps, (\d)>": "vdpbf16ps",
-    r"SumIntTile<.*Int16Steps, (\d)>": "vpdpwssd",
-    r"SumIntTile<.*Int8Steps, (\d)>": "vpdpbusd",
+    "bf16": r"SumTile<.*Bf16Steps, (\d)>",
+    "int8": r"SumIntTile<.*Int16Steps, (\d)>",
+    "int8-a8": r"SumIntTile<.*Int8Steps, (\d)>",
+}  # templates over the number of rows
+
+
+class Loop(NamedTuple):
+    """What a step does for each column of sixteen outputs."""
+
+    product: str  # the instruction
+    products: int = 1  # a row
+    loads: int = 1  # of weights, which all rows share
+    moves: int = 0  # that the compiler is forgiven in all
+
+
+class Unit(NamedTuple):
+    rows: int  # of the highest tile
+    columns: int  # of a step, and of one with a single row
+    columns_of_one: int
+    loops: dict
+
+
+# Where bf16 is split into floats, weights are read once for each half of a pair. A register holds half
+# a column in AVX2.
+SPLIT = Loop("vfmadd231ps", products=2, loads=2, moves=2)
+HALVES = Loop("vfmadd231ps", products=4, loads=4)
+UNITS = {
+    "avx2": Unit(4, 1, 2, {"bf16": HALVES, "int8": Loop("vpmaddwd", 2, 2), "int8-a8": Loop("vpmaddwd", 4, 3, 2)}),
+    "avxvnni": Unit(4, 1, 2, {"bf16": HALVES, "int8": Loop("vpdpwssd", 2, 2), "int8-a8": Loop("vpdpbusd", 2, 2)}),
+    "avx512": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpmaddwd"), "int8-a8": Loop("vpmaddwd", 2, 2, 4)}),
+    "avx512_vnni": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
+    "avx512_bf16": Unit(6, 4, 4, {"bf16": Loop("vdpbf16ps"), "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
 }
-ROWS = {1, 2, 3, 4, 5, 6}
-VECTORS = 4
 
 SYMBOL = re.compile(r"^[0-9a-f]+ <(.*)>:$")
-INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(\S+)\s*(.*)$")
+INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\s+(?:\{vex\} )?(\S+)\s*(.*)$")
 JUMP = re.compile(r"^([0-9a-f]+) <")
 MOVE = re.compile(r"^%([xyz]mm)\d+,%\1\d+$")
 
@@ -55,49 +81,59 @@ def innermost_loops(body):
             yield [entry for entry in body if first <= entry[0] <= last]
 
 
-def faults_of(loop, dots, rows):
-    if dots % (rows * VECTORS) != 0:
-        yield f"{dots} products are no whole number of steps of {rows} rows"
-    loads_max = dots // VECTORS + dots // rows
-    loads = 0
+def faults_of(loop, expected, rows, columns):
+    products = sum(name == expected.product for _, name, _ in loop)
+    a_step = rows * columns * expected.products
+    if products % a_step != 0:
+        yield f"{products} products are no whole number of steps of {rows} rows"
+    loads_max = products // a_step * (columns * expected.loads + rows)
+    loads, moves = 0, []
     for address, name, operands in loop:
         if name.startswith("vmov") and MOVE.match(operands):
-            yield f"moves a register: {address:x}: {name} {operands}"
+            moves.append(f"moves a register: {address:x}: {name} {operands}")
         if "(%rsp" in operands or "(%rbp" in operands:
             yield f"uses the stack: {address:x}: {name} {operands}"
         loads += "(" in operands and not name.startswith(("lea", "j", "nop"))
+    if len(moves) > expected.moves:
+        yield from moves
     if loads > loads_max:
-        yield f"{loads} loads for {dots} products of {rows} rows, at most {loads_max} are wanted"
+        yield f"{loads} loads for {products} products of {rows} rows, at most {loads_max} are wanted"
 
 
-def check(disassembly):
+def check(disassembly, unit):
     """The number of loops seen, and the faults in them."""
     bodies = list(functions(disassembly))
     seen, faults = 0, []
-    for pattern, instruction in KERNELS.items():
+    for kernel, pattern in KERNELS.items():
+        expected = unit.loops[kernel]
         found = set()
         for name, body in bodies:
-            kernel = re.search(pattern, name)
-            if not kernel:
+            match = re.search(pattern, name)
+            if not match:
                 continue
+            rows = int(match[1])
             for loop in innermost_loops(body):
-                dots = sum(entry[1] == instruction for entry in loop)
-                if dots > 0:
-                    found.add(int(kernel[1]))
-                    faults += [f"{kernel[0]}: {fault}" for fault in faults_of(loop, dots, int(kernel[1]))]
-        if found != ROWS:
-            faults.append(f"{pattern}: loops of {sorted(found)} rows found, not of {sorted(ROWS)}")
+                if any(name == expected.product for _, name, _ in loop):
+                    found.add(rows)
+                    columns = unit.columns_of_one if rows == 1 else unit.columns
+                    faults += [f"{kernel} of {rows} rows: {fault}" for fault in faults_of(loop, expected, rows, columns)]
+        if found != set(range(1, unit.rows + 1)):
+            faults.append(f"{kernel}: loops of {sorted(found)} rows found, not of 1 to {unit.rows}")
         seen += len(found)
     return seen, faults
 
 
 def main():
     build = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build"
-    path = build / "engine/cpu/CMakeFiles/ng_cpu.dir/kernels_avx512.cc.o"
-    disassembly = subprocess.run(
-        ["objdump", "-d", "-C", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
-    ).stdout
-    seen, faults = check(disassembly)
+    seen, faults = 0, []
+    for name, unit in UNITS.items():
+        path = build / f"engine/cpu/CMakeFiles/ng_cpu.dir/kernels_{name}.cc.o"
+        disassembly = subprocess.run(
+            ["objdump", "-d", "-C", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
+        ).stdout
+        loops, found = check(disassembly, unit)
+        seen += loops
+        faults += [f"{name}: {fault}" for fault in found]
     for fault in faults:
         print(fault)
     print(f"disassembly: {seen} inner loops" + ("" if faults else ", no fault"))

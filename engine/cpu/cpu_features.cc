@@ -9,31 +9,76 @@
 namespace neurogrid {
 namespace {
 
-/// Not every compiler's builtin knows this one.
-bool HasF16c() {
-  uint32_t a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
-}
+// Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, CPUID.
+constexpr uint32_t kFma = 1u << 12;
+constexpr uint32_t kXgetbv = 1u << 27;
+constexpr uint32_t kF16c = 1u << 29;
+constexpr uint32_t kAvx2 = 1u << 5;
+constexpr uint32_t kAvx512FDqBwVl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+constexpr uint32_t kAvx512Vnni = 1u << 11;
+constexpr uint32_t kAvxVnni = 1u << 4;
+constexpr uint32_t kAvx512Bf16 = 1u << 5;
+// Volume 1, XCR0.
+constexpr uint64_t kSavesAvx = 0x06;     // both halves of ymm
+constexpr uint64_t kSavesAvx512 = 0xe0;  // masks, upper halves of zmm, zmm16 to zmm31
+
+/// Whether all of `bits` are set.
+bool Has(uint64_t word, uint64_t bits) { return (word & bits) == bits; }
 
 }  // namespace
 
-absl::StatusOr<InstructionSet> DetectInstructionSet() {
-  // The builtin looks at CPUID and at what the system saves of the registers.
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !HasF16c()) {
+CpuWords ReadCpuWords() {
+  CpuWords words;
+  uint32_t a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) != 0) words.leaf_1_ecx = c;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
+    words.leaf_7_ebx = b;
+    words.leaf_7_ecx = c;
+    // a is the last subleaf.
+    if (a >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) words.leaf_7_1_eax = a;
+  }
+  if (Has(words.leaf_1_ecx, kXgetbv)) {
+    uint32_t low, high;
+    asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    words.xcr0 = uint64_t{high} << 32 | low;
+  }
+  return words;
+}
+
+absl::StatusOr<std::vector<InstructionSet>> InstructionSetsOf(const CpuWords& words) {
+  if (!Has(words.leaf_7_ebx, kAvx2) || !Has(words.leaf_1_ecx, kFma | kF16c)) {
     return absl::FailedPreconditionError(
         "this processor lacks AVX2, FMA or F16C: the CPU device needs all three");
   }
-  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-  return wide ? InstructionSet::kAvx512Bf16 : InstructionSet::kAvx2;
+  if (!Has(words.xcr0, kSavesAvx)) {
+    return absl::FailedPreconditionError(
+        "this system does not save the registers of AVX, which the CPU device needs");
+  }
+  std::vector<InstructionSet> sets = {InstructionSet::kAvx2};
+  if (Has(words.leaf_7_1_eax, kAvxVnni)) sets.push_back(InstructionSet::kAvxVnni);
+  if (!Has(words.leaf_7_ebx, kAvx512FDqBwVl) || !Has(words.xcr0, kSavesAvx512)) return sets;
+  sets.push_back(InstructionSet::kAvx512);
+  if (!Has(words.leaf_7_ecx, kAvx512Vnni)) return sets;
+  sets.push_back(InstructionSet::kAvx512Vnni);
+  if (Has(words.leaf_7_1_eax, kAvx512Bf16)) sets.push_back(InstructionSet::kAvx512Bf16);
+  return sets;
+}
+
+absl::StatusOr<InstructionSet> DetectInstructionSet() {
+  NG_ASSIGN_OR_RETURN(const std::vector<InstructionSet> sets, InstructionSetsOf(ReadCpuWords()));
+  return sets.back();
 }
 
 absl::string_view NameOf(InstructionSet set) {
   switch (set) {
     case InstructionSet::kAvx2:
       return "avx2";
+    case InstructionSet::kAvxVnni:
+      return "avxvnni";
+    case InstructionSet::kAvx512:
+      return "avx512";
+    case InstructionSet::kAvx512Vnni:
+      return "avx512vnni";
     case InstructionSet::kAvx512Bf16:
       return "avx512bf16";
   }

@@ -1,22 +1,42 @@
-// Which instructions the kernels may use. Asked once; tests choose the narrower set by hand.
+// Which instructions the kernels may use. Asked once; tests choose a narrower set by hand.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 #include "common/status.h"
 
 namespace neurogrid {
 
-/// Sets the kernels are compiled for. A machine with AVX-512 but without its BF16 and VNNI parts
-/// runs kAvx2. Both give the same bits: see vec_avx2.h.
-enum class InstructionSet { kAvx2, kAvx512Bf16 };
+/// Sets the kernels are compiled for, the faster the later. All give the same bits: see vec_avx2.h.
+enum class InstructionSet {
+  kAvx2,        // with FMA and F16C
+  kAvxVnni,     // the same, and products of bytes: Alder Lake and later without AVX-512
+  kAvx512,      // Skylake-X
+  kAvx512Vnni,  // Cascade Lake, Ice Lake, Tiger Lake, Rocket Lake
+  kAvx512Bf16,  // Cooper Lake, Sapphire Rapids, Zen 4 and later; with VNNI
+};
 
-/// The widest set that processor and system support. FailedPrecondition without AVX2, FMA
-/// and F16C.
+/// What processor and system say of it. 0 where a leaf does not exist.
+struct CpuWords {
+  uint32_t leaf_1_ecx = 0;
+  uint32_t leaf_7_ebx = 0;
+  uint32_t leaf_7_ecx = 0;
+  uint32_t leaf_7_1_eax = 0;
+  uint64_t xcr0 = 0;  // registers that the system saves
+};
+CpuWords ReadCpuWords();
+
+/// Those that processor and system run, in the order of InstructionSet. FailedPrecondition without
+/// AVX2, FMA and F16C.
+absl::StatusOr<std::vector<InstructionSet>> InstructionSetsOf(const CpuWords& words);
+
+/// The fastest one on this machine.
 absl::StatusOr<InstructionSet> DetectInstructionSet();
 
-/// "avx2" or "avx512bf16".
+/// "avx2", "avxvnni", "avx512", "avx512vnni" or "avx512bf16".
 absl::string_view NameOf(InstructionSet set);
 
 /// The processor's own name, such as "AMD EPYC 9354"; "x86-64 processor" when it has none.

@@ -20,7 +20,7 @@ class CpuOps : public Ops {
 
   const CpuContext& context() const { return cpu_; }
 
-  /// AVX2 and AVX-512 kernels give the same bits, so the instruction set is not part of the name.
+  /// All instruction sets give the same bits, so the instruction set is not part of the name.
   absl::string_view kernel_set() const override { return "cpu-1"; }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Upload(absl::Span<const float> values) override;

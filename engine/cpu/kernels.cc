@@ -5,9 +5,15 @@ namespace neurogrid {
 const Kernels& KernelsFor(InstructionSet set) {
   switch (set) {
     case InstructionSet::kAvx2:
-      return kAvx2Kernels;
-    case InstructionSet::kAvx512Bf16:
+      break;
+    case InstructionSet::kAvxVnni:
+      return kAvxVnniKernels;
+    case InstructionSet::kAvx512:
       return kAvx512Kernels;
+    case InstructionSet::kAvx512Vnni:
+      return kAvx512VnniKernels;
+    case InstructionSet::kAvx512Bf16:
+      return kAvx512Bf16Kernels;
   }
   return kAvx2Kernels;
 }

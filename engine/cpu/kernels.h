@@ -163,6 +163,9 @@ struct Kernels {
 const Kernels& KernelsFor(InstructionSet set);
 
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512VnniKernels;
+extern const Kernels kAvx512Bf16Kernels;
 
 }  // namespace neurogrid

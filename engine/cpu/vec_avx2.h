@@ -1,7 +1,7 @@
 // Sixteen lanes in AVX2 with FMA: two registers for each of AVX-512's, and the same bits.
 // The bf16 dot product instruction computes fma(w0, x0, fma(w1, x1, sum)) with denormals flushed,
-// which two FMAs repeat when FTZ and DAZ are set, as ThreadPool does. Only kernels_avx2.cc includes
-// this file.
+// which two FMAs repeat when FTZ and DAZ are set, as ThreadPool does. Included by simd.h alone,
+// which adds the dot products of integers.
 #pragma once
 
 #include <immintrin.h>
@@ -9,10 +9,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/cpu/dots_avx2.h"
+
 namespace neurogrid {
 namespace {
 
-struct Simd {
+template <class IntDots>
+struct Avx2Lanes : IntDots {
   static constexpr int kTileRows =
       4;  // 8 accumulators, 4 halves of weights, 2 of activations: 14 of 16
   template <int kRows>
@@ -21,9 +24,7 @@ struct Simd {
   struct Float {
     __m256 a, b;
   };
-  struct Int {
-    __m256i a, b;
-  };
+  using Int = Int256x2;
   struct Pairs {
     Float first, second;
   };
@@ -32,12 +33,6 @@ struct Simd {
   };
   using Words = Int;
   using Word2 = __m256i;
-  struct Quads {
-    Words even, odd;  // bytes 0 and 2 of each four, bytes 1 and 3
-  };
-  struct Quad {
-    Word2 even, odd;
-  };
 
   static Float Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Float Set(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -126,9 +121,7 @@ struct Simd {
   }
   static Pairs FirstOfPairs(const Pairs& w) { return {w.first, Zero()}; }
   static Pair BroadcastPair(const void* p) {
-    int32_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    const __m256i both = _mm256_set1_epi32(bits);
+    const __m256i both = Broadcast32(p);
     return {Firsts(both), Seconds(both)};
   }
   static Pair BroadcastPairOfRow(const void* p) { return BroadcastPair(p); }
@@ -140,7 +133,15 @@ struct Simd {
   template <int kColumns>
   static void DotRow(Float (&sum)[kColumns], const Pairs (&w)[kColumns], Pair x) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) sum[c] = Dot(sum[c], w[c], x);
+    for (int c = 0; c < kColumns; ++c) {
+      asm("vfmadd231ps %7, %4, %0\n\t"
+          "vfmadd231ps %7, %5, %1\n\t"
+          "vfmadd231ps %6, %2, %0\n\t"
+          "vfmadd231ps %6, %3, %1"
+          : "+x"(sum[c].a), "+x"(sum[c].b)
+          : "x"(w[c].first.a), "x"(w[c].first.b), "x"(w[c].second.a), "x"(w[c].second.b),
+            "x"(x.first), "x"(x.second));
+    }
   }
 
   static Float LoadFirst(const float* p, int lanes) {
@@ -159,40 +160,7 @@ struct Simd {
     const __m128i* q = static_cast<const __m128i*>(p);
     return {_mm256_cvtepi8_epi16(_mm_loadu_si128(q)), _mm256_cvtepi8_epi16(_mm_loadu_si128(q + 1))};
   }
-  static Word2 BroadcastWords(const void* p) {
-    int32_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    return _mm256_set1_epi32(bits);
-  }
-  static Int DotWords(Int sum, const Words& w, Word2 x) {
-    return {_mm256_add_epi32(sum.a, _mm256_madd_epi16(w.a, x)),
-            _mm256_add_epi32(sum.b, _mm256_madd_epi16(w.b, x))};
-  }
-  template <int kColumns>
-  static void DotInt(Int (&sum)[kColumns], const Words (&w)[kColumns], Word2 x) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) sum[c] = DotWords(sum[c], w[c], x);
-  }
-  static Quads LoadQuads(const void* p) {
-    const __m256i* q = static_cast<const __m256i*>(p);
-    const __m256i a = _mm256_loadu_si256(q);
-    const __m256i b = _mm256_loadu_si256(q + 1);
-    const __m256i even = _mm256_set1_epi16(0xff);
-    return {{_mm256_and_si256(a, even), _mm256_and_si256(b, even)},
-            {_mm256_srli_epi16(a, 8), _mm256_srli_epi16(b, 8)}};
-  }
-  static Quad BroadcastQuad(const void* p) {
-    const __m256i bytes = BroadcastWords(p);
-    return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
-  }
-  /// In words, because the product of bytes saturates at 16 bits.
-  template <int kColumns>
-  static void DotQuads(Int (&sum)[kColumns], const Quads (&w)[kColumns], const Quad& x) {
-#pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      sum[c] = DotWords(DotWords(sum[c], w[c].even, x.even), w[c].odd, x.odd);
-    }
-  }
+  static Word2 BroadcastWords(const void* p) { return Broadcast32(p); }
   static Float ToFloat(Int x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
 
   static Float LoadHalves(const void* p) {

@@ -1,4 +1,5 @@
-// Sixteen lanes in AVX-512 with its BF16 and VNNI parts. Included by simd.h alone.
+// Sixteen lanes in AVX-512 as every processor with it has it. Included by simd.h alone, which adds
+// the dot products.
 #pragma once
 
 #include <immintrin.h>
@@ -6,24 +7,23 @@
 #include <cstdint>
 #include <cstring>
 
+#include "engine/cpu/dots_avx512.h"
+
 namespace neurogrid {
 namespace {
 
 /// The operations kernels are written in; vec_avx2.h has the same ones, bit for bit.
-struct Simd {
-  static constexpr int kTileRows =
-      6;  // 6 x 4 accumulators, 4 weights, 1 activation: 29 of 32 registers
+template <class PairDots, class IntDots>
+struct Avx512Lanes : PairDots, IntDots {
   template <int kRows>
   static constexpr int kTileColumns = 4;
 
   using Float = __m512;   // 16 floats
   using Int = __m512i;    // 16 int32
   using Pairs = __m512i;  // 16 pairs of bf16
-  using Pair = __m512bh;  // one pair of bf16 in every lane
   using Words = __m512i;  // 16 pairs of int16
   using Word2 = __m512i;  // one pair of int16 in every lane
   using Quads = __m512i;  // 16 times four uint8
-  using Quad = __m512i;   // four int8 in every lane
 
   static Float Zero() { return _mm512_setzero_ps(); }
   static Float Set(float x) { return _mm512_set1_ps(x); }
@@ -61,8 +61,7 @@ struct Simd {
   }
   /// Rounds to nearest, ties to even; denormals become zero.
   static void StoreBf16(uint16_t* p, Float x) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
-                        reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), PairDots::RoundToBf16(x));
   }
 
   static Pairs LoadPairs(const void* p) { return _mm512_loadu_si512(p); }
@@ -72,29 +71,6 @@ struct Simd {
   }
   /// Zero in the second element of every pair.
   static Pairs FirstOfPairs(Pairs w) { return _mm512_and_si512(w, _mm512_set1_epi32(0xffff)); }
-  static Pair BroadcastPair(const void* p) {
-    __m512i x = BroadcastWords(p);
-    asm("" : "+v"(x));  // One broadcast for four products, not a memory operand in each.
-    return reinterpret_cast<Pair>(x);
-  }
-  /// The same for DotRow, which takes it from a register anyway.
-  static Pair BroadcastPairOfRow(const void* p) {
-    return reinterpret_cast<Pair>(BroadcastWords(p));
-  }
-  /// fma(w0, x0, fma(w1, x1, sum)), denormals flushed.
-  static Float Dot(Float sum, Pairs w, Pair x) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(w), x);
-  }
-
-  /// Dot of a row with all vectors of a panel's step: see DotInt.
-  static void DotRow(Float (&sum)[4], const Pairs (&w)[4], Pair x) {
-    asm("vdpbf16ps %8, %4, %0\n\t"
-        "vdpbf16ps %8, %5, %1\n\t"
-        "vdpbf16ps %8, %6, %2\n\t"
-        "vdpbf16ps %8, %7, %3"
-        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
-        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
-  }
 
   static Float LoadFirst(const float* p, int lanes) {
     return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1u), p);
@@ -113,35 +89,8 @@ struct Simd {
   static Words LoadBytePairs(const void* p) {
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
   }
-  static Word2 BroadcastWords(const void* p) {
-    int32_t bits;
-    std::memcpy(&bits, p, sizeof(bits));
-    return _mm512_set1_epi32(bits);
-  }
-  // Products of a row with all vectors of a panel's step, in one piece of assembly: with
-  // intrinsics, and with one instruction a piece, GCC 12 moves accumulators between registers,
-  // spills them, or reads the weights again for each row.
-
-  /// sum[c] + w[c]0 * x0 + w[c]1 * x1.
-  static void DotInt(Int (&sum)[4], const Words (&w)[4], Word2 x) {
-    asm("vpdpwssd %8, %4, %0\n\t"
-        "vpdpwssd %8, %5, %1\n\t"
-        "vpdpwssd %8, %6, %2\n\t"
-        "vpdpwssd %8, %7, %3"
-        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
-        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
-  }
-  /// sum[c] + w[c]0 * x0 + ... + w[c]3 * x3 of unsigned w and signed x.
-  static void DotQuads(Int (&sum)[4], const Quads (&w)[4], Quad x) {
-    asm("vpdpbusd %8, %4, %0\n\t"
-        "vpdpbusd %8, %5, %1\n\t"
-        "vpdpbusd %8, %6, %2\n\t"
-        "vpdpbusd %8, %7, %3"
-        : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
-        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
-  }
+  static Word2 BroadcastWords(const void* p) { return Broadcast32(p); }
   static Quads LoadQuads(const void* p) { return _mm512_loadu_si512(p); }
-  static Quad BroadcastQuad(const void* p) { return BroadcastWords(p); }
   static Float ToFloat(Int x) { return _mm512_cvtepi32_ps(x); }
 
   static Float LoadHalves(const void* p) {

@@ -1,6 +1,6 @@
 // Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 |
-// int8-a8 | f32 | q4_0 | ... | attention]]. Weights are read from a ring larger than any cache;
-// every figure is the median of rounds alternated with a raw read.
+// int8-a8 | f32 | q4_0 | ... | attention | all [avx2 | avx512 | ...]]]. Weights are read from a
+// ring larger than any cache; every figure is the median of rounds alternated with a raw read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -180,18 +180,30 @@ void BenchAttention(const CpuContext& cpu, int query_heads, int kv_heads, int he
   std::fflush(stdout);
 }
 
-void Main(int threads, const std::string& only) {
+/// Of that name, or the fastest.
+InstructionSet SetOf(const std::string& name) {
+  const std::vector<InstructionSet> sets = InstructionSetsOf(ReadCpuWords()).value();
+  for (const InstructionSet set : sets) {
+    if (NameOf(set) == name) return set;
+  }
+  if (name.empty()) return sets.back();
+  std::fprintf(stderr, "kernel_bench: this machine has no %s\n", name.c_str());
+  std::exit(1);
+}
+
+void Main(int threads, const std::string& only, const std::string& set) {
   ThreadPool pool(threads > 0 ? threads : UsableCores());
-  const CpuContext cpu = {&pool, DetectInstructionSet().value()};
+  const CpuContext cpu = {&pool, SetOf(set)};
   const MachineSpeed speed = MeasureMachineSpeed(cpu).value();
   std::printf("%s, %d threads of %s: raw read %.1f GB/s, bf16 dots %.0f Gop/s\n", CpuName().c_str(),
               pool.threads(), std::string(NameOf(cpu.instructions)).c_str(),
               speed.read_bandwidth / 1e9, speed.matmul_rate / 1e9);
+  const bool all = only.empty() || only == "all";
   for (const Held& held : kHeld) {
-    if (!only.empty() && only != held.name) continue;
+    if (!all && only != held.name) continue;
     for (const auto& [outputs, inputs] : kShapes) BenchMatMul(cpu, held, outputs, inputs);
   }
-  if (!only.empty() && only != "attention") return;
+  if (!all && only != "attention") return;
   for (const int context : {1024, 4096, 16384}) BenchAttention(cpu, 32, 8, 64, context, 1);
   for (const int context : {512, 2048}) BenchAttention(cpu, 32, 8, 64, context, 512);
   BenchAttention(cpu, 9, 3, 64, 1024, 1);
@@ -202,6 +214,7 @@ void Main(int threads, const std::string& only) {
 }  // namespace neurogrid
 
 int main(int argc, char** argv) {
-  neurogrid::Main(argc > 1 ? std::atoi(argv[1]) : 0, argc > 2 ? argv[2] : "");
+  neurogrid::Main(argc > 1 ? std::atoi(argv[1]) : 0, argc > 2 ? argv[2] : "",
+                  argc > 3 ? argv[3] : "");
   return 0;
 }

@@ -13,11 +13,7 @@
 namespace neurogrid {
 
 inline std::vector<InstructionSet> InstructionSets() {
-  std::vector<InstructionSet> sets = {InstructionSet::kAvx2};
-  if (DetectInstructionSet().value() == InstructionSet::kAvx512Bf16) {
-    sets.push_back(InstructionSet::kAvx512Bf16);
-  }
-  return sets;
+  return InstructionSetsOf(ReadCpuWords()).value();
 }
 
 /// Roughly normal values of deviation 1 with exponents that vary, from a seed.
