@@ -6,6 +6,7 @@
 // matter: masked scores give probabilities of exactly zero.
 #pragma once
 
+#include <algorithm>
 #include <cfloat>
 
 #include "engine/cpu/kernels.h"
@@ -15,6 +16,9 @@ namespace neurogrid {
 namespace {
 
 constexpr int kTileTokens = 16;
+constexpr int kGroupTiles =
+    4;  // of keys in L1; of scores whose exponentials are taken side by side
+constexpr int kGroupTokens = kGroupTiles * kTileTokens;
 
 /// Where the parts of a worker's space begin.
 struct AttentionWork {
@@ -38,6 +42,8 @@ struct SplitRange {
 
   int first_tile() const { return first / kTileTokens; }
   int last_tile() const { return (last + kTileTokens - 1) / kTileTokens; }
+  /// Of the first group of tiles.
+  int first_token() const { return first / kGroupTokens * kGroupTokens; }
 };
 
 inline float* OutputsOf(float* state) { return state + 64; }
@@ -89,58 +95,73 @@ void ScoreTiles(const AttentionJob& job, const SplitRange& range, const uint8_t*
   }
 }
 
+/// Scores of the tiles [tile, last_tile) for kRows rows from `row` on.
 template <class Steps, int kRows>
-void ScoreRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work,
-               int row) {
+void ScoreRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work, int row,
+               int tile, int last_tile) {
   constexpr int kTiles = Simd::kTileColumns<kRows>;
   const uint8_t* queries = work.queries + int64_t{row} * 4 * (job.head_dim / Steps::kElements);
   float* scores = work.scores + kSplitTokens * row;
-  int tile = range.first_tile();
-  // With one block of rows memory is the bound; more blocks find keys and values in a cache.
-  const int whole_end = tile + (range.last_tile() - tile) / kTiles * kTiles;
-  for (const bool fetch = job.rows() == kRows; tile < whole_end; tile += kTiles) {
-    if (fetch) {
+  for (; tile + kTiles <= last_tile; tile += kTiles) {
+    if (row == 0) {
       ScoreTiles<Steps, kRows, kTiles, true>(job, range, queries, tile, scores);
     } else {
       ScoreTiles<Steps, kRows, kTiles, false>(job, range, queries, tile, scores);
     }
   }
-  for (; tile < range.last_tile(); ++tile) {
+  for (; tile < last_tile; ++tile) {
     ScoreTiles<Steps, kRows, 1, false>(job, range, queries, tile, scores);
   }
 }
 
-/// Turns one row's scores into probabilities relative to the maximum of the visible ones.
-template <class Steps>
-void SoftmaxRow(const AttentionJob& job, const SplitRange& range, int first, int last,
-                float* scores, uint8_t* probabilities, float& maximum, float& sum) {
-  constexpr float kMasked = -__builtin_inff();
-  const Simd::Float masked = Simd::Set(kMasked);
+/// Scales, caps and masks one row's scores and returns the largest of each lane. Walks whole groups
+/// of tiles: what lies in tiles beside the range is masked like any other token.
+/// The row sees the tokens [first, last) of the split.
+template <bool kCapped>
+[[gnu::noinline]] Simd::Float MaskScores(const AttentionJob& job, const SplitRange& range,
+                                         int first, int last, float* scores) {
+  const Simd::Float masked = Simd::Set(-__builtin_inff());
+  const Simd::Float scale = Simd::Set(job.scale);
+  const Simd::Float cap = Simd::Set(job.softcap);
   Simd::Float largest = masked;
-  for (int tile = range.first_tile(); tile < range.last_tile(); ++tile) {
-    const int token = tile * kTileTokens;
-    Simd::Float score = Simd::Mul(Simd::Load(scores + token), Simd::Set(job.scale));
-    if (job.softcap > 0) {
-      const Simd::Float cap = Simd::Set(job.softcap);
-      score = Simd::Mul(cap, Tanh(Simd::Div(score, cap)));
-    }
-    if (token < first || token + kTileTokens > last) {
-      score = Simd::KeepLanes(score, first - token, last - token, masked);
-    }
+  const auto mask_tile = [&](int token, bool whole) {
+    Simd::Float score = Simd::Mul(Simd::Load(scores + token), scale);
+    if constexpr (kCapped) score = Simd::Mul(cap, Tanh(Simd::Div(score, cap)));
+    if (!whole) score = Simd::KeepLanes(score, first - token, last - token, masked);
     Simd::Store(scores + token, score);
     largest = Simd::Max(largest, score);
+  };
+  for (int token = range.first_token(); token < range.last; token += kGroupTokens) {
+    if (first <= token && token + kGroupTokens <= last) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kGroupTiles; ++t) mask_tile(token + kTileTokens * t, true);
+    } else {
+      for (int t = 0; t < kGroupTiles; ++t) mask_tile(token + kTileTokens * t, false);
+    }
   }
-  maximum = MaxOfLanes(largest);
-  // A row that sees nothing here gets zeros: its maximum stays minus infinity.
-  const Simd::Float base = Simd::Set(maximum < -FLT_MAX ? -FLT_MAX : maximum);
+  return largest;
+}
+
+/// Turns masked scores into probabilities relative to e^base and returns their sum in each lane.
+template <class Steps>
+[[gnu::noinline]] Simd::Float Exponentials(const SplitRange& range, Simd::Float base,
+                                           const float* scores, uint8_t* probabilities) {
   Simd::Float total = Simd::Zero();
-  for (int tile = range.first_tile(); tile < range.last_tile(); ++tile) {
-    const int token = tile * kTileTokens;
-    const Simd::Float e = Exp(Simd::Sub(Simd::Load(scores + token), base));
-    total = Simd::Add(total, e);
-    StoreAs(probabilities + token * (4 / Steps::kElements), Steps::kElements == 2, e);
+  for (int token = range.first_token(); token < range.last; token += kGroupTokens) {
+    Simd::Float e[kGroupTiles];
+#pragma GCC unroll 4
+    for (int t = 0; t < kGroupTiles; ++t) {
+      e[t] = Simd::Sub(Simd::Load(scores + token + kTileTokens * t), base);
+    }
+    ExpEach(e);
+#pragma GCC unroll 4
+    for (int t = 0; t < kGroupTiles; ++t) {
+      total = Simd::Add(total, e[t]);
+      StoreAs(probabilities + (token + kTileTokens * t) * (4 / Steps::kElements),
+              Steps::kElements == 2, e[t]);
+    }
   }
-  sum = SumOfLanes(total);
+  return total;
 }
 
 /// outputs[kRows][kColumns vectors from `column`] = probabilities times values.
@@ -220,29 +241,24 @@ void WeighRows(const AttentionJob& job, const SplitRange& range, const Attention
   }
 }
 
-/// Calls ScoreRows (kWeigh false) or WeighRows over all rows in tiles of nearly equal height.
-template <class Steps, bool kWeigh, int kRows>
-void RunRowsOf(int rows, const AttentionJob& job, const SplitRange& range,
-               const AttentionWork& work, int row) {
+template <int kRows, class Run>
+void RunRowsOf(int rows, int row, const Run& run) {
   if constexpr (kRows > 0) {
-    if (rows != kRows) {
-      RunRowsOf<Steps, kWeigh, kRows - 1>(rows, job, range, work, row);
-    } else if constexpr (kWeigh) {
-      WeighRows<Steps, kRows>(job, range, work, row);
+    if (rows == kRows) {
+      run.template operator()<kRows>(row);
     } else {
-      ScoreRows<Steps, kRows>(job, range, work, row);
+      RunRowsOf<kRows - 1>(rows, row, run);
     }
   }
 }
 
-template <class Steps, bool kWeigh>
-void RunRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work) {
-  const int rows = job.rows();
+/// Calls run.operator()<height>(first row) for all rows in tiles of nearly equal height.
+template <class Run>
+void RunRows(int rows, const Run& run) {
   const int tiles = (rows + Simd::kTileRows - 1) / Simd::kTileRows;
   for (int tile = 0; tile < tiles; ++tile) {
     const int first = rows * tile / tiles;
-    RunRowsOf<Steps, kWeigh, Simd::kTileRows>(rows * (tile + 1) / tiles - first, job, range, work,
-                                              first);
+    RunRowsOf<Simd::kTileRows>(rows * (tile + 1) / tiles - first, first, run);
   }
 }
 
@@ -256,15 +272,30 @@ void AttendSplit(const AttentionJob& job, int split, const AttentionWork& work) 
   range.first = first_key > 0 ? first_key : 0;
   range.last = last_key < kSplitTokens ? last_key : kSplitTokens;
   range.pages = job.pages + start / kTileTokens;
-  RunRows<Steps, false>(job, range, work);
+  // All rows pass over a few tiles of keys while these lie in L1.
+  for (int tile = range.first_tile(); tile < range.last_tile(); tile += kGroupTiles) {
+    const int last_tile = std::min(tile + kGroupTiles, range.last_tile());
+    RunRows(job.rows(), [&]<int kRows>(int row) {
+      ScoreRows<Steps, kRows>(job, range, work, row, tile, last_tile);
+    });
+  }
+  float* const maxima = work.state;
+  float* const sums = work.state + 32;
   for (int row = 0; row < job.rows(); ++row) {
     const int position = job.first_position + row / job.heads;
-    SoftmaxRow<Steps>(job, range, job.first_key(position) - start, position + 1 - start,
-                      work.scores + kSplitTokens * row,
-                      work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements,
-                      work.state[row], work.state[32 + row]);
+    const int first = job.first_key(position) - start;
+    float* const scores = work.scores + kSplitTokens * row;
+    const auto mask = job.softcap > 0 ? MaskScores<true> : MaskScores<false>;
+    maxima[row] = MaxOfLanes(mask(job, range, first, position + 1 - start, scores));
   }
-  RunRows<Steps, true>(job, range, work);
+  for (int row = 0; row < job.rows(); ++row) {
+    // A row that sees nothing here gets zeros: its maximum stays minus infinity.
+    const float base = maxima[row] < -FLT_MAX ? -FLT_MAX : maxima[row];
+    sums[row] = SumOfLanes(Exponentials<Steps>(
+        range, Simd::Set(base), work.scores + kSplitTokens * row,
+        work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements));
+  }
+  RunRows(job.rows(), [&]<int kRows>(int row) { WeighRows<Steps, kRows>(job, range, work, row); });
 }
 
 /// With a state that has seen nothing (maximum minus infinity, zeros) this is a copy, bit for bit.

@@ -6,24 +6,43 @@
 namespace neurogrid {
 namespace {
 
-/// e^x within 2 ulps; 0 below -87, at most e^88; NaN stays NaN.
+/// x[i] = e^x[i] within 2 ulps; 0 below -87, at most e^88; NaN stays NaN.
 /// x = n ln 2 + r with |r| <= ln 2 / 2; the Taylor series to degree 7 leaves r^8 / 8! < 6e-9.
-inline Simd::Float Exp(Simd::Float x) {
+/// Each step is taken for all i before the next: one vector's chain of 16 instructions would leave
+/// the processor waiting, which does not look far enough ahead to start the next vector's.
+template <int kCount>
+inline void ExpEach(Simd::Float (&x)[kCount]) {
   using S = Simd;
-  const S::Float bounded = S::Min(S::Set(88.0f), S::Max(S::Set(-87.0f), x));
-  const S::Float n = S::Round(S::Mul(bounded, S::Set(1.44269504088896341f)));
-  // ln 2 in two parts; the first has 10 bits, so its product with n is exact.
-  S::Float r = S::Fma(n, S::Set(-0.693359375f), bounded);
-  r = S::Fma(n, S::Set(2.12194440e-4f), r);
-  S::Float p = S::Set(1.0f / 5040);
-  p = S::Fma(p, r, S::Set(1.0f / 720));
-  p = S::Fma(p, r, S::Set(1.0f / 120));
-  p = S::Fma(p, r, S::Set(1.0f / 24));
-  p = S::Fma(p, r, S::Set(1.0f / 6));
-  p = S::Fma(p, r, S::Set(0.5f));
-  p = S::Fma(p, r, S::Set(1.0f));
-  p = S::Fma(p, r, S::Set(1.0f));
-  return S::UnlessLess(S::ScaleByPowerOf2(p, n), x, S::Set(-87.0f), S::Zero());
+  constexpr float kCoefficients[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  S::Float n[kCount];
+  S::Float r[kCount];
+  S::Float p[kCount];
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) r[i] = S::Min(S::Set(88.0f), S::Max(S::Set(-87.0f), x[i]));
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) n[i] = S::Round(S::Mul(r[i], S::Set(1.44269504088896341f)));
+    // ln 2 in two parts; the first has 10 bits, so its product with n is exact.
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) r[i] = S::Fma(n[i], S::Set(-0.693359375f), r[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) r[i] = S::Fma(n[i], S::Set(2.12194440e-4f), r[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) p[i] = S::Set(1.0f / 5040);
+#pragma GCC unroll 8
+  for (const float coefficient : kCoefficients) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i) p[i] = S::Fma(p[i], r[i], S::Set(coefficient));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) {
+    x[i] = S::UnlessLess(S::ScaleByPowerOf2(p[i], n[i]), x[i], S::Set(-87.0f), S::Zero());
+  }
+}
+
+inline Simd::Float Exp(Simd::Float x) {
+  Simd::Float each[] = {x};
+  ExpEach(each);
+  return each[0];
 }
 
 /// x / (1 + e^-x).
@@ -51,22 +70,17 @@ inline Simd::Float Tanh(Simd::Float x) {
 
 /// The sum of the lanes as a tree: lane i + lane i + 8, then + 4, 2, 1.
 inline float SumOfLanes(Simd::Float x) {
-  float lanes[16];
-  Simd::Store(lanes, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  }
-  return lanes[0];
+  const __m256 eight = _mm256_add_ps(Simd::LowHalf(x), Simd::HighHalf(x));
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
 inline float MaxOfLanes(Simd::Float x) {
-  float lanes[16];
-  Simd::Store(lanes, x);
-  for (int width = 8; width > 0; width /= 2) {
-    for (int i = 0; i < width; ++i)
-      lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
-  }
-  return lanes[0];
+  const __m256 eight = _mm256_max_ps(Simd::LowHalf(x), Simd::HighHalf(x));
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
 
 /// One step of a dot product is 4 bytes: a pair of bf16 ...

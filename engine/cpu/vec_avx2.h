@@ -77,6 +77,9 @@ struct Avx2Lanes : IntDots {
             _mm256_blendv_ps(other.b, x.b, _mm256_castsi256_ps(LaneMask(8, first, last)))};
   }
 
+  static __m256 LowHalf(Float x) { return x.a; }
+  static __m256 HighHalf(Float x) { return x.b; }
+
   static __m256 WidenBf16(const uint16_t* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));

@@ -55,6 +55,9 @@ struct Avx512Lanes : PairDots, IntDots {
     return _mm512_mask_mov_ps(other, keep, x);
   }
 
+  static __m256 LowHalf(Float x) { return _mm512_castps512_ps256(x); }
+  static __m256 HighHalf(Float x) { return _mm512_extractf32x8_ps(x, 1); }
+
   static Float LoadBf16(const uint16_t* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
