@@ -79,12 +79,8 @@ void StageRunner::Load(StageRequest request, Stage::Progress progress,
       [this, request = std::move(request), progress = std::move(progress), done = std::move(done)] {
         const absl::StatusOr<Loaded> loaded = LoadNow(request, progress);
         done(loaded);
-        if (!loaded.ok()) AskDevice(loaded.status());
+        if (!loaded.ok() && !source_->Health().ok()) on_broken_(loaded.status());
       });
-}
-
-void StageRunner::AskDevice(const absl::Status& error) {
-  if (!source_->Health().ok()) on_broken_(error);
 }
 
 absl::StatusOr<StageRunner::Loaded> StageRunner::LoadNow(const StageRequest& request,
@@ -143,6 +139,10 @@ void StageRunner::RunStep(Step step) {
   const Clock::time_point start = Clock::now();
   absl::Status ran;
   if (step.status.ok()) step.status = ran = RunStage(step);
+  const bool broke = !ran.ok() && !source_->Health().ok();
+  if (broke) {  // no fault of the requests in it: all others hear the same once the worker has left
+    step.status = absl::UnavailableError("worker_lost: a worker's device broke while it answered");
+  }
   if (!step.status.ok()) {
     step.activations.clear();
     step.batch = Batch();
@@ -152,7 +152,7 @@ void StageRunner::RunStep(Step step) {
                         .compute_us = MicrosecondsBetween(start, end)});
   last_step_ = step.number;
   sink_(std::move(step));
-  if (!ran.ok()) AskDevice(ran);
+  if (broke) on_broken_(ran);
 }
 
 absl::Status StageRunner::RunStage(Step& step) {

@@ -67,7 +67,6 @@ class StageRunner {
   void Loop();
   void RunStep(Step step);
   absl::Status RunStage(Step& step);
-  void AskDevice(const absl::Status& error);
   absl::StatusOr<Loaded> LoadNow(const StageRequest& request, const Stage::Progress& progress);
 
   std::string name_;

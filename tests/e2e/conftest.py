@@ -54,7 +54,7 @@ def run(program, *arguments, timeout=60):
 class Cluster:
     """A coordinator and workers on loopback, each with a state folder of its own."""
 
-    def __init__(self, folder, workers=0, model=None, devices=DEVICES, flags=()):
+    def __init__(self, folder, workers=0, model=None, devices=DEVICES, flags=(), worker={}):
         self.folder = Path(folder)
         self.model = model or default_model()
         self.http_port, self.grpc_port = free_port(), free_port()
@@ -66,14 +66,15 @@ class Cluster:
             "--http-port", self.http_port, "--grpc-port", self.grpc_port, "--state-dir", self.state_dir,
             "--workload-concurrency", 4, "--workload-prompt-tokens", 512, "--drain-delay-ms", 0, *flags)
         for n in range(workers):
-            self.add_worker(f"worker-{n + 1}", device=devices[n % len(devices)])
+            self.add_worker(f"worker-{n + 1}", **{"device": devices[n % len(devices)], **worker})
 
     @property
     def state_dir(self):
         return self.folder / "coordinator"
 
-    def _spawn(self, program, *arguments):
-        return subprocess.Popen([str(program), *map(str, arguments)], stdout=self.log, stderr=subprocess.STDOUT)
+    def _spawn(self, program, *arguments, **environment):
+        return subprocess.Popen([str(program), *map(str, arguments)], stdout=self.log, stderr=subprocess.STDOUT,
+                                env={**os.environ, **environment})
 
     def token(self):
         for _ in range(100):
@@ -83,10 +84,11 @@ class Cluster:
             time.sleep(0.1)
         raise AssertionError(f"no token: {err}")
 
-    def add_worker(self, name, *flags, device=DEVICE):
+    def add_worker(self, name, *flags, device=DEVICE, program=WORKER, **environment):
         self.workers[name] = self._spawn(
-            WORKER, "--bootstrap", f"127.0.0.1:{self.grpc_port}", "--token", self.token(), "--name", name,
-            "--model", self.model, "--device", device, "--threads", 1, "--state-dir", self.folder / name, *flags)
+            program, "--bootstrap", f"127.0.0.1:{self.grpc_port}", "--token", self.token(), "--name", name,
+            "--model", self.model, "--device", device, "--threads", 1, "--state-dir", self.folder / name, *flags,
+            **environment)
 
     def kill(self, name, how=signal.SIGKILL):
         self.workers[name].send_signal(how)

@@ -1,6 +1,7 @@
 """Clusters of one to three processes: equal answers, losses, drains, and starts that must fail."""
 
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -216,3 +217,31 @@ def test_a_coordinator_whose_own_device_breaks_says_in_which_op_and_exits_with_o
     assert done.returncode == 1, done.stderr
     assert "error: the device is broken: stage local [0," in done.stderr
     assert "Embed: an illegal memory access" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["emulated", "gpu"])
+def test_a_worker_whose_gpu_breaks_names_the_op_loses_its_streams_and_exits_with_one(start, tmp_path, where):
+    emulated = where == "emulated"
+    if not emulated and not (DEVICE.startswith("cuda") and (BIN / "faulty_worker").exists()):
+        pytest.skip("needs NG_E2E_DEVICE=cuda:0 and faulty_worker of a build with CUDA")
+    subprocess.run(["tar", "-xJf", ROOT / "tests/data/golden/tiny-qwen3.tar.xz", "-C", tmp_path], check=True)
+    if emulated:  # its second step breaks
+        cluster = start(workers=1, model=str(tmp_path / "tiny/qwen3"), worker=dict(
+            device="cuda:0", program=BIN / "emulated_worker", NG_EMULATED_FAILURE="Embed"))
+    else:
+        cluster = start(workers=1, worker=dict(program=BIN / "faulty_worker"))
+    cluster.wait_ready()
+    with pytest.raises(openai.APIError) as lost:
+        for n, _ in enumerate(cluster.client().completions.create(
+                model=cluster.model_id, prompt="abc", stream=True, max_tokens=2000 if not emulated else 20,
+                temperature=0, extra_body={"ignore_eos": True})):
+            if n == 5:
+                cluster.kill("worker-1", signal.SIGUSR1)
+    assert lost.value.code == "worker_lost", cluster.text()
+    assert cluster.workers["worker-1"].wait(60) == 1
+    assert re.search(r"error: the device is broken: stage worker-1 \[0,\d+\): .*cuda: [^:]+.*: an illegal memory access",
+                     cluster.text()), cluster.text()
+    assert cluster.get("/health")[0] == 200
+    cluster.add_worker("worker-2", device="cpu")
+    wait_for("the rest serves", lambda: cluster.get("/ready")[0] == 200)
+    answers_after_recovery(cluster, lambda c: c.client().completions.create(model=c.model_id, prompt="abc", max_tokens=4))
