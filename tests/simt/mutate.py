@@ -1,12 +1,16 @@
 """Breaks kernel sources in many places, one at a time, and tells which breaks no test notices.
 
-    python3 tests/simt/mutate.py kernels/matmul_slices.cu --tests '[#matmul_test],[#matmul_norm_test]'
+    python3 tests/simt/mutate.py kernels/matmul_slices.cu --kinds 'sync|Wait|copies|lane'
 
 A barrier or wait is left out, one group of copies less is waited for, a shuffle reads another lane,
-a subscript, a bound or a stride is off by one, / and % are exchanged. All breaks of a file are
-compiled at once and chosen by the environment, so each costs one run of kernels_test. Needs a
-release build of kernels_test. Lines that survive are printed; some change nothing that could be
-seen (a bound whose rows are zeros), the others want a better test.
+a subscript, a bound or a stride is off by one, / and % are exchanged. All breaks of all files are
+compiled into one kernels_test and chosen by the environment. A first run of each test case tells
+which breaks it reaches; a break then meets the cases that reach it, the shortest first, until one
+fails. Cases run as sm_75 for what is not reached as sm_80. Lines that survive, or that no case reaches, are printed; some
+change nothing that could be seen (a bound whose rows are zeros), the others want a better test.
+
+Needs a release build of kernels_test. --kit puts the program and its breaks into a folder that can
+be carried to a machine with more cores; --from runs such a folder.
 """
 
 import argparse
@@ -17,15 +21,37 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutants"
+# The most dangerous first.
+KINDS = ("__sync", "WaitForPredecessor", "copies", "lane", "stride", "subscript", "/ or %", "bound")
+BROKEN = """#pragma once
+#include <cstdio>
+#include <cstdlib>
+struct NgBreaks {
+  int broken = std::atoi(std::getenv("NG_BROKEN"));
+  char reached[@] = {};
+  ~NgBreaks() {
+    const char* path = std::getenv("NG_REACHED");
+    std::FILE* file = path != nullptr ? std::fopen(path, "wb") : nullptr;
+    if (file == nullptr) return;
+    std::fwrite(reached, 1, sizeof(reached), file);
+    std::fclose(file);
+  }
+};
+inline NgBreaks ng_breaks;
+#define NG_BROKEN(n) (ng_breaks.reached[n] = 1, ng_breaks.broken == (n))
+"""
 SIMPLE = r"[A-Za-z_][\w.]*|\d+"
 DECLARATION = re.compile(r"(?:\b(?:const )?(?:float|double|bool|int|\w+_t|uint4|float[24]|bf16|[A-Z]\w*(?:<[^<>]*>)?) \w+|\))$")
-CONSTANT = re.compile(r"constexpr|static_assert|template <|^\s*#|enum |using |alignas|operator\[\]")
+CONSTANT_STATEMENT = re.compile(r"\s*(?:static |inline )*(?:constexpr|static_assert|template <)")
+CONSTANT_FUNCTION = re.compile(r"\bconstexpr [^;{}=]*\)(?: const)? {")
+CONSTANT = re.compile(r"\"[+=]?[rfln]\"\(|constexpr|static_assert|template <|^\s*#|enum |using |alignas|operator\[\]")
 
 
 def blank(text):
@@ -35,7 +61,7 @@ def blank(text):
 
 def end_of(code, at):
     """Of the bracket at `at`: where its partner is."""
-    closes = {"(": ")", "[": "]"}[code[at]]
+    closes = {"(": ")", "[": "]", "{": "}"}[code[at]]
     depth = 0
     for i in range(at, len(code)):
         depth += (code[i] == code[at]) - (code[i] == closes)
@@ -53,7 +79,7 @@ def sites(text):
         yield "copies", m.start(), m.end() - 1, f"@ ? WaitForCopies<({m.group(1)}) + 1>() : ", ""
     for m in re.finditer(r"__shfl\w*_sync\(", code):
         end = end_of(code, m.end() - 1)
-        yield "lane", end, end, " + @", ""
+        yield "lane", end, end, " * !@" if "xor" in m.group() else " + @", ""
     for m in re.finditer(r"(?<=[\w)\]])\[(?!\]|[&=\[])", code):
         if not DECLARATION.search(code[: m.start()].rsplit("\n", 1)[-1]):
             yield "subscript", m.start() + 1, end_of(code, m.start()), "(", ") + @"
@@ -87,7 +113,11 @@ class Source:
         self.file = file
         self.text = (ROOT / file).read_text()
         self.lines = self.text.split("\n")
-        found = [s for s in sites(self.text) if re.search(kinds, s[0]) and not CONSTANT.search(self.lines[self.line(s)])]
+        code = blank(self.text)
+        constant = [range(m.end() - 1, end_of(code, m.end() - 1)) for m in CONSTANT_FUNCTION.finditer(code)]
+        found = [s for s in sites(self.text) if re.search(kinds, s[0]) and not CONSTANT.search(self.lines[self.line(s)])
+                 and not CONSTANT_STATEMENT.match(re.split("[;{}]", code[: s[1]])[-1])
+                 and not any(s[1] in body for body in constant)]
         self.chosen = dict(enumerate(found, first))
 
     def line(self, site):
@@ -129,35 +159,36 @@ def compile_unit(name, command, syntax_only):
     target = WORK / (Path(name).stem + ".o")
     words[output : output + 2] = [] if syntax_only else ["-o", str(target)]
     words = [str(source) if w == str(ROOT / name) else w for w in words]
-    words[1:1] = ["-I" + str(WORK), "-include", str(WORK / "broken.h"), "-Werror=vla", "-O1"]
+    words[1:1] = ["-I" + str(WORK), "-include", str(WORK / "broken.h"), "-Werror=vla", "-O2"]
     words.append("-fsyntax-only" if syntax_only else "-c")
-    done = subprocess.run(words, cwd=ROOT / "build", capture_output=True, text=True)
-    return done, target
+    return subprocess.run(words, cwd=ROOT / "build", capture_output=True, text=True), target
 
 
-def build(sources, units, commands):
+def build(sources, commands, jobs):
     """Compiles all breaks that can be compiled; returns the objects."""
+    breaks_max = 1 + max(max(source.chosen, default=0) for source in sources)
     WORK.mkdir(parents=True)
-    (WORK / "broken.h").write_text("#pragma once\n#include <cstdlib>\n"
-                                   'inline const int ng_broken = std::atoi(std::getenv("NG_BROKEN"));\n'
-                                   "#define NG_BROKEN(n) (ng_broken == (n))\n")
+    (WORK / "broken.h").write_text(BROKEN.replace("@", str(breaks_max)))
     for source in sources:
         source.write()
-    for unit in units:
-        while (done := compile_unit(unit, commands[unit], True)[0]).returncode != 0:
+    units = sorted(set().union(*(units_of(source.file, commands) for source in sources)))
+    wrong = units
+    with ThreadPoolExecutor(jobs) as pool:
+        while wrong:
+            tried = [done.stderr if done.returncode else "" for done, _ in
+                     pool.map(lambda unit: compile_unit(unit, commands[unit], True), wrong)]
             before = sum(len(source.chosen) for source in sources)
             for source in sources:
-                source.drop_what_fails(done.stderr)
+                source.drop_what_fails("".join(tried))
                 source.write()
-            if before == sum(len(source.chosen) for source in sources):
-                sys.exit(done.stderr[:3000])
-    objects = []
-    for unit in units:
-        done, target = compile_unit(unit, commands[unit], False)
-        if done.returncode != 0:
-            sys.exit(done.stderr[:3000])
-        objects.append(str(target))
-    return objects
+            wrong = [unit for unit, errors in zip(wrong, tried) if errors]
+            if wrong and before == sum(len(source.chosen) for source in sources):
+                sys.exit("".join(tried)[:3000])
+        compiled = list(pool.map(lambda unit: compile_unit(unit, commands[unit], False), units))
+    errors = "".join(done.stderr for done, _ in compiled if done.returncode)
+    if errors:
+        sys.exit(errors[:3000])
+    return [str(target) for _, target in compiled]
 
 
 def link(objects):
@@ -165,51 +196,111 @@ def link(objects):
                             capture_output=True, text=True, check=True).stdout
     command = [line for line in listed.split("\n") if "-o bin/kernels_test" in line][-1]
     command = command.replace(": && ", "").replace(" && :", "")
-    program = WORK / "kernels_test"
     # The library's own objects of these names are not taken: nothing asks for them any more.
-    command = command.replace("-o bin/kernels_test", " ".join(objects) + f" -o {program}")
+    command = command.replace("-o bin/kernels_test", " ".join(objects) + f" -s -o {WORK / 'kernels_test'}")
     subprocess.run(command, shell=True, cwd=ROOT / "build", check=True)
-    return program
 
 
-def survives(program, tests, number, seconds):
-    environment = dict(os.environ, NG_BROKEN=str(number))
-    try:
-        return subprocess.run([program, "-a", "-#", tests], cwd=ROOT, env=environment, timeout=seconds,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", help="kernels/NAME.cu or .cuh")
-    parser.add_argument("--tests", default="*", help="what kernels_test is asked to run; [#matmul_test] is a file")
-    parser.add_argument("--kinds", default="", help="only breaks whose kind matches this pattern")
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--list", action="store_true", help="build, and print all breaks instead of running them")
-    args = parser.parse_args()
+def make(files, kinds, jobs):
+    """kernels_test with all breaks, and breaks.json: {number: what it is}, in WORK."""
     commands = {str(Path(c["file"]).relative_to(ROOT)): c["command"]
                 for c in json.loads((ROOT / "build" / "compile_commands.json").read_text())
                 if "/kernels/" in c["file"] and c["file"].endswith(".cu") and "NG_SIMT" in c["command"]}
     shutil.rmtree(WORK, ignore_errors=True)
     sources = []
-    for file in args.files:
-        sources.append(Source(file, 1 + 1000 * len(sources), args.kinds))
-    units = sorted(set().union(*(units_of(file, commands) for file in args.files)))
-    program = link(build(sources, units, commands))
+    for file in files:
+        if units_of(file, commands):  # what is not emulated is not compiled
+            sources.append(Source(file, 1 + sum(len(source.chosen) for source in sources), kinds))
+    link(build(sources, commands, jobs))
     breaks = {n: source.told(n) for source in sources for n in source.chosen}
-    if args.list:
-        print("\n".join(f"{n} {told}" for n, told in breaks.items()))
+    (WORK / "breaks.json").write_text(json.dumps(breaks, indent=0))
+
+
+class Case:
+    """A test case on one architecture: what it reaches and how long it takes."""
+
+    def __init__(self, folder, name, architecture):
+        self.name, self.architecture = f"{name} (sm_{architecture})", architecture
+        self.command = [folder / "kernels_test", re.sub(r"([\[\],\\])", r"\\\1", name), "-a", "--allow-running-no-tests",
+                        "--architecture", str(architecture)]
+        self.ended, self.seconds, self.reached = self.run(0, 3600)
+
+    def run(self, number, seconds_max):
+        """(exit code or None, seconds, breaks reached)"""
+        started = time.monotonic()
+        with tempfile.NamedTemporaryFile() as reached:
+            environment = dict(os.environ, NG_BROKEN=str(number), NG_REACHED=reached.name)
+            try:
+                code = subprocess.run(self.command, env=environment, timeout=seconds_max, cwd=ROOT,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
+            except subprocess.TimeoutExpired:
+                code = None
+            marks = reached.read()
+        return code, time.monotonic() - started, {n for n, mark in enumerate(marks) if mark}
+
+
+def judge(number, cases, until):
+    """What becomes of a break: the case that fails, "survives", "not reached" or "not run"."""
+    fate = "not reached"
+    for case in cases:
+        if number in case.reached:
+            left = until - time.monotonic()
+            code = case.run(number, min(5 * case.seconds + 3, left))[0] if left > 0 else None
+            if code is None and time.monotonic() > until:
+                return "not run"
+            if code != 0:
+                return case.name
+            fate = "survives"
+    return fate
+
+
+def run_kit(folder, jobs, seconds, case_seconds, tests, part):
+    """Prints what becomes of each break; the most dangerous kinds go first."""
+    until = time.monotonic() + seconds
+    breaks = {int(n): told for n, told in json.loads((folder / "breaks.json").read_text()).items()}
+    listed = subprocess.run([folder / "kernels_test", tests, "-#", "--list-tests", "--verbosity", "quiet"], env=dict(os.environ, NG_BROKEN="0"),
+                            capture_output=True, text=True, check=True).stdout
+    names = [line for line in listed.split("\n") if line]
+    with ThreadPoolExecutor(jobs) as pool:
+        cases = list(pool.map(lambda at: Case(folder, *at), [(name, a) for a in (80, 75) for name in names]))
+        if failing := [case.name for case in cases if case.ended != 0]:
+            sys.exit(f"these fail without any break: {failing}")
+        cases = sorted((case for case in cases if case.seconds <= case_seconds), key=lambda case: case.seconds)
+        reached = set().union(*(case.reached for case in cases if case.architecture == 80))
+        for case in cases:
+            if case.architecture == 75:
+                case.reached -= reached
+        numbers = sorted(breaks, key=lambda n: (KINDS.index(next(k for k in KINDS if f": {k}" in breaks[n])), n))
+        numbers = numbers[part[0] - 1 :: part[1]]
+        fates = []
+        for number, fate in zip(numbers, pool.map(lambda n: judge(n, cases, until), numbers)):
+            fates.append(fate)
+            print(f"{fate}: {breaks[number]}", flush=True)
+    for fate in ("survives", "not reached", "not run"):
+        print(f"{fates.count(fate)} {fate}")
+    print(f"{len(fates)} breaks")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="kernels/NAME.cu or .cuh")
+    parser.add_argument("--tests", default="*", help="what kernels_test is asked to run; [#matmul_test] is a file")
+    parser.add_argument("--kinds", default="", help="only breaks whose kind matches this pattern")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--kit", type=Path, help="put program and breaks there instead of running them")
+    parser.add_argument("--from", dest="folder", type=Path, help="run such a kit")
+    parser.add_argument("--seconds", type=int, default=100000, help="nothing runs longer")
+    parser.add_argument("--case-seconds", type=float, default=100000, help="longer cases are left out")
+    parser.add_argument("--part", default="1/1", help="2/3: the second third of the breaks")
+    args = parser.parse_args()
+    if args.files:
+        make(args.files, args.kinds, args.jobs)
+    if args.kit:
+        args.kit.mkdir(parents=True)
+        for name in ("kernels_test", "breaks.json"):
+            shutil.copy(WORK / name, args.kit / name)
         return
-    started = time.monotonic()
-    if not survives(program, args.tests, 0, 3600):
-        sys.exit("the tests fail without any break")
-    seconds = 10 * (time.monotonic() - started) + 10
-    with ThreadPoolExecutor(args.jobs) as pool:
-        alive = list(pool.map(lambda n: survives(program, args.tests, n, seconds), breaks))
-    print("\n".join(told for told, lives in zip(breaks.values(), alive) if lives))
-    print(f"{len(breaks)} breaks, {sum(alive)} survive")
+    run_kit((args.folder or WORK).resolve(), args.jobs, args.seconds, args.case_seconds, args.tests, [int(n) for n in args.part.split("/")])
 
 
 if __name__ == "__main__":
