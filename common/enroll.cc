@@ -1,20 +1,9 @@
 #include "common/enroll.h"
 
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/ssl.h>
-#include <poll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <array>
-#include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -23,183 +12,46 @@
 #include "absl/strings/str_split.h"
 #include "absl/types/span.h"
 #include "common/log.h"
+#include "common/tls_stream.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr size_t kFieldBytesMax = 16384;
-constexpr int kConnectMs = 2'000;
-constexpr int kReadMs = 5'000;
+constexpr auto kHandshakeTime = std::chrono::seconds(5);
 constexpr auto kWholeTime = std::chrono::seconds(10);
 
-template <auto kFree>
-struct Free {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using BioPtr = std::unique_ptr<BIO, Free<BIO_free_all>>;
-using ContextPtr = std::unique_ptr<SSL_CTX, Free<SSL_CTX_free>>;
-using SslPtr = std::unique_ptr<SSL, Free<SSL_free>>;
-using CertificatePtr = std::unique_ptr<X509, Free<X509_free>>;
-using KeyPtr = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
-
-class Socket {
- public:
-  explicit Socket(int descriptor = -1) : descriptor_(descriptor) {}
-  Socket(Socket&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  Socket& operator=(Socket&& other) noexcept {
-    std::swap(descriptor_, other.descriptor_);
-    return *this;
-  }
-  ~Socket() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-  int get() const { return descriptor_; }
-
- private:
-  int descriptor_;
-};
-
-absl::Status TlsFailed(absl::string_view what) {
-  const unsigned long code = ERR_get_error();
-  ERR_clear_error();
-  const char* reason = code == 0 ? nullptr : ERR_reason_error_string(code);
-  return absl::UnavailableError(
-      absl::StrCat(what, ": ", reason ? reason : "the connection was closed or timed out"));
+TlsStream::Time In(std::chrono::steady_clock::duration time) {
+  return std::chrono::steady_clock::now() + time;
 }
 
-void SetTimeouts(int socket, int ms) {
-  const timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
-  setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-  setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+absl::Status WriteFields(TlsStream& stream, absl::Span<const std::string> fields,
+                         TlsStream::Time deadline) {
+  std::string out;
+  for (const std::string& field : fields) {
+    const auto size = static_cast<uint32_t>(field.size());
+    for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(size >> shift & 0xFF);
+    out += field;
+  }
+  return stream.Write(out, deadline);
 }
 
-absl::StatusOr<Socket> Connect(const std::string& host, int port) {
-  addrinfo hints = {};
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int code = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found);
-  if (code != 0) {
-    return absl::UnavailableError(
-        absl::StrCat(host, ": cannot find the address: ", gai_strerror(code)));
+/// All share one deadline, so that a peer that sends a byte every few seconds does not hold us.
+absl::StatusOr<std::vector<std::string>> ReadFields(TlsStream& stream, size_t count,
+                                                    TlsStream::Time deadline) {
+  std::vector<std::string> fields;
+  while (fields.size() < count) {
+    std::array<char, 4> prefix = {};
+    NG_RETURN_IF_ERROR(stream.Read(prefix.data(), prefix.size(), deadline));
+    size_t size = 0;
+    for (const char c : prefix) size = size << 8 | static_cast<uint8_t>(c);
+    if (size > kFieldBytesMax) return absl::InvalidArgumentError("enrolment: a field is too long");
+    std::string field(size, '\0');
+    NG_RETURN_IF_ERROR(stream.Read(field.data(), size, deadline));
+    fields.push_back(std::move(field));
   }
-  const std::unique_ptr<addrinfo, Free<freeaddrinfo>> owned(found);
-  std::string reason = "no address";
-  for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
-    Socket socket(::socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (socket.get() < 0) continue;
-    SetTimeouts(socket.get(), kConnectMs);  // Linux: also bounds connect.
-    if (connect(socket.get(), at->ai_addr, at->ai_addrlen) == 0) {
-      SetTimeouts(socket.get(), kReadMs);
-      return socket;
-    }
-    reason = errno == EINPROGRESS ? "timed out" : std::strerror(errno);
-  }
-  return absl::UnavailableError(absl::StrCat(host, ":", port, ": cannot connect: ", reason));
+  return fields;
 }
-
-/// One TLS 1.3 context; with an identity it shows that certificate.
-absl::StatusOr<ContextPtr> MakeContext(const SSL_METHOD* method, const Identity* identity) {
-  ContextPtr context(SSL_CTX_new(method));
-  if (!context) return TlsFailed("TLS");
-  SSL_CTX_set_min_proto_version(context.get(), TLS1_3_VERSION);
-  SSL_CTX_set_session_cache_mode(context.get(), SSL_SESS_CACHE_OFF);
-  SSL_CTX_set_num_tickets(context.get(), 0);
-  if (identity == nullptr) return context;
-  BioPtr chain(BIO_new_mem_buf(identity->certificate.data(),
-                               static_cast<int>(identity->certificate.size())));
-  BioPtr key_text(BIO_new_mem_buf(identity->key.data(), static_cast<int>(identity->key.size())));
-  CertificatePtr leaf(PEM_read_bio_X509(chain.get(), nullptr, nullptr, nullptr));
-  KeyPtr key(PEM_read_bio_PrivateKey(key_text.get(), nullptr, nullptr, nullptr));
-  if (!leaf || !key || SSL_CTX_use_certificate(context.get(), leaf.get()) != 1 ||
-      SSL_CTX_use_PrivateKey(context.get(), key.get()) != 1) {
-    return TlsFailed("own certificate");
-  }
-  while (X509* next = PEM_read_bio_X509(chain.get(), nullptr, nullptr, nullptr)) {
-    if (SSL_CTX_add0_chain_cert(context.get(), next) != 1) {
-      X509_free(next);
-      return TlsFailed("own certificate chain");
-    }
-  }
-  ERR_clear_error();
-  return context;
-}
-
-/// A handshaken connection. Its read and write calls share one deadline, so that a peer that sends
-/// a byte every few seconds does not hold it for ever.
-class Channel {
- public:
-  static absl::StatusOr<Channel> Open(SSL_CTX* context, int socket, bool server) {
-    Channel channel;
-    channel.ssl_.reset(SSL_new(context));
-    SSL_set_fd(channel.ssl_.get(), socket);
-    const int result = server ? SSL_accept(channel.ssl_.get()) : SSL_connect(channel.ssl_.get());
-    if (result != 1) return TlsFailed("TLS handshake");
-    return channel;
-  }
-
-  absl::Status WriteFields(absl::Span<const std::string> fields) {
-    std::string out;
-    for (const std::string& field : fields) {
-      const auto size = static_cast<uint32_t>(field.size());
-      for (int shift = 24; shift >= 0; shift -= 8) out += static_cast<char>(size >> shift & 0xFF);
-      out += field;
-    }
-    return SSL_write(ssl_.get(), out.data(), static_cast<int>(out.size())) > 0
-               ? absl::OkStatus()
-               : TlsFailed("sending");
-  }
-
-  absl::StatusOr<std::vector<std::string>> ReadFields(size_t count) {
-    std::vector<std::string> fields;
-    while (fields.size() < count) {
-      NG_ASSIGN_OR_RETURN(const std::string prefix, ReadExactly(4));
-      size_t size = 0;
-      for (const char c : prefix) size = size << 8 | static_cast<uint8_t>(c);
-      if (size > kFieldBytesMax)
-        return absl::InvalidArgumentError("enrolment: a field is too long");
-      NG_ASSIGN_OR_RETURN(std::string field, ReadExactly(size));
-      fields.push_back(std::move(field));
-    }
-    return fields;
-  }
-
-  /// The peer's chain as PEM, leaf first.
-  std::vector<std::string> PeerChain() const {
-    std::vector<std::string> chain;
-    STACK_OF(X509)* certificates = SSL_get_peer_cert_chain(ssl_.get());
-    for (int i = 0; certificates != nullptr && i < sk_X509_num(certificates); ++i) {
-      BioPtr out(BIO_new(BIO_s_mem()));
-      PEM_write_bio_X509(out.get(), sk_X509_value(certificates, i));
-      char* data = nullptr;
-      const long size = BIO_get_mem_data(out.get(), &data);
-      chain.emplace_back(data, static_cast<size_t>(size));
-    }
-    return chain;
-  }
-
-  void Close() { SSL_shutdown(ssl_.get()); }
-
- private:
-  absl::StatusOr<std::string> ReadExactly(size_t size) {
-    std::string bytes(size, '\0');
-    size_t done = 0;
-    while (done < size) {
-      if (std::chrono::steady_clock::now() > deadline_) {
-        return absl::DeadlineExceededError("enrolment: took too long");
-      }
-      const int got = SSL_read(ssl_.get(), bytes.data() + done, static_cast<int>(size - done));
-      if (got <= 0) return TlsFailed("receiving");
-      done += static_cast<size_t>(got);
-    }
-    return bytes;
-  }
-
-  SslPtr ssl_;
-  std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::now() + kWholeTime;
-};
 
 bool IsHex(absl::string_view text, size_t size) {
   bool good = text.size() == size;
@@ -226,23 +78,25 @@ absl::Status CheckCoordinator(const std::vector<std::string>& chain, const std::
 }
 
 absl::Status ServeOne(int socket, const Identity& own, const EnrollDecision& decide) {
-  SetTimeouts(socket, kReadMs);
+  const TlsStream::Time deadline = In(kWholeTime);
   std::array<char, kEnrollPreamble.size()> preamble = {};
-  if (recv(socket, preamble.data(), preamble.size(), MSG_WAITALL) !=
+  if (recv(socket, preamble.data(), preamble.size(), MSG_DONTWAIT) !=
           static_cast<ssize_t>(preamble.size()) ||
       absl::string_view(preamble.data(), preamble.size()) != kEnrollPreamble) {
     return absl::InvalidArgumentError("not an enrolment of this version");
   }
-  NG_ASSIGN_OR_RETURN(const ContextPtr context, MakeContext(TLS_server_method(), &own));
-  NG_ASSIGN_OR_RETURN(Channel channel, Channel::Open(context.get(), socket, /*server=*/true));
-  NG_ASSIGN_OR_RETURN(const std::vector<std::string> fields, channel.ReadFields(4));
+  NG_ASSIGN_OR_RETURN(const std::unique_ptr<TlsStream> stream,
+                      TlsStream::Open(socket, {.server = true, .identity = &own, .node_id = ""},
+                                      In(kHandshakeTime)));
+  NG_ASSIGN_OR_RETURN(const std::vector<std::string> fields, ReadFields(*stream, 4, deadline));
   const absl::StatusOr<std::string> decided =
       decide({.token_id = fields[0], .secret = fields[1], .name = fields[2], .request = fields[3]});
   const std::string reason =
       decided.ok() ? "" : std::string(decided.status().message().substr(0, 256));
-  const absl::Status sent = channel.WriteFields(
-      {reason.empty() && !decided.ok() ? "refused" : reason, decided.ok() ? *decided : ""});
-  channel.Close();
+  const absl::Status sent = WriteFields(
+      *stream, {reason.empty() && !decided.ok() ? "refused" : reason, decided.ok() ? *decided : ""},
+      deadline);
+  stream->Close();
   return decided.ok() ? sent : decided.status();
 }
 
@@ -289,19 +143,21 @@ void ServeEnrollment(int socket, const Identity& own, const EnrollDecision& deci
 absl::StatusOr<Identity> Enroll(const std::string& host, int port, const JoinToken& token,
                                 const std::string& name) {
   NG_RETURN_IF_ERROR(CheckNodeId(name));
-  NG_ASSIGN_OR_RETURN(const Socket socket, Connect(host, port));
+  const TlsStream::Time deadline = In(kWholeTime);
+  NG_ASSIGN_OR_RETURN(const Socket socket, ConnectTcp(host, port));
   if (send(socket.get(), kEnrollPreamble.data(), kEnrollPreamble.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(kEnrollPreamble.size())) {
     return absl::UnavailableError(absl::StrCat(host, ":", port, ": closed the connection"));
   }
-  NG_ASSIGN_OR_RETURN(const ContextPtr context, MakeContext(TLS_client_method(), nullptr));
-  absl::StatusOr<Channel> channel = Channel::Open(context.get(), socket.get(), /*server=*/false);
-  if (!channel.ok()) {
+  const absl::StatusOr<std::unique_ptr<TlsStream>> opened =
+      TlsStream::Open(socket.get(), TlsOptions(), In(kHandshakeTime));
+  if (!opened.ok()) {
     return absl::UnavailableError(absl::StrCat(host, ":", port,
                                                " does not answer like a NeuroGrid coordinator (",
-                                               channel.status().message(), ")"));
+                                               opened.status().message(), ")"));
   }
-  const std::vector<std::string> chain = channel->PeerChain();
+  TlsStream& stream = **opened;
+  const std::vector<std::string> chain = stream.PeerChain();
   Identity identity;
   identity.authority = FindAuthority(chain, token.authority_digest);
   if (identity.authority.empty()) {
@@ -315,9 +171,9 @@ absl::StatusOr<Identity> Enroll(const std::string& host, int port, const JoinTok
   }
   NG_ASSIGN_OR_RETURN(identity.key, CreateKey());
   NG_ASSIGN_OR_RETURN(const std::string request, CreateRequest(identity.key));
-  NG_RETURN_IF_ERROR(channel->WriteFields({token.id, token.secret, name, request}));
-  NG_ASSIGN_OR_RETURN(const std::vector<std::string> reply, channel->ReadFields(2));
-  channel->Close();
+  NG_RETURN_IF_ERROR(WriteFields(stream, {token.id, token.secret, name, request}, deadline));
+  NG_ASSIGN_OR_RETURN(const std::vector<std::string> reply, ReadFields(stream, 2, deadline));
+  stream.Close();
   if (!reply[0].empty()) {
     return absl::PermissionDeniedError(absl::StrCat("the coordinator refused: ", reply[0]));
   }
@@ -327,15 +183,14 @@ absl::StatusOr<Identity> Enroll(const std::string& host, int port, const JoinTok
 }
 
 absl::Status ProbeCoordinator(const std::string& host, int port, const Identity& identity) {
-  NG_ASSIGN_OR_RETURN(const Socket socket, Connect(host, port));
-  NG_ASSIGN_OR_RETURN(const ContextPtr context, MakeContext(TLS_client_method(), &identity));
-  constexpr std::array<unsigned char, 3> kHttp2 = {2, 'h', '2'};
-  SSL_CTX_set_alpn_protos(context.get(), kHttp2.data(), kHttp2.size());
-  absl::StatusOr<Channel> channel = Channel::Open(context.get(), socket.get(), /*server=*/false);
-  if (!channel.ok()) {
-    return absl::UnavailableError(absl::StrCat(host, ":", port, ": ", channel.status().message()));
+  NG_ASSIGN_OR_RETURN(const Socket socket, ConnectTcp(host, port));
+  const absl::StatusOr<std::unique_ptr<TlsStream>> stream =
+      TlsStream::Open(socket.get(), {.identity = &identity, .node_id = "", .offers_http2 = true},
+                      In(kHandshakeTime));
+  if (!stream.ok()) {
+    return absl::UnavailableError(absl::StrCat(host, ":", port, ": ", stream.status().message()));
   }
-  const absl::Status status = CheckCoordinator(channel->PeerChain(), identity.authority);
+  const absl::Status status = CheckCoordinator((*stream)->PeerChain(), identity.authority);
   if (status.ok()) return status;
   return absl::UnauthenticatedError(absl::StrCat("the coordinator at ", host, ":", port,
                                                  " is not the one this worker joined (",

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/log.h"
+#include "common/polling.h"
 #include "coordinator/cluster_service.h"
 
 namespace neurogrid {
@@ -99,13 +100,14 @@ absl::Status Cluster::Open() {
                               .times = options_.times,
                               .epoch = [this] { return epoch_.load(); },
                               .post = [this](ClusterEvent event) { Post(std::move(event)); }});
-  stage_service_ = MakeStageService(cluster_id_, pipeline_.get());
   loop_ = std::thread([this] { Loop(); });
   NG_ASSIGN_OR_RETURN(port_,
                       NodePort::Open({.host = options_.host,
                                       .port = options_.port,
                                       .identity = identity_,
-                                      .services = {service_.get(), stage_service_.get()},
+                                      .services = {service_.get()},
+                                      .steps = pipeline_.get(),
+                                      .polls = Polling::CoresSuffice(),
                                       .enroll = [this](int socket, const std::string& address) {
                                         Enroll(socket, address);
                                       }}));

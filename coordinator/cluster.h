@@ -152,7 +152,6 @@ class Cluster {
 
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<ClusterService> service_;
-  std::unique_ptr<grpc::Service> stage_service_;
   std::unique_ptr<NodePort> port_;
   std::unique_ptr<LocalStage> local_;
   std::thread loop_;

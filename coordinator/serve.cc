@@ -16,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "common/polling.h"
 #include "coordinator/api.h"
 #include "coordinator/http_server.h"
 #include "coordinator/join_tokens.h"
@@ -301,6 +302,7 @@ absl::Status Serve(const Config& config) {
   ServingOptions serving_options;
   serving_options.fingerprint_seed =
       absl::StrCat(model.checkpoint->digest(), "/", config.quantization);
+  serving_options.polls = Polling::CoresSuffice();
   serving_options.scheduler.model_digest = model.checkpoint->digest();
   serving_options.scheduler.running_max = config.max_running;
   serving_options.scheduler.queued_requests_max = config.max_queued;

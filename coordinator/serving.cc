@@ -4,6 +4,7 @@
 #include <future>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/log.h"
@@ -141,6 +142,7 @@ bool Serving::Post(std::function<void()> action) {
     const std::lock_guard lock(mail_mutex_);
     if (mail_closed_) return false;
     mail_.push_back(std::move(action));
+    mailed_ = true;
   }
   mail_arrived_.notify_one();
   return true;
@@ -148,11 +150,16 @@ bool Serving::Post(std::function<void()> action) {
 
 void Serving::Loop() {
   while (!stop_) {
+    polling_.Wait([this] { return mailed_.load(); },
+                  [this] {
+                    std::unique_lock lock(mail_mutex_);
+                    mail_arrived_.wait_for(lock, kTick, [this] { return mailed_.load(); });
+                  });
     std::deque<std::function<void()>> mail;
     {
-      std::unique_lock lock(mail_mutex_);
-      mail_arrived_.wait_for(lock, kTick, [&] { return !mail_.empty(); });
+      const std::lock_guard lock(mail_mutex_);
       mail.swap(mail_);
+      mailed_ = false;
     }
     for (const std::function<void()>& action : mail) action();
     Turn(std::chrono::steady_clock::now());
@@ -250,6 +257,8 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     }
     chain_ = chain;
     chain_tag_ = tag;
+    // A processor's stage wants every core for itself.
+    polling_.Allow(options_.polls && absl::StrContains(determinism_class, "cuda"));
     last_token_ns_ = 0;
     canary_begun_ = {};
     context_tokens_max_ = scheduler_->context_tokens_max();

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "common/polling.h"
 #include "coordinator/answer_reader.h"
 #include "coordinator/generator.h"
 #include "coordinator/scheduler.h"
@@ -40,6 +41,7 @@ class ServingObserver {
 struct ServingOptions {
   std::string fingerprint_seed;  // weights digest, precision: what decides the bits, beside devices
   SchedulerOptions scheduler;    // queue and fairness limits; the chain adds pages and stages
+  bool polls = false;            // cores are free to wait for a chain of GPUs on, see Polling
 };
 
 class Serving final : public Generator {
@@ -142,6 +144,8 @@ class Serving final : public Generator {
   std::mutex mail_mutex_;
   std::condition_variable mail_arrived_;
   std::deque<std::function<void()>> mail_;
+  std::atomic<bool> mailed_ = false;  // mail_ is not empty
+  Polling polling_{false};            // of the serving thread
   bool mail_closed_ = false;
   bool stop_ = false;   // of the serving thread
   std::thread thread_;  // Last: it uses everything above.

@@ -13,6 +13,8 @@ inline constexpr int kPingStrikes = 2;
 inline constexpr int kMetadataBytesMax = 8 * 1024;
 inline constexpr int kHandshakeMs = 5'000;
 inline constexpr int kStreamsMax = 64;
+/// Connections that have sent the preamble of an edge and not yet been found to be expected.
+inline constexpr int kStrangersMax = 32;
 /// One prompt chunk fits without waiting for a window update.
 inline constexpr int kWindowBytes = 8 << 20;
 

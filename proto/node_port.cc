@@ -1,4 +1,4 @@
-// The accept loop of NodePort, and the gRPC server behind it.
+// The accept loop of NodePort, and the servers behind it.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <grpcpp/security/server_credentials.h>
@@ -22,10 +22,13 @@
 #include <map>
 #include <thread>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/enroll.h"
 #include "common/log.h"
+#include "proto/edge_server.h"
+#include "proto/edge_stream.h"
 #include "proto/keepalive.h"
 #include "proto/transport.h"
 #include "proto/wire.h"
@@ -43,6 +46,7 @@ constexpr double kPerAddressPerSecond = 20;
 constexpr double kPerSecond = 200;
 constexpr size_t kAddressesMax = 4096;
 constexpr char kTlsHandshakeByte = 0x16;
+static_assert(kEnrollPreamble.size() == kEdgePreamble.size());
 
 /// So many events a second, bursts of twice as many.
 class Rate {
@@ -116,8 +120,17 @@ class GrpcNodePort : public NodePort {
     rlimit limit = {};
     getrlimit(RLIMIT_NOFILE, &limit);
     descriptors_max_ = limit.rlim_cur > 1'000'000 ? 1'000'000 : static_cast<int>(limit.rlim_cur);
-    StartServer();
-    if (server_ == nullptr) return absl::InternalError("the gRPC server did not start");
+    if (options_.steps != nullptr) {
+      NG_ASSIGN_OR_RETURN(std::string cluster_id, ClusterIdOf(options_.identity.authority));
+      edges_ = std::make_unique<EdgeServer>(EdgeServer::Options{.cluster_id = std::move(cluster_id),
+                                                                .identity = options_.identity,
+                                                                .polls = options_.polls},
+                                            options_.steps);
+    }
+    if (!options_.services.empty()) {
+      StartServer();
+      if (server_ == nullptr) return absl::InternalError("the gRPC server did not start");
+    }
     accept_thread_ = std::thread([this] { AcceptLoop(); });
     return absl::OkStatus();
   }
@@ -128,6 +141,7 @@ class GrpcNodePort : public NodePort {
     if (wake_ >= 0 && write(wake_, &one, sizeof(one)) < 0) LogWarning("port: cannot wake its loop");
     if (accept_thread_.joinable()) accept_thread_.join();
     for (Enrolling& enrolling : enrolling_) enrolling.thread.join();
+    edges_.reset();
     if (server_ != nullptr) {
       server_->Shutdown(std::chrono::system_clock::now());
       server_->Wait();
@@ -220,30 +234,40 @@ class GrpcNodePort : public NodePort {
     }
   }
 
-  /// Passes on the sockets whose first byte is there, closes those that stay silent.
+  /// Passes on the sockets that have said what they want, closes those that stay silent.
   void SortSilent() {
     const Clock::time_point now = Clock::now();
     silent_.remove_if([&](const Silent& silent) {
-      char first = 0;
-      const ssize_t got = recv(silent.socket, &first, 1, MSG_PEEK | MSG_DONTWAIT);
-      if (got < 0 && (errno == EAGAIN || errno == EINTR) && now < silent.deadline) return false;
-      if (got == 1 && first == kTlsHandshakeByte) {
-        grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
-        connection.listener_fd = listener_;
-        connection.fd = silent.socket;
-        acceptor_->HandleNewConnection(&connection);
-      } else if (got == 1 && first == kEnrollPreamble[0] && options_.enroll != nullptr &&
-                 enrolling_.size() < kEnrollingMax) {
-        StartEnrolling(silent);
-      } else {
-        close(silent.socket);
-      }
+      char said[kEnrollPreamble.size()] = {};
+      const ssize_t got = recv(silent.socket, said, sizeof(said), MSG_PEEK | MSG_DONTWAIT);
+      const bool none = got < 0 && (errno == EAGAIN || errno == EINTR);
+      const absl::string_view preamble(said, got > 0 ? static_cast<size_t>(got) : 0);
+      const bool begun = !preamble.empty() && preamble.size() < sizeof(said) &&
+                         (absl::StartsWith(kEnrollPreamble, preamble) ||
+                          absl::StartsWith(kEdgePreamble, preamble));
+      if ((none || begun) && now < silent.deadline) return false;
+      PassOn(silent, preamble);
       return true;
     });
   }
 
+  void PassOn(const Silent& silent, absl::string_view preamble) {
+    if (acceptor_ != nullptr && !preamble.empty() && preamble[0] == kTlsHandshakeByte) {
+      grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+      connection.listener_fd = listener_;
+      connection.fd = silent.socket;
+      acceptor_->HandleNewConnection(&connection);
+    } else if (preamble == kEnrollPreamble && options_.enroll != nullptr &&
+               enrolling_.size() < kEnrollingMax) {
+      StartEnrolling(silent);
+    } else if (preamble == kEdgePreamble && edges_ != nullptr) {
+      edges_->Serve(silent.socket);
+    } else {
+      close(silent.socket);
+    }
+  }
+
   void StartEnrolling(const Silent& silent) {
-    fcntl(silent.socket, F_SETFL, fcntl(silent.socket, F_GETFL) & ~O_NONBLOCK);
     auto done = std::make_unique<std::atomic<bool>>(false);
     std::thread thread([this, silent, finished = done.get()] {
       options_.enroll(silent.socket, silent.address);
@@ -260,6 +284,7 @@ class GrpcNodePort : public NodePort {
   std::atomic<bool> stopping_ = false;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<EdgeServer> edges_;
   std::list<Silent> silent_;  // of the accept thread, as all below
   std::list<Enrolling> enrolling_;
   std::map<std::string, Rate> by_address_;

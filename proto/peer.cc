@@ -1,198 +1,162 @@
 #include "proto/peer.h"
 
-#include <grpcpp/channel.h>
-#include <grpcpp/client_context.h>
-#include <grpcpp/support/client_callback.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include <condition_variable>
-#include <deque>
 #include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "proto/stage.grpc.pb.h"
-#include "proto/transport.h"
+#include "common/check.h"
+#include "proto/edge_stream.h"
+#include "proto/stage.pb.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr auto kOpenTime = std::chrono::seconds(5);
+/// A step of a prompt takes longer to encrypt than to wake a thread: the stage goes on meanwhile.
+constexpr size_t kSentAtOnceBytesMax = 64 << 10;
 
-class GrpcPeer : public Peer, public grpc::ClientBidiReactor<wire::StepMessage, wire::EdgeOpened> {
+wire::EdgeHeader HeaderOf(const PeerOptions& options) {
+  wire::EdgeHeader header;
+  header.set_cluster_id(options.cluster_id);
+  header.set_epoch(options.epoch);
+  header.set_boot_id(options.boot_id);
+  return header;
+}
+
+absl::Status StatusIn(absl::string_view frame) {
+  wire::EdgeStatus message;
+  if (!message.ParseFromArray(frame.data(), static_cast<int>(frame.size())) ||
+      message.code() > static_cast<uint32_t>(absl::StatusCode::kUnauthenticated)) {
+    return absl::InvalidArgumentError("the receiver's status is no EdgeStatus");
+  }
+  return absl::Status(static_cast<absl::StatusCode>(message.code()), message.message());
+}
+
+/// Steps are written by whoever sends them. A thread of its own writes what the connection does not
+/// take at once, and hears of the end.
+class FramedPeer : public Peer {
  public:
-  GrpcPeer(PeerOptions options, std::shared_ptr<grpc::Channel> channel)
-      : options_(std::move(options)), stub_(wire::Stage::NewStub(std::move(channel))) {}
-
-  absl::Status Open() {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + kOpenTime);
-    wire::EdgeHeader header;
-    FillHeader(&header);
-    wire::EdgeOpened opened;
-    if (const grpc::Status status = stub_->Open(&context, header, &opened); !status.ok()) {
-      return absl::UnavailableError(absl::StrCat("edge to ", options_.node_id, " at ",
-                                                 options_.host, ":", options_.port, ": ",
-                                                 status.error_message()));
-    }
-    stub_->async()->Steps(&context_, this);
-    // Writes start from outside of reactions, so the call must not end between two of them.
-    AddHold();
-    StartRead(&reply_);
-    StartCall();
-    started_ = true;
-    return absl::OkStatus();
+  FramedPeer(PeerOptions options, std::unique_ptr<EdgeStream> stream)
+      : options_(std::move(options)),
+        stream_(std::move(stream)),
+        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    NG_CHECK(wake_.get() >= 0);
+    thread_ = std::thread([this] { Loop(); });
   }
 
-  ~GrpcPeer() override {
-    if (!started_) return;
-    context_.TryCancel();
-    bool release = false;
+  ~FramedPeer() override {
     {
       const std::lock_guard lock(mutex_);
       closing_ = true;
-      release = !std::exchange(released_, true);
     }
-    if (release) RemoveHold();
-    std::unique_lock lock(mutex_);
-    done_changed_.wait(lock, [this] { return done_; });
+    Wake();
+    thread_.join();
   }
 
   void Send(Step step) override {
-    auto message = std::make_unique<wire::StepMessage>();
-    FillHeader(message->mutable_header());
-    ToMessage(std::move(step), message.get());
-    wire::StepMessage* first = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      if (released_) return;
-      queue_.push_back(std::move(message));
-      if (queue_.size() > 1) return;
-      first = queue_.front().get();
-      AddHold();  // The end of the edge may be noticed before the write below has started.
-    }
-    StartWrite(first);
-    RemoveHold();
-  }
-
-  void OnWriteDone(bool good) override {
-    wire::StepMessage* next = nullptr;
-    {
-      const std::lock_guard lock(mutex_);
-      queue_.pop_front();
-      if (good && !released_ && !queue_.empty()) next = queue_.front().get();
-    }
-    if (next != nullptr) StartWrite(next);
-  }
-
-  // The receiver never answers: whatever ends this read is the end of the edge.
-  void OnReadDone(bool good) override {
-    if (good) context_.TryCancel();
-    bool release = false;
-    {
-      const std::lock_guard lock(mutex_);
-      release = !std::exchange(released_, true);
-    }
-    if (release) RemoveHold();
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    bool closing = false;
-    {
-      const std::lock_guard lock(mutex_);
-      closing = closing_;
-    }
-    if (!closing && options_.on_end != nullptr) {
-      options_.on_end(absl::Status(
-          status.ok() ? absl::StatusCode::kUnavailable : StatusOf(status).code(),
-          absl::StrCat("edge to ", options_.node_id, ": ",
-                       status.ok() ? "closed by the receiver" : status.error_message())));
-    }
+    wire::StepMessage message;
+    *message.mutable_header() = HeaderOf(options_);
+    ToMessage(std::move(step), &message);
+    std::string frame = message.SerializeAsString();
     const std::lock_guard lock(mutex_);
-    done_ = true;
-    done_changed_.notify_all();
+    if (ended_) return;
+    const bool at_once = stream_->flushed() && frame.size() <= kSentAtOnceBytesMax;
+    stream_->Queue(std::move(frame));
+    if (at_once) Flush();
+    if (!stream_->flushed()) Wake();
   }
 
  private:
-  void FillHeader(wire::EdgeHeader* header) const {
-    header->set_cluster_id(options_.cluster_id);
-    header->set_epoch(options_.epoch);
-    header->set_boot_id(options_.boot_id);
+  void Wake() {
+    const uint64_t one = 1;
+    NG_CHECK(write(wake_.get(), &one, sizeof(one)) == sizeof(one));
   }
 
-  PeerOptions options_;
-  std::unique_ptr<wire::Stage::Stub> stub_;
-  grpc::ClientContext context_;
-  wire::EdgeOpened reply_;
-  bool started_ = false;
+  /// What the receiver said before it closed is still to be read, so the end is found by reading.
+  void Flush() {
+    if (deaf_ || stream_->Flush().ok()) return;
+    deaf_ = true;
+    shutdown(stream_->socket(), SHUT_WR);
+  }
+
+  void Loop() {
+    std::optional<absl::Status> end;
+    while (!end.has_value()) {
+      bool unsent = false;
+      {
+        const std::lock_guard lock(mutex_);
+        if (closing_) return stream_->Close();
+        Flush();
+        unsent = !deaf_ && !stream_->flushed();
+        end = ReadEnd();
+        ended_ = end.has_value();
+      }
+      if (!end.has_value()) WaitForMore(unsent);
+    }
+    {
+      const std::lock_guard lock(mutex_);
+      if (closing_) return;
+    }
+    if (options_.on_end != nullptr) options_.on_end(*end);
+  }
+
+  /// Whatever the receiver says is the end of the edge.
+  std::optional<absl::Status> ReadEnd() {
+    const absl::StatusOr<std::optional<absl::string_view>> frame =
+        stream_->TryRead(kControlBytesMax);
+    if (frame.ok() && !frame->has_value()) return std::nullopt;
+    const absl::Status said = frame.ok() ? StatusIn(**frame) : absl::OkStatus();
+    return absl::Status(said.ok() ? absl::StatusCode::kUnavailable : said.code(),
+                        absl::StrCat("edge to ", options_.node_id, ": ",
+                                     said.ok() ? "closed by the receiver" : said.message()));
+  }
+
+  void WaitForMore(bool unsent) {
+    const short events = static_cast<short>(POLLIN | (unsent ? POLLOUT : 0));
+    pollfd polled[2] = {{.fd = stream_->socket(), .events = events, .revents = 0},
+                        {.fd = wake_.get(), .events = POLLIN, .revents = 0}};
+    poll(polled, 2, -1);
+    uint64_t count = 0;
+    if (polled[1].revents != 0) NG_CHECK(read(wake_.get(), &count, sizeof(count)) > 0);
+  }
+
+  const PeerOptions options_;
+  std::unique_ptr<EdgeStream> stream_;  // under mutex_, but for its socket
+  const Socket wake_;                   // an eventfd
   std::mutex mutex_;
-  std::condition_variable done_changed_;
-  std::deque<std::unique_ptr<wire::StepMessage>> queue_;  // the first is being written
-  bool released_ = false;                                 // no write may start any more
-  bool closing_ = false;
-  bool done_ = false;
+  bool deaf_ = false;     // the connection takes no more
+  bool ended_ = false;    // steps are dropped
+  bool closing_ = false;  // by us: nobody is told
+  std::thread thread_;    // Last: it uses all of the above.
 };
 
-class StageService : public wire::Stage::Service {
- public:
-  StageService(std::string cluster_id, StepReceiver* receiver)
-      : cluster_id_(std::move(cluster_id)), receiver_(receiver) {}
-
-  grpc::Status Open(grpc::ServerContext* context, const wire::EdgeHeader* header,
-                    wire::EdgeOpened* /*opened*/) override {
-    const absl::StatusOr<EdgeSender> sender = SenderOf(*context, *header);
-    return GrpcStatusOf(sender.ok() ? receiver_->CheckSender(*sender) : sender.status());
-  }
-
-  grpc::Status Steps(
-      grpc::ServerContext* context,
-      grpc::ServerReaderWriter<wire::EdgeOpened, wire::StepMessage>* stream) override {
-    EdgeSender sender;
-    absl::Status status;
-    auto message = std::make_unique<wire::StepMessage>();
-    while (status.ok() && stream->Read(message.get())) {
-      status = TakeMessage(*context, message.get(), &sender);
-    }
-    if (!sender.node_id.empty()) receiver_->OnEdgeEnd(sender, status);
-    return GrpcStatusOf(status);
-  }
-
- private:
-  absl::Status TakeMessage(const grpc::ServerContext& context, wire::StepMessage* message,
-                           EdgeSender* sender) {
-    NG_ASSIGN_OR_RETURN(const EdgeSender named, SenderOf(context, message->header()));
-    *sender = named;
-    NG_ASSIGN_OR_RETURN(Step step, FromMessage(message));
-    return receiver_->TakeStep(*sender, std::move(step));
-  }
-
-  absl::StatusOr<EdgeSender> SenderOf(const grpc::ServerContext& context,
-                                      const wire::EdgeHeader& header) const {
-    NG_ASSIGN_OR_RETURN(const PeerIdentity peer, PeerOf(context));
-    if (header.cluster_id() != cluster_id_) {
-      return absl::PermissionDeniedError("header.cluster_id names another cluster");
-    }
-    return EdgeSender{.node_id = peer.node_id,
-                      .role = peer.role,
-                      .epoch = header.epoch(),
-                      .boot_id = header.boot_id()};
-  }
-
-  std::string cluster_id_;
-  StepReceiver* receiver_;
-};
+absl::StatusOr<std::unique_ptr<EdgeStream>> OpenEdge(const PeerOptions& options) {
+  const TlsStream::Time deadline = std::chrono::steady_clock::now() + kOpenTime;
+  NG_ASSIGN_OR_RETURN(
+      std::unique_ptr<EdgeStream> stream,
+      EdgeStream::Dial(options.host, options.port, options.node_id, options.identity, deadline));
+  NG_RETURN_IF_ERROR(stream->Write(HeaderOf(options).SerializeAsString(), deadline));
+  NG_ASSIGN_OR_RETURN(const absl::string_view answer, stream->Read(kControlBytesMax, deadline));
+  NG_RETURN_IF_ERROR(StatusIn(answer));
+  return stream;
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Peer>> OpenPeer(PeerOptions options) {
-  std::shared_ptr<grpc::Channel> channel =
-      DialNode(options.host, options.port, options.node_id, options.identity);
-  auto peer = std::make_unique<GrpcPeer>(std::move(options), std::move(channel));
-  NG_RETURN_IF_ERROR(peer->Open());
-  return peer;
-}
-
-std::unique_ptr<grpc::Service> MakeStageService(const std::string& cluster_id,
-                                                StepReceiver* receiver) {
-  return std::make_unique<StageService>(cluster_id, receiver);
+  absl::StatusOr<std::unique_ptr<EdgeStream>> stream = OpenEdge(options);
+  if (!stream.ok()) {
+    return absl::UnavailableError(absl::StrCat("edge to ", options.node_id, " at ", options.host,
+                                               ":", options.port, ": ", stream.status().message()));
+  }
+  return std::make_unique<FramedPeer>(std::move(options), *std::move(stream));
 }
 
 }  // namespace neurogrid

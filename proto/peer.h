@@ -1,5 +1,5 @@
 // One edge of the chain: steps out to the next stage, steps in from the one before. Any transport
-// that gives these two can replace gRPC.
+// that gives these two can replace the framed one.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +10,6 @@
 #include "common/identity.h"
 #include "common/status.h"
 #include "proto/wire.h"
-
-namespace grpc {
-class Service;
-}
 
 namespace neurogrid {
 
@@ -60,9 +56,5 @@ class StepReceiver {
   /// The edge is over: closed by the sender, lost, or refused with `status`.
   virtual void OnEdgeEnd(const EdgeSender& sender, const absl::Status& status) = 0;
 };
-
-/// The gRPC service that feeds `receiver`, which must outlive it.
-std::unique_ptr<grpc::Service> MakeStageService(const std::string& cluster_id,
-                                                StepReceiver* receiver);
 
 }  // namespace neurogrid

@@ -20,6 +20,8 @@ class Status;
 
 namespace neurogrid {
 
+class StepReceiver;
+
 /// Who is at the other end, as its certificate says.
 struct PeerIdentity {
   std::string node_id;
@@ -43,13 +45,17 @@ grpc::Status GrpcStatusOf(const absl::Status& status);
 
 /// A listening socket of ours in front of a gRPC server. Strangers get one TLS handshake: whatever
 /// does not begin like TLS is closed, floods are cut by address, and descriptors are never used up.
+///
+/// A TLS hello goes to gRPC; the preambles of enrolment and of an edge go their own ways.
 class NodePort {
  public:
   struct Options {
     std::string host;
     int port = 0;  // 0: any free one
     Identity identity;
-    std::vector<grpc::Service*> services;  // must outlive the port
+    std::vector<grpc::Service*> services;  // must outlive the port; none: no gRPC
+    StepReceiver* steps = nullptr;         // as well; null: edges are refused
+    bool polls = false;                    // see Polling: cores are free for those who wait
     /// Takes a socket of a joiner (see common/enroll.h) and closes it; null: joiners are refused.
     std::function<void(int socket, const std::string& address)> enroll;
   };

@@ -14,8 +14,8 @@
 namespace neurogrid {
 
 /// Protocol versions this build speaks; the coordinator picks the highest common one.
-inline constexpr uint32_t kProtocolMin = 2;
-inline constexpr uint32_t kProtocolMax = 2;
+inline constexpr uint32_t kProtocolMin = 3;
+inline constexpr uint32_t kProtocolMax = 3;
 
 inline constexpr size_t kWireStringBytesMax = 256;
 inline constexpr size_t kWirePathBytesMax = 4096;

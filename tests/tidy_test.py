@@ -35,7 +35,7 @@ THIRD_PARTY = {
     "nlohmann/": {"common/json.cc"},
     "glog/": {"common/log.cc"},
     "yaml-cpp/": {"common/yaml.cc"},
-    "openssl/": {"common/digest.cc", "common/identity.cc", "common/enroll.cc", "coordinator/api_keys.cc"},
+    "openssl/": {"common/digest.cc", "common/identity.cc", "common/tls_stream.cc", "coordinator/api_keys.cc"},
     "httplib.h": {"coordinator/http_server.cc", "coordinator/hub_client.cc"},
     "pcre2.h": {"engine/text/split_pattern.cc"},
     "prometheus/": {"coordinator/serving_metrics.cc"},

@@ -17,16 +17,18 @@ uint32_t MicrosecondsBetween(StageRunner::Clock::time_point from,
 }  // namespace
 
 StageRunner::StageRunner(std::string name, StageSource* source,
-                         std::function<void(const absl::Status&)> on_broken)
+                         std::function<void(const absl::Status&)> on_broken, bool polls)
     : name_(std::move(name)),
       source_(source),
       on_broken_(std::move(on_broken)),
+      polling_(polls),
       thread_([this] { Loop(); }) {}
 
 StageRunner::~StageRunner() {
   {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
+    due_ = true;
     changed_.notify_all();
   }
   thread_.join();
@@ -36,6 +38,7 @@ void StageRunner::Post(Task task) {
   {
     const std::lock_guard lock(mutex_);
     queue_.emplace_back(std::move(task));
+    due_ = true;
   }
   changed_.notify_one();
 }
@@ -45,6 +48,7 @@ bool StageRunner::Enqueue(Step step) {
     const std::lock_guard lock(mutex_);
     if (queue_.size() >= kStepsQueuedMax) return false;
     queue_.emplace_back(std::move(step));
+    due_ = true;
   }
   changed_.notify_one();  // unlocked: whoever wakes shall not wait again
   return true;
@@ -56,20 +60,23 @@ size_t StageRunner::queued() const {
 }
 
 void StageRunner::Loop() {
-  std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    polling_.Wait([this] { return due_.load(); },
+                  [this] {
+                    std::unique_lock lock(mutex_);
+                    changed_.wait(lock, [this] { return due_.load(); });
+                  });
+    std::unique_lock lock(mutex_);
     if (stopping_) return;
     std::variant<Step, Task> next = std::move(queue_.front());
     queue_.pop_front();
+    due_ = !queue_.empty();
     lock.unlock();
     if (auto* step = std::get_if<Step>(&next)) {
       RunStep(std::move(*step));
     } else {
       std::get<Task>(next)();
     }
-    next = Task();
-    lock.lock();
   }
 }
 
@@ -127,6 +134,7 @@ void StageRunner::Deactivate() {
     sink_ = nullptr;
     epoch_ = 0;
   });
+  due_ = true;
   changed_.notify_all();
 }
 

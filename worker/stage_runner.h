@@ -12,6 +12,7 @@
 #include <thread>
 #include <variant>
 
+#include "common/polling.h"
 #include "common/status.h"
 #include "proto/wire.h"
 #include "worker/stage_source.h"
@@ -34,9 +35,9 @@ class StageRunner {
 
   /// `name` stands in error messages. `source` must outlive the runner. `on_broken` hears, on the
   /// runner's thread, the error after which the device answers no more, once that error has gone
-  /// its usual way.
+  /// its usual way. With `polls` cores are free to wait for steps on, see Polling.
   StageRunner(std::string name, StageSource* source,
-              std::function<void(const absl::Status&)> on_broken);
+              std::function<void(const absl::Status&)> on_broken, bool polls = false);
   /// Finishes the task at hand, drops the rest.
   ~StageRunner();
 
@@ -83,6 +84,8 @@ class StageRunner {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::variant<Step, Task>> queue_;
+  std::atomic<bool> due_ = false;  // something is queued, or the end has come
+  Polling polling_;                // of the thread
   bool stopping_ = false;
   std::thread thread_;
 };

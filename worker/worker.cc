@@ -1,6 +1,5 @@
 #include "worker/worker.h"
 
-#include <grpcpp/impl/service_type.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -65,8 +64,8 @@ Worker::Worker(Options options, StageSource* source, std::string node_id, std::s
       cluster_id_(std::move(cluster_id)),
       boot_id_(RandomBootId()),
       gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }),
-      runner_(node_id_, source, [this](const absl::Status& status) { Break(status); }),
-      service_(MakeStageService(cluster_id_, &gate_)) {
+      runner_(
+          node_id_, source, [this](const absl::Status& status) { Break(status); }, Polls()) {
   if (options_.gauges) gauges_.emplace(options_.gauges);
 }
 
@@ -78,10 +77,14 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSour
   NG_ASSIGN_OR_RETURN(worker->port_, NodePort::Open({.host = worker->options_.listen_host,
                                                      .port = worker->options_.listen_port,
                                                      .identity = worker->options_.identity,
-                                                     .services = {worker->service_.get()},
+                                                     .services = {},
+                                                     .steps = &worker->gate_,
+                                                     .polls = worker->Polls(),
                                                      .enroll = nullptr}));
   return worker;
 }
+
+bool Worker::Polls() const { return options_.device.kind != "cpu" && Polling::CoresSuffice(); }
 
 Worker::~Worker() {
   DropPlan();

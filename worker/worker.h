@@ -57,6 +57,8 @@ class Worker : private JoinSession::Events {
 
  private:
   Worker(Options options, StageSource* source, std::string node_id, std::string cluster_id);
+  /// A processor's stage wants every core for itself.
+  bool Polls() const;
   void OnWelcome(const wire::Welcome& welcome) override;
   void OnAssign(const wire::Assign& assign) override;
   void OnActivate(uint64_t epoch) override;
@@ -90,7 +92,6 @@ class Worker : private JoinSession::Events {
   std::optional<GaugeWatch> gauges_;
   StepGate gate_;
   StageRunner runner_;
-  std::unique_ptr<grpc::Service> service_;
   std::unique_ptr<NodePort> port_;  // Last: its threads use all of the above.
 };
 

@@ -146,11 +146,11 @@ TEST_CASE("a joiner sends its secret to the token's cluster alone", "[identity][
     const Identity worker = IssueIdentity(authority, "box", Role::kWorker).value();
     bool asked = false;
     StepGate gate([](Step) { return true; });
-    const auto service = MakeStageService("", &gate);
     const auto port = NodePort::Open({.host = "127.0.0.1",
                                       .port = 0,
                                       .identity = worker,
-                                      .services = {service.get()},
+                                      .services = {},
+                                      .steps = &gate,
                                       .enroll = [&](int socket, const std::string&) {
                                         ServeEnrollment(socket, worker, [&](const EnrollRequest&) {
                                           asked = true;
@@ -189,11 +189,11 @@ TEST_CASE("nobody there, and somebody else there, are told apart", "[identity][e
   CHECK(absl::StrContains(nobody.message(), "127.0.0.1:1: cannot connect"));
   const Identity own = IssueIdentity(authority, "box", Role::kWorker).value();
   StepGate gate([](Step) { return true; });
-  const auto service = MakeStageService("", &gate);
   const auto worker_port = NodePort::Open({.host = "127.0.0.1",
                                            .port = 0,
                                            .identity = own,
-                                           .services = {service.get()},
+                                           .services = {},
+                                           .steps = &gate,
                                            .enroll = nullptr});
   REQUIRE(worker_port.ok());
   const absl::Status other = Enroll("127.0.0.1", (*worker_port)->port(), token, "box").status();

@@ -1,0 +1,17 @@
+#include "common/polling.h"
+
+#include <sched.h>
+
+namespace neurogrid {
+namespace {
+
+constexpr int kCoresLeast = 8;
+
+}  // namespace
+
+bool Polling::CoresSuffice() {
+  cpu_set_t cores;
+  return sched_getaffinity(0, sizeof(cores), &cores) == 0 && CPU_COUNT(&cores) >= kCoresLeast;
+}
+
+}  // namespace neurogrid

@@ -1,0 +1,202 @@
+// Edges over loopback: what is sent comes whole and in order, and each end hears how it ended.
+#include <unistd.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "proto/edge_stream.h"
+#include "proto/peer.h"
+#include "proto/stage.pb.h"
+#include "proto/transport.h"
+
+namespace neurogrid {
+namespace {
+
+constexpr auto kPatience = std::chrono::seconds(20);  // ends hangs, measures nothing
+
+/// Keeps what came; holds the first step back until `Release`.
+class Catcher : public StepReceiver {
+ public:
+  absl::Status CheckSender(const EdgeSender& sender) override {
+    return sender.epoch == 1 ? absl::OkStatus() : absl::FailedPreconditionError("another epoch");
+  }
+  absl::Status TakeStep(const EdgeSender& /*sender*/, Step step) override {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kPatience, [this] { return released_; });
+    if (step.attempt == kRefused) return absl::InvalidArgumentError("not this one");
+    steps_.push_back(std::move(step));
+    changed_.notify_all();
+    return absl::OkStatus();
+  }
+  void OnEdgeEnd(const EdgeSender& /*sender*/, const absl::Status& status) override {
+    const std::lock_guard lock(mutex_);
+    ends_.push_back(status);
+    changed_.notify_all();
+  }
+  void Release() {
+    const std::lock_guard lock(mutex_);
+    released_ = true;
+    changed_.notify_all();
+  }
+  bool WaitForSteps(size_t count) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [&] { return steps_.size() >= count; });
+  }
+  bool WaitForEnd() {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, kPatience, [&] { return !ends_.empty(); });
+  }
+  const std::vector<Step>& steps() const { return steps_; }
+  const std::vector<absl::Status>& ends() const { return ends_; }
+
+  static constexpr uint32_t kRefused = 7;
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool released_ = false;
+  std::vector<Step> steps_;
+  std::vector<absl::Status> ends_;
+};
+
+struct Ends {
+  explicit Ends(bool polls = false) {
+    absl::StatusOr<std::unique_ptr<NodePort>> opened =
+        NodePort::Open({.host = "127.0.0.1",
+                        .identity = IssueIdentity(authority, "to", Role::kWorker).value(),
+                        .services = {},
+                        .steps = &catcher,
+                        .polls = polls,
+                        .enroll = nullptr});
+    REQUIRE(opened.ok());
+    port = *std::move(opened);
+  }
+  absl::StatusOr<std::unique_ptr<Peer>> Open(uint64_t epoch = 1, const std::string& node = "to") {
+    return OpenPeer({.cluster_id = ClusterIdOf(authority.certificate).value(),
+                     .epoch = epoch,
+                     .boot_id = 3,
+                     .node_id = node,
+                     .host = "127.0.0.1",
+                     .port = port->port(),
+                     .identity = IssueIdentity(authority, "from", Role::kWorker).value(),
+                     .on_end = [this](const absl::Status& status) {
+                       const std::lock_guard lock(mutex);
+                       told.push_back(status);
+                       changed.notify_all();
+                     }});
+  }
+  bool WaitForWord() {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, kPatience, [&] { return !told.empty(); });
+  }
+
+  Authority authority = CreateAuthority().value();
+  Catcher catcher;
+  std::unique_ptr<NodePort> port;
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<absl::Status> told;
+};
+
+Step StepOf(uint64_t number, size_t bytes) {
+  Step step;
+  step.epoch = 1;
+  step.number = number;
+  step.activations.resize(bytes);
+  for (size_t i = 0; i < bytes; ++i) {
+    step.activations[i] = static_cast<char>(i * 31 + i / 257 + number);
+  }
+  return step;
+}
+
+TEST_CASE("steps of any size arrive whole and in order, however slow the receiver", "[edge]") {
+  Ends ends(/*polls=*/GENERATE(false, true));
+  const std::unique_ptr<Peer> peer = ends.Open().value();
+  // More than the sockets hold, small ones behind large ones: most of it must wait to be sent.
+  const std::vector<size_t> sizes = {0, 1, 4096, 6'000'000, 100, 70'000, 9'000'001, 16'384, 3, 0};
+  for (size_t i = 0; i < sizes.size(); ++i) peer->Send(StepOf(i + 1, sizes[i]));
+  ends.catcher.Release();
+  REQUIRE(ends.catcher.WaitForSteps(sizes.size()));
+  for (size_t i = 0; i < sizes.size(); ++i) {
+    CAPTURE(i);
+    CHECK(ends.catcher.steps()[i].number == i + 1);
+    CHECK(ends.catcher.steps()[i].activations == StepOf(i + 1, sizes[i]).activations);
+  }
+  CHECK(ends.told.empty());
+}
+
+TEST_CASE("a sender that closes its edge is heard, and is told nothing itself", "[edge]") {
+  Ends ends;
+  ends.catcher.Release();
+  std::unique_ptr<Peer> peer = ends.Open().value();
+  peer->Send(StepOf(1, 10));
+  REQUIRE(ends.catcher.WaitForSteps(1));
+  peer.reset();
+  REQUIRE(ends.catcher.WaitForEnd());
+  CHECK(ends.catcher.ends().front().ok());
+  CHECK(ends.told.empty());
+}
+
+TEST_CASE("a receiver that refuses a step says why", "[edge]") {
+  Ends ends;
+  ends.catcher.Release();
+  const std::unique_ptr<Peer> peer = ends.Open().value();
+  Step step = StepOf(1, 10);
+  step.attempt = Catcher::kRefused;
+  peer->Send(std::move(step));
+  REQUIRE(ends.WaitForWord());
+  CHECK(absl::IsInvalidArgument(ends.told.front()));
+  CHECK(ends.told.front().message() == "edge to to: not this one");
+  CHECK(absl::IsInvalidArgument(ends.catcher.ends().front()));
+  peer->Send(StepOf(2, 10));  // dropped
+}
+
+TEST_CASE("a receiver that goes away is noticed without a step", "[edge]") {
+  Ends ends;
+  const std::unique_ptr<Peer> peer = ends.Open().value();
+  ends.port.reset();
+  REQUIRE(ends.WaitForWord());
+  CHECK(absl::IsUnavailable(ends.told.front()));
+  peer->Send(StepOf(1, 10));
+}
+
+TEST_CASE("an edge is opened to the node that was meant, at its epoch", "[edge]") {
+  Ends ends;
+  const absl::Status late = ends.Open(/*epoch=*/2).status();
+  CHECK(absl::IsUnavailable(late));
+  CHECK(absl::StrContains(late.message(), "another epoch"));
+  const absl::Status other = ends.Open(1, "other").status();
+  CHECK(absl::IsUnavailable(other));
+  CHECK(absl::StrContains(other.message(), "certificate verify failed"));
+  CHECK(ends.catcher.ends().empty());
+}
+
+TEST_CASE("a frame that promises more than a message may hold ends its edge", "[edge]") {
+  Ends ends;
+  const TlsStream::Time deadline = std::chrono::steady_clock::now() + kPatience;
+  const Identity identity = IssueIdentity(ends.authority, "from", Role::kWorker).value();
+  const Socket socket = ConnectTcp("127.0.0.1", ends.port->port()).value();
+  std::string hello(kEdgePreamble);
+  REQUIRE(write(socket.get(), hello.data(), hello.size()) == 8);
+  const std::unique_ptr<TlsStream> tls =
+      TlsStream::Open(socket.get(), {.identity = &identity, .checks_peer = true, .node_id = "to"},
+                      deadline)
+          .value();
+  wire::EdgeHeader header;
+  header.set_cluster_id(ClusterIdOf(ends.authority.certificate).value());
+  header.set_epoch(1);
+  const std::string bytes = header.SerializeAsString();
+  REQUIRE(tls->Write(std::string(1, static_cast<char>(bytes.size())) + std::string(3, '\0') + bytes,
+                     deadline)
+              .ok());
+  REQUIRE(tls->Write("\xff\xff\xff\xff", deadline).ok());
+  REQUIRE(ends.catcher.WaitForEnd());
+  CHECK(absl::IsResourceExhausted(ends.catcher.ends().front()));
+}
+
+}  // namespace
+}  // namespace neurogrid
