@@ -123,6 +123,48 @@ struct IntDotsByVnni {
         : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
         : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
+
+  // Products of bytes with activations of 16 bits, which come as two signed bytes: x = 256 * high +
+  // low, so that one is two of vpdpbusd.
+  struct SplitFour {
+    __m512i high, low;  // each four bytes in every lane
+  };
+  struct SplitSum {
+    __m512i high, low;  // 256 * high + low
+  };
+  static SplitFour LoadSplit(const uint8_t* p) { return {Broadcast32(p), Broadcast32(p + 4)}; }
+  static void StoreSplit(uint8_t* p, __m512i x) {
+    const __m512i above = _mm512_srai_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(128)), 8);
+    const __m128i low = _mm512_cvtepi32_epi8(x);
+    const __m128i high = _mm512_cvtepi32_epi8(above);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(high, low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p) + 1, _mm_unpackhi_epi32(high, low));
+  }
+  static SplitSum StartSum(int32_t x) { return {_mm512_setzero_si512(), _mm512_set1_epi32(x)}; }
+  static __m512i TotalOf(const SplitSum& sum) {
+    return _mm512_add_epi32(_mm512_slli_epi32(sum.high, 8), sum.low);
+  }
+  static void DotFours(SplitSum (&sum)[4], const __m512i (&w)[4], const SplitFour& x) {
+    asm("vpdpbusd %12, %8, %0\n\t"
+        "vpdpbusd %12, %9, %1\n\t"
+        "vpdpbusd %12, %10, %2\n\t"
+        "vpdpbusd %12, %11, %3\n\t"
+        "vpdpbusd %13, %8, %4\n\t"
+        "vpdpbusd %13, %9, %5\n\t"
+        "vpdpbusd %13, %10, %6\n\t"
+        "vpdpbusd %13, %11, %7"
+        : "+v"(sum[0].high), "+v"(sum[1].high), "+v"(sum[2].high), "+v"(sum[3].high),
+          "+v"(sum[0].low), "+v"(sum[1].low), "+v"(sum[2].low), "+v"(sum[3].low)
+        : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x.high), "v"(x.low));
+  }
+  static void DotFours(SplitSum (&sum)[2], const __m512i (&w)[2], const SplitFour& x) {
+    asm("vpdpbusd %6, %4, %0\n\t"
+        "vpdpbusd %6, %5, %1\n\t"
+        "vpdpbusd %7, %4, %2\n\t"
+        "vpdpbusd %7, %5, %3"
+        : "+v"(sum[0].high), "+v"(sum[1].high), "+v"(sum[0].low), "+v"(sum[1].low)
+        : "v"(w[0]), "v"(w[1]), "v"(x.high), "v"(x.low));
+  }
 };
 
 /// In words, because the product of bytes saturates at 16 bits.
@@ -172,6 +214,36 @@ struct IntDotsByWords {
         : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3]), "=&v"(products)
         : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Evens(w[2])), "v"(Evens(w[3])), "v"(Odds(w[0])),
           "v"(Odds(w[1])), "v"(Odds(w[2])), "v"(Odds(w[3])), "v"(x.even), "v"(x.odd));
+  }
+
+  // Activations of 16 bits beside bytes: words 0 and 2 of each four, words 1 and 3.
+  using SplitFour = Quad;
+  using SplitSum = __m512i;
+  static SplitFour LoadSplit(const uint8_t* p) { return {Broadcast32(p), Broadcast32(p + 4)}; }
+  static void StoreSplit(uint8_t* p, __m512i x) {
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm256_shuffle_epi8(_mm512_cvtepi32_epi16(x), order));
+  }
+  static SplitSum StartSum(int32_t x) { return _mm512_set1_epi32(x); }
+  static __m512i TotalOf(SplitSum sum) { return sum; }
+  static void DotFours(SplitSum (&sum)[4], const __m512i (&w)[4], const SplitFour& x) {
+    DotQuads(sum, w, x);
+  }
+  static void DotFours(SplitSum (&sum)[2], const __m512i (&w)[2], const SplitFour& x) {
+    __m512i products;
+    asm("vpmaddwd %7, %3, %2\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpmaddwd %7, %4, %2\n\t"
+        "vpaddd %2, %1, %1\n\t"
+        "vpmaddwd %8, %5, %2\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpmaddwd %8, %6, %2\n\t"
+        "vpaddd %2, %1, %1"
+        : "+v"(sum[0]), "+v"(sum[1]), "=&v"(products)
+        : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Odds(w[0])), "v"(Odds(w[1])), "v"(x.even),
+          "v"(x.odd));
   }
 };
 

@@ -23,6 +23,14 @@ struct A8Groups {
   int64_t count;          // of a row
 };
 
+/// Beside rows of 16-bit integers in blocks of kGroupBlockInputs, for weights in groups.
+struct GroupedRows {
+  const float* scales;  // [rows][blocks] powers of two
+  int64_t scales_stride;
+  const int32_t* sums;  // [rows][groups] of the integers
+  int64_t sums_stride;
+};
+
 enum class Epilogue { kStore, kAdd, kSiluGated, kGeluGated };
 
 /// One panel of weights times some rows of activations.
@@ -38,8 +46,7 @@ struct PanelJob {
   int64_t x_stride_bytes;
   const float* x_scales;  // [rows]; int8 only
   A8Groups x_groups;      // int8-a8 only
-  const float* x_sums;    // [rows][groups] sums of x; groups with minimums only
-  int64_t x_sums_stride;
+  GroupedRows x_blocks;   // kGroups only
   int64_t steps;
   int rows;    // at most kPanelRowsMax
   uint8_t* y;  // [rows][outputs]
@@ -125,8 +132,13 @@ struct Kernels {
   void (*quantize_groups)(const uint16_t* x, int64_t count, int8_t* q, float* scales,
                           int32_t* starts);
 
-  /// sums[g] = the sum of x[group_inputs * g ...]; count is a multiple of group_inputs, 16 or 32.
-  void (*sum_groups)(const uint16_t* x, int64_t count, int group_inputs, float* sums);
+  /// Of each kGroupBlockInputs inputs: q[i] = round(x[i] / scale), to even where two are as near.
+  /// The scale is 2^-15 times a power of two, the least for which |q| stays below 32640, but 2^-115
+  /// at least; a NaN, and zeros in q, where x is not finite. sums_of_16[i] = the sum of q[16 * i
+  /// ...], sums_of_32 likewise. q is in an order of its own, 2 bytes an input; count is a multiple
+  /// of 32.
+  void (*quantize_blocks)(const uint16_t* x, int64_t count, uint8_t* q, float* scales,
+                          int32_t* sums_of_16, int32_t* sums_of_32);
 
   /// state = the splits [first, last) merged in order. `work`: AttentionWorkFloats.
   void (*attend)(const AttentionJob& job, int first_split, int last_split, float* state,

@@ -1,14 +1,13 @@
-// A panel of integers in groups (packed_groups.h) times rows of bf16 activations.
+// A panel of integers in groups (packed_groups.h) times rows of 16-bit integers.
 //
-// The integers have at most eight significant bits, so they are bf16 numbers, and the dot product
-// instruction takes them beside the activations as these are: each group of inputs is one chain of
-// exact products summed in f32, and its scale enters once. For each block of 512 inputs,
+// Activations are integers of 16 bits times a power of two for each kGroupBlockInputs inputs of a
+// row (Kernels::quantize_blocks), so the products of a group add up exactly in int32, in any order.
+// For each block of a row,
 //
-//   sum = fma(minimum, sum of the group's activations, sum)  for every group, then
-//   sum = fma(scale, chain, sum)                             for every group,
+//   part = fma(minimum, sum of the group's activations, part), where there are minimums, and
+//   part = fma(scale, sum of the group's products, part)
 //
-// in the order of the groups. A tile of few rows turns codes into bf16 in registers as it streams
-// the panel; with more rows, codes become bf16 once and wait in L2. The bits are the same.
+// in the order of the groups; then sum = fma(the block's power of two, part, sum).
 #pragma once
 
 #include "engine/cpu/kernels.h"
@@ -19,239 +18,258 @@ namespace neurogrid {
 namespace {
 
 constexpr int kGroupBlockGroups = kGroupBlockInputs / 16;
-constexpr int kInRegisterTileRows = 4;  // beside the sums there is room for tables
 
-/// Rows up to which codes are looked up for each tile anew: dearer ones pay off sooner once
-/// widened, those of four bits never.
-constexpr int InRegisterRowsMax(int code_bits) {
-  if (!Simd::kLooksUpInRegisters) return 0;
-  return code_bits == 4 ? kPanelRowsMax : code_bits == 8 ? 24 : 32;
+/// Rows from which codes become bytes once, in L2, instead of in registers for each tile anew.
+constexpr int WideRowsMin(int code_bits) {
+  return code_bits == 4 ? Simd::kWideRowsMinOf4 : Simd::kWideRowsMin;
 }
 
-/// Groups side by side.
+/// Columns of sixteen outputs that a tile of so many rows sums side by side in registers.
+template <int kRows>
+constexpr int kGroupColumns =
+    kRows <= Simd::kFewRowsMax ? Simd::kFewRowsColumns : Simd::kGroupColumns;
+
+/// Groups side by side: all those of a block.
 struct GroupRun {
   const uint8_t* codes;
   int groups;
-  int quads_per_group;
+  int octets_per_group;
+  int offset;             // of codes above the integers they stand for
   const float* scales;    // [groups][64]
   const float* minimums;  // the same, or null
 };
 
-/// Four steps of a panel: pairs of all 64 outputs, sixteen in each of four columns.
-template <int kBits>
-struct PackedQuad {
+/// Some rows of activations beside a block.
+struct GroupRows {
+  const uint8_t* x;
+  int64_t x_stride;
+  const int32_t* sums;  // [groups] of a row; null where neither offset nor minimums want them
+  int64_t sums_stride;
+  const float* scales;  // one of a row
+  int64_t scales_stride;
+};
+
+/// Two steps of a panel: fours of all 64 outputs, sixteen in each of four columns.
+template <int kBits, bool kLinear>
+struct Octet {
   static constexpr int64_t kBytes = 64 * kBits;
-  template <int kRows>
-  static constexpr int kColumns = 4;
-  using Table = Simd::CodeTable;
-  static auto Bits(const uint8_t* quad, int step, int column, const Table& table) {
+  static Simd::Bytes Load(const uint8_t* octet, int step, int column,
+                          const Simd::CodeTable& table) {
     if constexpr (kBits == 8) {
-      return Simd::PairsOfBytes(quad + 128 * step + 64 * (column / 2), column % 2 != 0);
+      return Simd::LoadBytes(octet + 256 * step + 64 * column);
     } else {
-      const Simd::Codes low = Simd::ShiftCodes(Simd::LoadCodes(quad + 64 * step), 4 * column);
-      if constexpr (kBits == 4) return Simd::LookUp<4>(low, table);
-      // Their place in the word above, less the place they take in the code.
-      const int shift = kBits == 5 ? 4 * step + column - 4 : 8 * (step % 2) + 2 * column - 4;
-      const uint8_t* above = quad + 256 + (kBits == 5 ? 0 : 64 * (step / 2));
-      const Simd::Codes high = Simd::ShiftCodes(Simd::LoadCodes(above), shift);
-      return Simd::LookUp<kBits>(Simd::JoinCodes(low, high), table);
+      const Simd::Bytes both = Simd::LoadBytes(octet + 128 * step + 64 * (column / 2));
+      const Simd::Bytes low = Simd::MaskBytes(Simd::ShiftBytes(both, 4 * (column % 2)), 0x0f);
+      if constexpr (!kLinear) return Simd::LookUp(low, table);
+      if constexpr (kBits == 4) return low;
+      // From their place in the byte to bit 4.
+      const int shift = kBits == 5 ? 4 * step + column - 4 : 2 * column - 4;
+      const uint8_t* above = octet + 256 + (kBits == 5 ? 0 : 64 * step);
+      return Simd::OrMasked(low, Simd::ShiftBytes(Simd::LoadBytes(above), shift),
+                            kBits == 5 ? 0x10 : 0x30);
     }
   }
-  static auto Load(const uint8_t* quad, int step, int column, const Table& table) {
-    return Bits(quad, step, column, table);
-  }
 };
 
-/// The same after codes have become bf16.
-struct WideQuad {
-  static constexpr int64_t kBytes = 1024;
-  // Chains and sums side by side in registers.
-  template <int kRows>
-  static constexpr int kColumns = Simd::kLooksUpInRegisters ? 2 : 1;
-  using Table = Simd::CodeTable;
-  static Simd::Pairs Load(const uint8_t* quad, int step, int column, const Table&) {
-    return Simd::LoadPairs(quad + 256 * step + 64 * column);
-  }
-};
-
-/// sums [kRows][64] += the groups of a run.
-template <class Quad, int kRows>
-void AddGroups(const GroupRun& run, const Simd::CodeTable& table, const uint8_t* x,
-               int64_t x_stride, float* sums) {
-  constexpr int kColumns = Quad::template kColumns<kRows>;
+/// sums [kRows][64] += the products of a run.
+/// Not inlined, like SumTile, so that tests/disassembly_test.py finds its inner loops.
+template <class Codes, int kRows>
+[[gnu::noinline]] void AddGroups(const GroupRun& run, const Simd::CodeTable& table,
+                                 const GroupRows& rows, float* sums) {
+  constexpr int kColumns = kGroupColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
-    Simd::Float sum[kRows][kColumns];
+    Simd::Float part[kRows][kColumns];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
+      for (int c = 0; c < kColumns; ++c) part[r][c] = Simd::Zero();
     }
-    const uint8_t* a = x;
-    const uint8_t* quad = run.codes;
-    const float* scales = run.scales + 16 * first;
-    for (int group = 0; group < run.groups; ++group, scales += 64) {
-      Simd::Float chain[kRows][kColumns];
+    const uint8_t* a = rows.x;
+    const uint8_t* octet = run.codes;
+    for (int group = 0; group < run.groups; ++group) {
+      Simd::SplitSum chain[kRows][kColumns];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
+        const Simd::SplitSum start = Simd::StartSum(
+            run.offset == 0 ? 0 : -run.offset * rows.sums[r * rows.sums_stride + group]);
 #pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) chain[r][c] = Simd::Zero();
+        for (int c = 0; c < kColumns; ++c) chain[r][c] = start;
       }
-      for (int q = 0; q < run.quads_per_group; ++q, quad += Quad::kBytes, a += 16) {
-#pragma GCC unroll 4
-        for (int step = 0; step < 4; ++step) {
-          Simd::Pairs weight[kColumns];
+      for (int o = 0; o < run.octets_per_group; ++o, octet += Codes::kBytes, a += 16) {
+#pragma GCC unroll 2
+        for (int step = 0; step < 2; ++step) {
+          Simd::Fours weight[kColumns];
 #pragma GCC unroll 4
           for (int c = 0; c < kColumns; ++c) {
-            weight[c] = Quad::Load(quad, step, first + c, table);
+            weight[c] = Simd::FoursOf(Codes::Load(octet, step, first + c, table));
           }
 #pragma GCC unroll 8
           for (int r = 0; r < kRows; ++r) {
-            const Simd::Pair activation = Simd::BroadcastPair(a + 4 * step + r * x_stride);
+            Simd::DotFours(chain[r], weight, Simd::LoadSplit(a + 8 * step + r * rows.x_stride));
+          }
+        }
+      }
+      const int64_t at = 64 * group + 16 * first;
+      if (run.minimums != nullptr) {
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const Simd::Float x_sum =
+              Simd::Set(static_cast<float>(rows.sums[r * rows.sums_stride + group]));
 #pragma GCC unroll 4
-            for (int c = 0; c < kColumns; ++c) {
-              chain[r][c] = Simd::Dot(chain[r][c], weight[c], activation);
-            }
+          for (int c = 0; c < kColumns; ++c) {
+            part[r][c] = Simd::Fma(Simd::Load(run.minimums + at + 16 * c), x_sum, part[r][c]);
           }
         }
       }
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
-        const Simd::Float scale = Simd::Load(scales + 16 * c);
+        const Simd::Float scale = Simd::Load(run.scales + at + 16 * c);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) sum[r][c] = Simd::Fma(scale, chain[r][c], sum[r][c]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
-    }
-  }
-}
-
-/// sums [kRows][64] += minimum times the sum of the activations, for every group of a run.
-template <int kRows>
-void AddMinimums(const GroupRun& run, const float* x_sums, int64_t x_sums_stride, float* sums) {
-  constexpr int kColumns = Simd::kTileColumns<kRows>;
-  for (int first = 0; first < 4; first += kColumns) {
-    Simd::Float sum[kRows][kColumns];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
-    }
-    for (int group = 0; group < run.groups; ++group) {
-      const float* minimums = run.minimums + 64 * group + 16 * first;
-      Simd::Float minimum[kColumns];
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) minimum[c] = Simd::Load(minimums + 16 * c);
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const Simd::Float x_sum = Simd::Broadcast(x_sums + r * x_sums_stride + group);
-#pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Fma(minimum[c], x_sum, sum[r][c]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
-    }
-  }
-}
-
-template <class Quad, int kRows>
-void AddGroupsOf(int rows, const GroupRun& run, const Simd::CodeTable& table, const uint8_t* x,
-                 int64_t x_stride, const float* x_sums, int64_t x_sums_stride, float* sums) {
-  if constexpr (kRows > 0) {
-    if (rows == kRows) {
-      if (run.minimums != nullptr) AddMinimums<kRows>(run, x_sums, x_sums_stride, sums);
-      AddGroups<Quad, kRows>(run, table, x, x_stride, sums);
-    } else {
-      AddGroupsOf<Quad, kRows - 1>(rows, run, table, x, x_stride, x_sums, x_sums_stride, sums);
-    }
-  }
-}
-
-/// Writes out [groups of the units][64]: what the units' headers keep at `kept` as f32, times
-/// `factor`.
-inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float factor,
-                        float* out) {
-  const int groups = format.groups_per_unit();
-  for (int unit = 0; unit < units; ++unit, kept += format.header_bytes()) {
-    for (int g = 0; g < groups; ++g, out += 64) {
-      for (int n = 0; n < 64; n += 16) {
-        Simd::Float scale;
-        if (format.scales == GroupScales::kFloat) {
-          scale = Simd::Load(reinterpret_cast<const float*>(kept) + 64 * g + n);
-        } else if (format.scales == GroupScales::kHalf) {
-          scale = Simd::LoadHalves(kept + 2 * (64 * g + n));
-        } else {
-          scale =
-              Simd::Mul(Simd::LoadHalves(kept + 2 * n), Simd::LoadInt8(kept + 64 * (2 + g) + n));
+        for (int r = 0; r < kRows; ++r) {
+          part[r][c] = Simd::Fma(scale, Simd::ToFloat(Simd::TotalOf(chain[r][c])), part[r][c]);
         }
-        Simd::Store(out + n, Simd::Mul(scale, Simd::Set(factor)));
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::Float x_scale = Simd::Set(rows.scales[r * rows.scales_stride]);
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        float* sum = sums + 64 * r + 16 * (first + c);
+        Simd::Store(sum, Simd::Fma(x_scale, part[r][c], Simd::Load(sum)));
       }
     }
   }
 }
 
-/// Writes out [steps][64][2] bf16.
-template <int kBits>
-void WidenCodes(const uint8_t* quad, int quads, const Simd::CodeTable& table, uint8_t* out) {
-  for (int q = 0; q < quads; ++q, quad += PackedQuad<kBits>::kBytes, out += WideQuad::kBytes) {
+template <class Codes, int kRows>
+void AddGroupsOf(int count, const GroupRun& run, const Simd::CodeTable& table,
+                 const GroupRows& rows, float* sums) {
+  if constexpr (kRows > 0) {
+    if (count == kRows) {
+      AddGroups<Codes, kRows>(run, table, rows, sums);
+    } else {
+      AddGroupsOf<Codes, kRows - 1>(count, run, table, rows, sums);
+    }
+  }
+}
+
+/// Writes out [groups of a unit][64]: what its header keeps at `kept`, as f32.
+template <GroupScales kKind>
+void WidenUnitScales(const uint8_t* kept, int groups, float* out) {
+  Simd::Float halves[4];
+  if constexpr (kKind == GroupScales::kHalfTimesInt8) {
 #pragma GCC unroll 4
-    for (int step = 0; step < 4; ++step) {
+    for (int c = 0; c < 4; ++c) halves[c] = Simd::LoadHalves(kept + 32 * c);
+  }
+  for (int g = 0; g < groups; ++g) {
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) {
+      const int at = 64 * g + 16 * c;
+      Simd::Float scale;
+      if constexpr (kKind == GroupScales::kFloat) {
+        scale = Simd::Load(reinterpret_cast<const float*>(kept) + at);
+      } else if constexpr (kKind == GroupScales::kHalf) {
+        scale = Simd::LoadHalves(kept + 2 * at);
+      } else {
+        scale = Simd::Mul(halves[c], Simd::LoadInt8(kept + 128 + at));
+      }
+      Simd::Store(out + at, scale);
+    }
+  }
+}
+
+/// The same of all units.
+template <GroupScales kKind>
+void WidenScalesOf(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
+  const int64_t bytes = format.header_bytes();
+  const int groups = format.groups_per_unit();
+  for (int unit = 0; unit < units; ++unit) {
+    WidenUnitScales<kKind>(kept + unit * bytes, groups, out + 64 * unit * groups);
+  }
+}
+
+inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
+  switch (format.scales) {
+    case GroupScales::kHalf:
+      return WidenScalesOf<GroupScales::kHalf>(format, kept, units, out);
+    case GroupScales::kHalfTimesInt8:
+      return WidenScalesOf<GroupScales::kHalfTimesInt8>(format, kept, units, out);
+    case GroupScales::kFloat:
+      return WidenScalesOf<GroupScales::kFloat>(format, kept, units, out);
+  }
+}
+
+/// Writes codes as Octet<8> reads them, each as much above its value as before.
+template <class Codes>
+void WidenCodes(const GroupRun& run, const Simd::CodeTable& table, uint8_t* out) {
+  const uint8_t* octet = run.codes;
+  const int octets = run.groups * run.octets_per_group;
+  for (int o = 0; o < octets; ++o, octet += Codes::kBytes, out += Octet<8, true>::kBytes) {
+#pragma GCC unroll 2
+    for (int step = 0; step < 2; ++step) {
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) {
-        Simd::StorePairs(out + 256 * step + 64 * c, PackedQuad<kBits>::Bits(quad, step, c, table));
+        Simd::StoreBytes(out + 256 * step + 64 * c, Codes::Load(octet, step, c, table));
       }
     }
   }
 }
 
-/// A block times all rows of the job. `wide`: space for its codes as bf16.
-template <int kBits>
-void AddBlock(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, int64_t input,
-              uint8_t* wide, float* sums) {
-  const bool in_registers = job.rows <= InRegisterRowsMax(kBits);
-  if (!in_registers) {
-    WidenCodes<kBits>(run.codes, run.groups * run.quads_per_group, table, wide);
-    run.codes = wide;
-  }
-  const int height = in_registers ? kInRegisterTileRows : Simd::kTileRows;
-  const int tiles = (job.rows + height - 1) / height;
+/// A block times all rows of the job.
+template <class Codes>
+void AddTiles(const PanelJob& job, const GroupRun& run, const Simd::CodeTable& table, int64_t input,
+              float* sums) {
+  const GroupedRows& x = job.x_blocks;
+  const int64_t group = input / job.groups->group_inputs;
+  const int tiles = (job.rows + Simd::kGroupTileRows - 1) / Simd::kGroupTileRows;
   for (int tile = 0; tile < tiles; ++tile) {
     const int first = job.rows * tile / tiles;
-    const int rows = job.rows * (tile + 1) / tiles - first;
-    const uint8_t* x = job.x + first * job.x_stride_bytes + 2 * input;
-    const float* x_sums = job.x_sums == nullptr ? nullptr
-                                                : job.x_sums + first * job.x_sums_stride +
-                                                      input / job.groups->group_inputs;
-    if constexpr (Simd::kLooksUpInRegisters) {
-      if (in_registers) {
-        AddGroupsOf<PackedQuad<kBits>, kInRegisterTileRows>(
-            rows, run, table, x, job.x_stride_bytes, x_sums, job.x_sums_stride, sums + 64 * first);
-        continue;
-      }
-    }
-    AddGroupsOf<WideQuad, Simd::kTileRows>(rows, run, table, x, job.x_stride_bytes, x_sums,
-                                           job.x_sums_stride, sums + 64 * first);
+    const int count = job.rows * (tile + 1) / tiles - first;
+    const GroupRows rows = {
+        .x = job.x + first * job.x_stride_bytes + 2 * input,
+        .x_stride = job.x_stride_bytes,
+        .sums = x.sums + first * x.sums_stride + group,
+        .sums_stride = x.sums_stride,
+        .scales = x.scales + first * x.scales_stride + input / kGroupBlockInputs,
+        .scales_stride = x.scales_stride};
+    AddGroupsOf<Codes, Simd::kGroupTileRows>(count, run, table, rows, sums + 64 * first);
+  }
+}
+
+/// The same by way of bytes. Not inlined: compilers touch every page of a frame on entry, which
+/// costs a job of one row a tenth of its time.
+template <class Codes>
+[[gnu::noinline]] void AddWideTiles(const PanelJob& job, GroupRun run, const Simd::CodeTable& table,
+                                    int64_t input, float* sums) {
+  alignas(64) uint8_t wide[kGroupBlockInputs * 64];  // 32 KiB
+  WidenCodes<Codes>(run, table, wide);
+  run.codes = wide;
+  AddTiles<Octet<8, true>>(job, run, table, input, sums);
+}
+
+template <int kBits, bool kLinear = true>
+void AddBlock(const PanelJob& job, const GroupRun& run, const Simd::CodeTable& table, int64_t input,
+              float* sums) {
+  using Codes = Octet<kBits, kLinear>;
+  if (kBits != 8 && job.rows >= WideRowsMin(kBits)) {
+    AddWideTiles<Codes>(job, run, table, input, sums);
+  } else {
+    AddTiles<Codes>(job, run, table, input, sums);
   }
 }
 
 /// sums [rows][64] += x times the panel.
 void AddGroupedPanel(const PanelJob& job, float* sums) {
-  alignas(64) uint8_t wide[kGroupBlockInputs * 128];  // 64 KiB
   alignas(64) float scales[kGroupBlockGroups * 64];
   alignas(64) float minimums[kGroupBlockGroups * 64];
   const GroupFormat& format = *job.groups;
-  const Simd::CodeTable table = Simd::LoadTable(format.values.data(), format.bf16_values.data());
+  const Simd::CodeTable table = Simd::LoadTable(format.values.data(), format.offset());
   GroupRun run = {};
-  run.quads_per_group = format.group_inputs / 8;
+  run.octets_per_group = format.group_inputs / 8;
+  run.offset = format.offset();
   run.scales = scales;
   run.minimums = format.has_minimum ? minimums : nullptr;
-  const float code_unit = format.code_bits == 8 ? Simd::kByteUnit : 1.0f;
   const uint8_t* block = job.panel;
   const int64_t inputs = 2 * job.steps;
   for (int64_t input = 0; input < inputs; input += kGroupBlockInputs) {
@@ -260,22 +278,24 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
                                        format.unit_inputs());
     run.groups = units * format.groups_per_unit();
     run.codes = block + units * format.header_bytes();
-    WidenScales(format, block, units, code_unit, scales);
-    if (format.has_minimum) {
-      WidenScales(format, block + format.scale_bytes(), units, 1, minimums);
-    }
+    WidenScales(format, block, units, scales);
+    if (format.has_minimum) WidenScales(format, block + format.scale_bytes(), units, minimums);
     switch (format.code_bits) {
       case 4:
-        AddBlock<4>(job, run, table, input, wide, sums);
+        if (format.linear) {
+          AddBlock<4>(job, run, table, input, sums);
+        } else {
+          AddBlock<4, false>(job, run, table, input, sums);
+        }
         break;
       case 5:
-        AddBlock<5>(job, run, table, input, wide, sums);
+        AddBlock<5>(job, run, table, input, sums);
         break;
       case 6:
-        AddBlock<6>(job, run, table, input, wide, sums);
+        AddBlock<6>(job, run, table, input, sums);
         break;
       default:
-        AddBlock<8>(job, run, table, input, wide, sums);
+        AddBlock<8>(job, run, table, input, sums);
     }
     block += units * format.unit_bytes();
   }

@@ -221,8 +221,11 @@ inline void FinishRow(const PanelJob& job, int row, float* v) {
   }
 }
 
-void MultiplyPanel(const PanelJob& job) {
-  alignas(64) float sums[kPanelRowsMax * 64];
+/// Of a job of at most kRowsMax rows. Not inlined, so that few rows have a small frame, of which
+/// compilers touch every page on entry.
+template <int kRowsMax>
+[[gnu::noinline]] void MultiplyPanelOf(const PanelJob& job) {
+  alignas(64) float sums[kRowsMax * 64];
   if (job.format != PackedMatrix::Format::kBf16) {
     std::memset(sums, 0, sizeof(float) * 64 * static_cast<size_t>(job.rows));
   }
@@ -243,6 +246,15 @@ void MultiplyPanel(const PanelJob& job) {
       if (!last) continue;
       for (int row = first; row < end; ++row) FinishRow(job, row, sums + 64 * row);
     }
+  }
+}
+
+void MultiplyPanel(const PanelJob& job) {
+  constexpr int kFewRows = 8;
+  if (job.rows <= kFewRows) {
+    MultiplyPanelOf<kFewRows>(job);
+  } else {
+    MultiplyPanelOf<kPanelRowsMax>(job);
   }
 }
 

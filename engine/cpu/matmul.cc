@@ -5,6 +5,7 @@
 
 #include "common/check.h"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/packed_groups.h"
 
 namespace neurogrid {
 namespace {
@@ -13,6 +14,13 @@ constexpr int64_t kLanes = 16;
 
 /// Elements of a row in scratch: whole vectors, so kernels may write past an odd end.
 int64_t PaddedInputs(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * kLanes; }
+
+int64_t BlocksOf(int64_t inputs) { return (inputs + kGroupBlockInputs - 1) / kGroupBlockInputs; }
+
+/// Of scales and sums beside a row of int16: those of PrepareForGroups are the most.
+int64_t NumbersBytesOf(int64_t inputs) {
+  return 4 * (BlocksOf(inputs) + inputs / 16 + inputs / 32);
+}
 
 /// Some 10 us of work a chunk.
 constexpr int64_t kRowsPerChunk = 16;
@@ -23,13 +31,15 @@ struct PreparedRows {
   int64_t stride_bytes = 0;
   const float* scales = nullptr;
   A8Groups a8_groups = {};
-  // [rows][inputs / 16] and [rows][inputs / 32], where a panel has minimums of such groups.
-  const float* sums_of_16 = nullptr;
-  const float* sums_of_32 = nullptr;
+  const float* block_scales = nullptr;  // [rows][BlocksOf(inputs)]
+  const int32_t* sums_of_16 = nullptr;  // [rows][inputs / 16]
+  const int32_t* sums_of_32 = nullptr;  // [rows][inputs / 32]
 
-  const float* SumsOf(const GroupFormat& groups) const {
-    if (!groups.has_minimum) return nullptr;
-    return groups.group_inputs == 16 ? sums_of_16 : sums_of_32;
+  GroupedRows Beside(const GroupFormat& groups, int64_t inputs, int64_t first_row) const {
+    const int64_t blocks = BlocksOf(inputs);
+    const int64_t count = inputs / groups.group_inputs;
+    const int32_t* sums = groups.group_inputs == 16 ? sums_of_16 : sums_of_32;
+    return {block_scales + first_row * blocks, blocks, sums + first_row * count, count};
   }
 };
 
@@ -41,30 +51,27 @@ void ForRows(const CpuContext& cpu, int64_t rows, Each each) {
   });
 }
 
-/// Activations stay as they are; minimums want their sums. Both lie in the space of `values`: 4 /
-/// 16
-/// + 4 / 32 bytes an input, of 2.
+/// Integers lie in the space of `values`; scales of blocks, then sums, in that of `numbers`.
 PreparedRows PrepareForGroups(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
                               const MatMulScratch& scratch) {
   const int64_t rows = x.shape[0];
   const int64_t inputs = w.inputs();
-  PreparedRows prepared = {x.as<uint8_t>(), inputs * 2};
-  float* const sums_of_16 = static_cast<float*>(scratch.values(rows, inputs));
-  float* const sums_of_32 = sums_of_16 + rows * (inputs / 16);
-  if (w.HasMinimums(16)) prepared.sums_of_16 = sums_of_16;
-  if (w.HasMinimums(32)) prepared.sums_of_32 = sums_of_32;
-  if (prepared.sums_of_16 == nullptr && prepared.sums_of_32 == nullptr) return prepared;
+  const int64_t blocks = BlocksOf(inputs);
+  uint8_t* const values = static_cast<uint8_t*>(scratch.values(rows, inputs));
+  float* const scales = scratch.numbers();
+  int32_t* const sums_of_16 = reinterpret_cast<int32_t*>(scales + rows * blocks);
+  int32_t* const sums_of_32 = sums_of_16 + rows * (inputs / 16);
   const Kernels& kernels = KernelsFor(cpu.instructions);
   ForRows(cpu, rows, [&](int64_t row) {
-    const uint16_t* from = x.as<uint16_t>() + row * inputs;
-    if (prepared.sums_of_16 != nullptr) {
-      kernels.sum_groups(from, inputs, 16, sums_of_16 + row * (inputs / 16));
-    }
-    if (prepared.sums_of_32 != nullptr) {
-      kernels.sum_groups(from, inputs, 32, sums_of_32 + row * (inputs / 32));
-    }
+    kernels.quantize_blocks(x.as<uint16_t>() + row * inputs, inputs, values + 2 * row * inputs,
+                            scales + row * blocks, sums_of_16 + row * (inputs / 16),
+                            sums_of_32 + row * (inputs / 32));
   });
-  return prepared;
+  return {.data = values,
+          .stride_bytes = 2 * inputs,
+          .block_scales = scales,
+          .sums_of_16 = sums_of_16,
+          .sums_of_32 = sums_of_32};
 }
 
 /// Integers, scales and starts lie one after the other in the space of `values`: 16 inputs take 16
@@ -105,14 +112,14 @@ PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w
     const uint16_t* from = x.as<uint16_t>() + row * inputs;
     int16_t* to = values + row * padded;
     if (is_int) {
-      scratch.scales()[row] = kernels.quantize_row(from, inputs, to);
+      scratch.numbers()[row] = kernels.quantize_row(from, inputs, to);
     } else {
       std::memcpy(to, from, static_cast<size_t>(inputs) * 2);
       to[inputs] = 0;
     }
   });
   return {reinterpret_cast<const uint8_t*>(values), padded * 2,
-          is_int ? scratch.scales() : nullptr};
+          is_int ? scratch.numbers() : nullptr};
 }
 
 Epilogue EpilogueOf(Activation activation) {
@@ -147,7 +154,7 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     const int64_t block = chunk % blocks;
     const int64_t first_row = rows * block / blocks;
     const int64_t first_output = panel.first_output;
-    PanelJob job;
+    PanelJob job = {};
     job.format = panel.format;
     job.epilogue = epilogue;
     job.groups = panel.groups;
@@ -155,15 +162,17 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.w_scales = panel.scales;
     job.bias = bias == nullptr ? nullptr : bias + first_output;
     job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();
-    job.x = prepared.data + first_row * prepared.stride_bytes;
+    const bool plain = w.format() == PackedMatrix::Format::kGroups && panel.groups == nullptr;
+    const uint8_t* const rows_of_x = plain ? x.as<uint8_t>() : prepared.data;
+    job.x = rows_of_x + first_row * prepared.stride_bytes;
     job.x_stride_bytes = prepared.stride_bytes;
     job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
     job.x_groups = prepared.a8_groups;
     job.x_groups.scales += first_row * job.x_groups.count;
     job.x_groups.starts += first_row * job.x_groups.count;
-    const float* sums = panel.groups == nullptr ? nullptr : prepared.SumsOf(*panel.groups);
-    job.x_sums_stride = panel.groups == nullptr ? 0 : w.inputs() / panel.groups->group_inputs;
-    job.x_sums = sums == nullptr ? nullptr : sums + first_row * job.x_sums_stride;
+    if (panel.groups != nullptr) {
+      job.x_blocks = prepared.Beside(*panel.groups, w.inputs(), first_row);
+    }
     const int step_inputs = PackedMatrix::StepInputs(panel.format);
     job.steps = (w.inputs() + step_inputs - 1) / step_inputs;
     job.rows = static_cast<int>(rows * (block + 1) / blocks - first_row);
@@ -178,7 +187,8 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
 }  // namespace
 
 int64_t MatMulScratch::BytesFor(int64_t rows_max, int64_t inputs_max) {
-  return rows_max * (PaddedInputs(inputs_max) * int64_t{sizeof(int16_t)} + int64_t{sizeof(float)});
+  return rows_max *
+         (PaddedInputs(inputs_max) * int64_t{sizeof(int16_t)} + NumbersBytesOf(inputs_max));
 }
 
 absl::StatusOr<MatMulScratch> MatMulScratch::Allocate(int64_t rows_max, int64_t inputs_max) {
@@ -187,8 +197,8 @@ absl::StatusOr<MatMulScratch> MatMulScratch::Allocate(int64_t rows_max, int64_t 
   scratch.inputs_max_ = inputs_max;
   const int64_t values = rows_max * PaddedInputs(inputs_max) * int64_t{sizeof(int16_t)};
   NG_ASSIGN_OR_RETURN(scratch.values_, Buffer::Allocate(static_cast<size_t>(values)));
-  NG_ASSIGN_OR_RETURN(scratch.scales_,
-                      Buffer::Allocate(static_cast<size_t>(rows_max) * sizeof(float)));
+  NG_ASSIGN_OR_RETURN(scratch.numbers_,
+                      Buffer::Allocate(static_cast<size_t>(rows_max * NumbersBytesOf(inputs_max))));
   return scratch;
 }
 

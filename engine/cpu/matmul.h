@@ -12,21 +12,21 @@
 
 namespace neurogrid {
 
-/// Space for activations in another form than the caller's: int16 for int8 weights, int8 with
-/// scales for int8-a8, an even row length when the weights have an odd number of inputs.
+/// Space for activations in another form than the caller's: int16 for int8 weights and for blocks,
+/// int8 with scales for int8-a8, an even row length when the weights have an odd number of inputs.
 class MatMulScratch {
  public:
   MatMulScratch() = default;
   static absl::StatusOr<MatMulScratch> Allocate(int64_t rows_max, int64_t inputs_max);
   static int64_t BytesFor(int64_t rows_max, int64_t inputs_max);
-  int64_t bytes() const { return static_cast<int64_t>(values_.bytes() + scales_.bytes()); }
+  int64_t bytes() const { return static_cast<int64_t>(values_.bytes() + numbers_.bytes()); }
 
   void* values(int64_t rows, int64_t inputs) const;
-  float* scales() const { return scales_.as<float>(); }
+  float* numbers() const { return numbers_.as<float>(); }
 
  private:
   Buffer values_;
-  Buffer scales_;
+  Buffer numbers_;
   int64_t rows_max_ = 0;
   int64_t inputs_max_ = 0;
 };
@@ -43,6 +43,9 @@ class MatMulScratch {
 /// in blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
 /// int8-a8 weights: each 128 inputs of row r become int8 with the scale max|x| / 127 of theirs,
 /// their products are exact, and sums times scales are added in f32.
+/// Blocks: each 512 inputs of row r become int16 times a power of two, see
+/// Kernels::quantize_blocks, and products are exact in each group. A NaN or infinity among them
+/// yields NaN.
 void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
             const float* bias, const MatMulScratch& scratch);
 

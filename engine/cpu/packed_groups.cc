@@ -9,29 +9,20 @@ namespace neurogrid {
 namespace {
 
 constexpr int kOutputs = 64;
-constexpr int kQuadInputs = 8;
-constexpr int kLowBytes = 256;  // the low four bits of a quad
+constexpr int kColumn = 16;  // outputs
+constexpr int kOctetInputs = 8;
+constexpr int kStepInputs = 4;
+constexpr int kLowBytes = 256;  // the low four bits of an octet
+constexpr int kTopBit = 0x80;   // what + 128 changes in eight bits
 
-/// Word and column of an output's code for input k of a quad.
-struct Place {
-  int step, word, column;
-};
-Place PlaceOf(int n, int k) { return {k / 2, 2 * (n % 16) + k % 2, n / 16}; }
-
-/// Where an output's code of eight bits stands in a quad.
-int ByteOf(int n, int k) {
-  const int column = n / 16;
-  return 128 * (k / 2) + 64 * (column / 2) + 4 * (n % 16) + 2 * (column % 2) + k % 2;
-}
-
-/// Where the bits above the fourth of a code stand in a quad: byte offset and shift of a word.
+/// Where the bits above the fourth of a code stand in an octet: offset of a four, shift of its
+/// bytes.
 struct HighBits {
   int offset, shift;
 };
-HighBits HighBitsOf(int code_bits, const Place& place) {
-  if (code_bits == 5) return {kLowBytes + 2 * place.word, 4 * place.step + place.column};
-  return {kLowBytes + 64 * (place.step / 2) + 2 * place.word,
-          8 * (place.step % 2) + 2 * place.column};
+HighBits HighBitsOf(int code_bits, int step, int column) {
+  if (code_bits == 5) return {kLowBytes, 4 * step + column};
+  return {kLowBytes + 4 * kColumn * step, 2 * column};
 }
 
 uint16_t LoadWord(const uint8_t* p) {
@@ -40,37 +31,62 @@ uint16_t LoadWord(const uint8_t* p) {
   return word;
 }
 
-void OrWord(uint8_t* p, int bits) {
-  const auto word = static_cast<uint16_t>(LoadWord(p) | bits);
-  std::memcpy(p, &word, sizeof word);
+/// Bytes of four inputs as one word.
+uint32_t LoadFour(const uint8_t* p) {
+  uint32_t four;
+  std::memcpy(&four, p, sizeof four);
+  return four;
 }
+void StoreFour(uint8_t* p, uint32_t four) { std::memcpy(p, &four, sizeof four); }
 
-/// codes: [64] pointers to the codes of the quad's 8 inputs.
-void WriteQuad(int code_bits, const uint8_t* const* codes, uint8_t* quad) {
-  for (int n = 0; n < kOutputs; ++n) {
-    for (int k = 0; k < kQuadInputs; ++k) {
-      const Place place = PlaceOf(n, k);
-      const int code = codes[n][k];
-      if (code_bits == 8) {
-        quad[ByteOf(n, k)] = static_cast<uint8_t>(code);
-        continue;
-      }
-      OrWord(quad + 64 * place.step + 2 * place.word, (code & 15) << (4 * place.column));
-      if (code_bits == 4) continue;
-      const HighBits high = HighBitsOf(code_bits, place);
-      OrWord(quad + high.offset, (code >> 4) << high.shift);
+/// The same byte four times.
+constexpr uint32_t Fours(uint32_t byte) { return byte * 0x01010101u; }
+
+/// Of four inputs: `codes` [64] points at the first of each output.
+void WriteStep(int code_bits, const uint8_t* const* codes, int step, uint8_t* octet) {
+  for (int j = 0; j < kColumn; ++j) {
+    uint32_t four[4];
+    for (int column = 0; column < 4; ++column) {
+      four[column] = LoadFour(codes[kColumn * column + j] + kStepInputs * step);
     }
+    if (code_bits == 8) {
+      for (int column = 0; column < 4; ++column) {
+        StoreFour(octet + 4 * (kColumn * (4 * step + column) + j), four[column] ^ Fours(kTopBit));
+      }
+      continue;
+    }
+    for (int half = 0; half < 2; ++half) {
+      StoreFour(octet + 4 * (kColumn * (2 * step + half) + j),
+                (four[2 * half] & Fours(15)) | (four[2 * half + 1] & Fours(15)) << 4);
+    }
+    if (code_bits == 4) continue;
+    // Fifth bits of both steps share a four.
+    uint8_t* const high = octet + HighBitsOf(code_bits, step, 0).offset + 4 * j;
+    uint32_t bits = code_bits == 5 && step == 1 ? LoadFour(high) : 0;
+    for (int column = 0; column < 4; ++column) {
+      bits |= (four[column] >> 4 & Fours(code_bits == 5 ? 1 : 3))
+              << HighBitsOf(code_bits, step, column).shift;
+    }
+    StoreFour(high, bits);
   }
 }
 
-uint8_t ReadCode(int code_bits, const uint8_t* quad, int n, int k) {
-  const Place place = PlaceOf(n, k);
-  if (code_bits == 8) return quad[ByteOf(n, k)];
-  const int low = (LoadWord(quad + 64 * place.step + 2 * place.word) >> (4 * place.column)) & 15;
+/// `codes` [64] points at the octet's inputs of each output.
+void WriteOctet(int code_bits, const uint8_t* const* codes, uint8_t* octet) {
+  for (int step = 0; step < 2; ++step) WriteStep(code_bits, codes, step, octet);
+}
+
+uint8_t ReadCode(int code_bits, const uint8_t* octet, int n, int k) {
+  const int step = k / kStepInputs;
+  const int column = n / kColumn;
+  const int byte = 4 * (n % kColumn) + k % kStepInputs;
+  if (code_bits == 8) return octet[4 * kColumn * (4 * step + column) + byte] ^ kTopBit;
+  const int both = octet[4 * kColumn * (2 * step + column / 2) + byte];
+  const int low = (both >> (4 * (column % 2))) & 15;
   if (code_bits == 4) return static_cast<uint8_t>(low);
-  const HighBits high = HighBitsOf(code_bits, place);
+  const HighBits high = HighBitsOf(code_bits, step, column);
   const int mask = code_bits == 5 ? 1 : 3;
-  return static_cast<uint8_t>(low | ((LoadWord(quad + high.offset) >> high.shift) & mask) << 4);
+  return static_cast<uint8_t>(low | ((octet[high.offset + byte] >> high.shift) & mask) << 4);
 }
 
 /// Scale, or minimum, of group g for output n, from where the unit keeps them.
@@ -120,13 +136,12 @@ void WriteUnit(const GroupFormat& format, const BlockNumbers* numbers, UnitPlace
     WriteScales(format, numbers, &BlockNumbers::minimum, &BlockNumbers::minimum_factors,
                 unit.header + format.scale_bytes());
   }
-  std::memset(unit.codes, 0, static_cast<size_t>(format.code_bytes()));
-  uint8_t* quad = unit.codes;
-  for (int k = 0; k < format.unit_inputs(); k += kQuadInputs) {
+  uint8_t* octet = unit.codes;
+  for (int k = 0; k < format.unit_inputs(); k += kOctetInputs) {
     const uint8_t* codes[kOutputs];
     for (int n = 0; n < kOutputs; ++n) codes[n] = numbers[n].codes.data() + k;
-    WriteQuad(format.code_bits, codes, quad);
-    quad += int64_t{kOutputs} * format.code_bits;
+    WriteOctet(format.code_bits, codes, octet);
+    octet += int64_t{kOutputs} * format.code_bits;
   }
 }
 
@@ -143,23 +158,32 @@ void WriteWideUnit(const GroupFormat* const* formats, const BlockNumbers* number
       std::memcpy(at, &scale, sizeof scale);
       std::memcpy(at + wide.scale_bytes(), &minimum, sizeof minimum);
     }
-    for (int k = 0; k < wide.unit_inputs(); ++k) {
-      const uint8_t code = numbers[n].codes[static_cast<size_t>(firsts[n] + k)];
-      unit.codes[8 * kOutputs * (k / kQuadInputs) + ByteOf(n, k % kQuadInputs)] =
-          static_cast<uint8_t>(format.ValueOf(code));
+  }
+  uint8_t* octet = unit.codes;
+  for (int k = 0; k < wide.unit_inputs(); k += kOctetInputs) {
+    uint8_t values[kOutputs][kOctetInputs];
+    const uint8_t* codes[kOutputs];
+    for (int n = 0; n < kOutputs; ++n) {
+      for (int i = 0; i < kOctetInputs; ++i) {
+        const uint8_t code = numbers[n].codes[static_cast<size_t>(firsts[n] + k + i)];
+        values[n][i] = static_cast<uint8_t>(formats[n]->ValueOf(code));
+      }
+      codes[n] = values[n];
     }
+    WriteOctet(wide.code_bits, codes, octet);
+    octet += int64_t{kOutputs} * wide.code_bits;
   }
 }
 
 void ReadGroups(const GroupFormat& format, const uint8_t* panel, int n, int64_t inputs,
                 float* out) {
-  const int64_t quad_bytes = int64_t{kOutputs} * format.code_bits;
+  const int64_t octet_bytes = int64_t{kOutputs} * format.code_bits;
   for (int64_t input = 0; input < inputs; input += format.unit_inputs()) {
     const UnitPlace unit = PlaceOfUnit(format, const_cast<uint8_t*>(panel), inputs, input);
     for (int k = 0; k < format.unit_inputs(); ++k) {
-      const uint8_t* quad = unit.codes + k / kQuadInputs * quad_bytes;
-      out[k] =
-          static_cast<float>(format.ValueOf(ReadCode(format.code_bits, quad, n, k % kQuadInputs)));
+      const uint8_t* octet = unit.codes + k / kOctetInputs * octet_bytes;
+      const uint8_t code = ReadCode(format.code_bits, octet, n, k % kOctetInputs);
+      out[k] = static_cast<float>(format.ValueOf(code));
     }
     for (int g = 0; g < format.groups_per_unit(); ++g) {
       const float scale = ReadScale(format.scales, unit.header, g, n);

@@ -7,13 +7,13 @@
 //   header    scales    kHalf: [groups][64] f16; kFloat: [groups][64] f32;
 //                       kHalfTimesInt8: [64] f16, then [groups][64] int8
 //             minimums  the same again, where the format has them
-//   codes     [unit inputs / 8] quads of 4 steps; a step is a pair of inputs
+//   codes     [unit inputs / 8] octets of 2 steps; a step is four inputs
 //
-// A quad of 8-bit codes is [4 steps][2][16][2][2] int8: input p of the pair for outputs 32h + 16i +
-// j at [h][j][i][p]. One of fewer bits has [4 steps][32] words: bits [4c, 4c + 4) of word 2j + p
-// are the low four bits for output 16c + j, input p of the pair. The fifth bits follow in [32]
-// words, bit 4s + c for step s; or the fifth and sixth in [2][32] words, bits [8 (s % 2) + 2c, + 2)
-// of word vector s / 2.
+// An octet of 8-bit codes is [2 steps][4 columns][16][4] bytes: value + 128 of each input of the
+// four for output 16 * column + j. One of fewer bits has [2][2][16][4] bytes: the low four bits of
+// column 2i in the low half of byte i, those of column 2i + 1 above. The fifth bits follow in
+// [16][4] bytes, bit 4 * step + column; or the fifth and sixth in [2][16][4] bytes, from bit
+// 2 * column on.
 #pragma once
 
 #include <cstdint>

@@ -275,13 +275,6 @@ PackedMatrix::Panel PackedMatrix::panel(int64_t index) const {
   return panel;
 }
 
-bool PackedMatrix::HasMinimums(int group_inputs) const {
-  return std::any_of(sections_.begin(), sections_.end(), [&](const Section& section) {
-    const GroupFormat* groups = section.groups;
-    return groups != nullptr && groups->has_minimum && groups->group_inputs == group_inputs;
-  });
-}
-
 absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format, int64_t outputs,
                                                 int64_t inputs, RowSource rows) {
   PackedMatrix matrix(inputs, false);

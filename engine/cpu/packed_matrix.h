@@ -84,8 +84,6 @@ class PackedMatrix {
 
   int64_t panels() const { return panels_; }
   Panel panel(int64_t index) const;
-  /// Whether a panel has groups of so many inputs with a minimum.
-  bool HasMinimums(int group_inputs) const;
 
   /// The values of one row as the matmul sees them: out[inputs]. Not for gated matrices.
   void ReadRow(int64_t row, float* out) const;

@@ -176,76 +176,79 @@ struct Avx2Lanes : IntDots {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))};
   }
 
-  using Codes = Int;  // 32 words
-  struct CodeTable {
-    __m256i quarters[4];  // 16 bytes of it, twice
+  // A chain of sixteen outputs, and what scales have made of it, take four registers.
+  static constexpr int kGroupTileRows = 4;
+  static constexpr int kGroupColumns = 1;
+  static constexpr int kFewRowsMax = 1;
+  static constexpr int kFewRowsColumns = 2;
+  static constexpr int kWideRowsMin = 8;
+  static constexpr int kWideRowsMinOf4 = 8;
+  using Bytes = Int;
+  struct Fours {
+    Words even, odd;  // bytes 0 and 2 of each four, bytes 1 and 3
   };
-  static constexpr bool kLooksUpInRegisters = false;
-  static constexpr float kByteUnit = 0x1p-24f;  // of what PairsOfBytes gives
-  static CodeTable LoadTable(const int8_t* values, const uint16_t*) {
-    CodeTable table;
-    for (int i = 0; i < 4; ++i) {
-      table.quarters[i] = _mm256_broadcastsi128_si256(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(values) + i));
-    }
-    return table;
+  struct SplitFour {
+    Word2 even, odd;  // activations 0 and 2 of each four, and 1 and 3
+  };
+  using SplitSum = Int;
+  using CodeTable = __m256i;  // 16 bytes, twice
+  static CodeTable LoadTable(const int8_t* values, int offset) {
+    return _mm256_broadcastsi128_si256(
+        _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)),
+                     _mm_set1_epi8(static_cast<char>(offset))));
   }
-  static Codes LoadCodes(const void* p) {
+  static Bytes LoadBytes(const void* p) {
     const __m256i* q = static_cast<const __m256i*>(p);
     return {_mm256_loadu_si256(q), _mm256_loadu_si256(q + 1)};
+  }
+  static void StoreBytes(void* p, const Bytes& x) {
+    __m256i* q = static_cast<__m256i*>(p);
+    _mm256_storeu_si256(q, x.a);
+    _mm256_storeu_si256(q + 1, x.b);
   }
   static __m256i ShiftWords(__m256i x, int count) {
     return count > 0 ? _mm256_srli_epi16(x, count) : _mm256_slli_epi16(x, -count);
   }
-  static Codes ShiftCodes(Codes x, int count) {
+  static Bytes ShiftBytes(const Bytes& x, int count) {
     return {ShiftWords(x.a, count), ShiftWords(x.b, count)};
   }
-  static __m256i JoinWords(__m256i low, __m256i high) {
-    const __m256i mask = _mm256_set1_epi16(15);
-    return _mm256_or_si256(_mm256_and_si256(mask, low), _mm256_andnot_si256(mask, high));
+  static Bytes MaskBytes(const Bytes& x, int mask) {
+    const __m256i bits = _mm256_set1_epi8(static_cast<char>(mask));
+    return {_mm256_and_si256(x.a, bits), _mm256_and_si256(x.b, bits)};
   }
-  static Codes JoinCodes(Codes low, Codes high) {
-    return {JoinWords(low.a, high.a), JoinWords(low.b, high.b)};
+  static Bytes OrMasked(const Bytes& x, const Bytes& y, int mask) {
+    const Bytes kept = MaskBytes(y, mask);
+    return {_mm256_or_si256(x.a, kept.a), _mm256_or_si256(x.b, kept.b)};
   }
-  /// Words of int8 range as bf16 bits: float32 holds them in its upper half.
-  static __m256i Bf16OfWords(__m256i words) {
-    const __m256 even = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(words, 16), 16));
-    const __m256 odd = _mm256_cvtepi32_ps(_mm256_srai_epi32(words, 16));
-    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16),
-                           _mm256_castps_si256(odd));
+  static Bytes LookUp(const Bytes& x, CodeTable table) {
+    return {_mm256_shuffle_epi8(table, x.a), _mm256_shuffle_epi8(table, x.b)};
   }
-  static __m256i LookUpWords(__m256i x, const CodeTable& table) {
-    // Shuffles put the value in a word's upper byte and zero below it.
-    const __m256i place = _mm256_or_si256(
-        _mm256_slli_epi16(_mm256_and_si256(x, _mm256_set1_epi16(15)), 8), _mm256_set1_epi16(0x80));
-    const __m256i bit4 = _mm256_srai_epi16(_mm256_slli_epi16(x, 11), 15);
-    const __m256i bit5 = _mm256_srai_epi16(_mm256_slli_epi16(x, 10), 15);
-    const auto quarter = [&](int i) { return _mm256_shuffle_epi8(table.quarters[i], place); };
-    const __m256i below_32 = _mm256_blendv_epi8(quarter(0), quarter(1), bit4);
-    const __m256i from_32 = _mm256_blendv_epi8(quarter(2), quarter(3), bit4);
-    return Bf16OfWords(_mm256_srai_epi16(_mm256_blendv_epi8(below_32, from_32, bit5), 8));
+  static Fours FoursOf(const Bytes& x) {
+    const __m256i even = _mm256_set1_epi16(0xff);
+    return {{_mm256_and_si256(x.a, even), _mm256_and_si256(x.b, even)},
+            {_mm256_srli_epi16(x.a, 8), _mm256_srli_epi16(x.b, 8)}};
   }
-  template <int kBits>
-  static Codes LookUp(Codes x, const CodeTable& table) {
-    return {LookUpWords(x.a, table), LookUpWords(x.b, table)};
+  static SplitFour LoadSplit(const uint8_t* p) {
+    return {BroadcastWords(p), BroadcastWords(p + 4)};
   }
-  static __m256i PairsOfBytes(__m256i bytes, bool second) {
-    const __m256i top = _mm256_set1_epi32(-0x1000000);
-    const __m256i first_pair = second ? bytes : _mm256_slli_epi32(bytes, 16);
-    const __m256 even = _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_slli_epi32(first_pair, 8), top));
-    const __m256 odd = _mm256_cvtepi32_ps(_mm256_and_si256(first_pair, top));
-    return _mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(even), 16),
-                           _mm256_castps_si256(odd));
+  static SplitSum StartSum(int32_t x) { return SetInt(x); }
+  static Int TotalOf(const SplitSum& sum) { return sum; }
+  template <int kColumns>
+  static void DotFours(SplitSum (&sum)[kColumns], const Fours (&w)[kColumns], const SplitFour& x) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) {
+      Int one[1] = {sum[c]};
+      IntDots::DotInt(one, {w[c].even}, x.even);
+      IntDots::DotInt(one, {w[c].odd}, x.odd);
+      sum[c] = one[0];
+    }
   }
-  static Codes PairsOfBytes(const void* p, bool second) {
-    const __m256i* q = static_cast<const __m256i*>(p);
-    return {PairsOfBytes(_mm256_loadu_si256(q), second),
-            PairsOfBytes(_mm256_loadu_si256(q + 1), second)};
-  }
-  static void StorePairs(void* p, Codes x) {
-    __m256i* q = static_cast<__m256i*>(p);
-    _mm256_storeu_si256(q, x.a);
-    _mm256_storeu_si256(q + 1, x.b);
+  static void StoreSplit(uint8_t* p, Float x) {
+    StoreInt16(reinterpret_cast<int16_t*>(p), x);
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    __m256i* q = reinterpret_cast<__m256i*>(p);
+    _mm256_storeu_si256(q, _mm256_shuffle_epi8(_mm256_loadu_si256(q), order));
   }
   static void StoreInt16(int16_t* p, Float x) {
     StoreLowWords(p, _mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)));

@@ -104,47 +104,44 @@ struct Avx512Lanes : PairDots, IntDots {
         _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
   }
 
-  using Codes = __m512i;  // 32 words
-  struct CodeTable {
-    __m512i low, high;
-  };
-  /// Whether codes become pairs fast enough to do so for each tile of rows anew.
-  static constexpr bool kLooksUpInRegisters = true;
-  static constexpr float kByteUnit = 0x1p-24f;  // of what PairsOfBytes gives
-  static CodeTable LoadTable(const int8_t*, const uint16_t* bf16_values) {
-    return {_mm512_loadu_si512(bf16_values), _mm512_loadu_si512(bf16_values + 32)};
+  // Codes of packed_groups.h beside activations of 16 bits. Tiles of 2 x 4 and 4 x 2 sums, in two
+  // parts each with VNNI, leave room for what scales have made of them.
+  static constexpr int kGroupTileRows = 4;
+  static constexpr int kGroupColumns = 2;
+  static constexpr int kFewRowsMax = 2;
+  static constexpr int kFewRowsColumns = 4;
+  static constexpr int kWideRowsMin = 24;
+  static constexpr int kWideRowsMinOf4 = 64;
+  using Bytes = __m512i;  // 16 times four
+  using Fours = __m512i;
+  using CodeTable = __m512i;  // 16 bytes, four times
+  /// Of values + `offset`.
+  static CodeTable LoadTable(const int8_t* values, int offset) {
+    return _mm512_broadcast_i32x4(
+        _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(values)),
+                     _mm_set1_epi8(static_cast<char>(offset))));
   }
-  static Codes LoadCodes(const void* p) { return _mm512_loadu_si512(p); }
-  /// Each word shifted right by `count`, left by a negative one.
-  static Codes ShiftCodes(Codes x, int count) {
+  static Bytes LoadBytes(const void* p) { return _mm512_loadu_si512(p); }
+  static void StoreBytes(void* p, Bytes x) { _mm512_storeu_si512(p, x); }
+  /// Words shifted right by `count`, left by a negative one: bits move between bytes.
+  static Bytes ShiftBytes(Bytes x, int count) {
     if (count == 0) return x;
     return count > 0 ? _mm512_srli_epi16(x, static_cast<unsigned>(count))
                      : _mm512_slli_epi16(x, static_cast<unsigned>(-count));
   }
-  /// The low four bits of each word of `low`, the others of `high`.
-  static Codes JoinCodes(Codes low, Codes high) {
-    return _mm512_ternarylogic_epi64(_mm512_set1_epi16(15), low, high, 0xca);
+  static Bytes MaskBytes(Bytes x, int mask) {
+    return _mm512_and_si512(x, _mm512_set1_epi8(static_cast<char>(mask)));
   }
-  /// The bf16 values of words whose low bits are codes; what stands above them is ignored.
-  template <int kBits>
-  static Pairs LookUp(Codes x, const CodeTable& table) {
-    if constexpr (kBits <= 5) return _mm512_permutexvar_epi16(x, table.low);
-    return _mm512_permutex2var_epi16(table.low, x, table.high);
+  /// x | (y & mask)
+  static Bytes OrMasked(Bytes x, Bytes y, int mask) {
+    return _mm512_ternarylogic_epi64(x, y, _mm512_set1_epi8(static_cast<char>(mask)), 0xf8);
   }
-  /// The first or second pairs of 16 times two pairs of int8, as bf16 times 2^24: a byte on top of
-  /// its lane becomes a float at once, whose upper half is exact.
-  static Pairs PairsOfBytes(const void* p, bool second) {
-    const __m512i bytes = _mm512_loadu_si512(p);
-    const auto on_top = [bytes](int byte) {
-      const __m512i from = _mm512_set4_epi32(0x0c808080 + (byte << 24), 0x08808080 + (byte << 24),
-                                             0x04808080 + (byte << 24), 0x00808080 + (byte << 24));
-      return _mm512_castps_si512(_mm512_cvtepi32_ps(_mm512_shuffle_epi8(bytes, from)));
-    };
-    const __m512i upper_halves = _mm512_set4_epi32(0x0f0e0f0e, 0x0b0a0b0a, 0x07060706, 0x03020302);
-    return _mm512_mask_shuffle_epi8(on_top(second ? 3 : 1), 0x3333333333333333u,
-                                    on_top(second ? 2 : 0), upper_halves);
-  }
-  static void StorePairs(void* p, Pairs x) { _mm512_storeu_si512(p, x); }
+  /// Of bytes below 16.
+  static Bytes LookUp(Bytes x, const CodeTable& table) { return _mm512_shuffle_epi8(table, x); }
+  static Fours FoursOf(Bytes x) { return x; }
+  /// Rounds to nearest even and stores 16 integers as LoadSplit takes them, in 32 bytes; |x| must
+  /// be below 32640.
+  static void StoreSplit(uint8_t* p, Float x) { IntDots::StoreSplit(p, _mm512_cvtps_epi32(x)); }
   /// Rounds to nearest even and stores 16 int16; |x| must be below 32768.
   static void StoreInt16(int16_t* p, Float x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),

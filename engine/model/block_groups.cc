@@ -10,19 +10,13 @@ namespace {
 
 constexpr int kPanelOutputs = 64;
 
-constexpr uint16_t Bf16Of(int value) {
-  return static_cast<uint16_t>(std::bit_cast<uint32_t>(static_cast<float>(value)) >> 16);
-}
-
 /// Codes count up from `first`.
 constexpr GroupFormat Linear(int code_bits, int group_inputs, GroupScales scales, bool has_minimum,
                              int first) {
-  GroupFormat format{code_bits, group_inputs, scales, has_minimum, {}, {}};
+  GroupFormat format{code_bits, group_inputs, scales, has_minimum, {}};
   if (code_bits == 8) return format;
   for (int code = 0; code < 64; ++code) {
-    const int value = first + code % (1 << code_bits);
-    format.values[static_cast<size_t>(code)] = static_cast<int8_t>(value);
-    format.bf16_values[static_cast<size_t>(code)] = Bf16Of(value);
+    format.values[static_cast<size_t>(code)] = static_cast<int8_t>(first + code % (1 << code_bits));
   }
   return format;
 }
@@ -30,10 +24,9 @@ constexpr GroupFormat Linear(int code_bits, int group_inputs, GroupScales scales
 constexpr GroupFormat IQ4_NL() {
   constexpr int8_t kValues[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                   1,    13,   25,  38,  53,  69,  89,  113};
-  GroupFormat format{4, 32, GroupScales::kHalf, false, {}, {}};
+  GroupFormat format{.code_bits = 4, .linear = false};
   for (size_t code = 0; code < 64; ++code) {
     format.values[code] = kValues[code % 16];
-    format.bf16_values[code] = Bf16Of(kValues[code % 16]);
   }
   return format;
 }

@@ -24,13 +24,15 @@ struct GroupFormat {
   bool has_minimum = false;  // kept as its scale is; added
   // Of each code, repeated to the table's end. Unused with 8 bits: the code is the value.
   std::array<int8_t, 64> values = {};
-  std::array<uint16_t, 64> bf16_values = {};  // the same as bf16 bits: exact
+  bool linear = true;  // values of fewer than 8 bits count up from -offset()
 
   int unit_inputs() const { return scales == GroupScales::kHalfTimesInt8 ? 256 : 32; }
   int groups_per_unit() const { return unit_inputs() / group_inputs; }
   int ValueOf(uint8_t code) const {
     return code_bits == 8 ? static_cast<int8_t>(code) : values[code & 63];
   }
+  /// How much is added to values, so that the CPU's kernels see unsigned bytes.
+  int offset() const { return linear && code_bits != 8 ? -values[0] : 128; }
 
   // A unit of a panel of 64 outputs in memory: a header of scales and minimums, and codes
   // (packed_groups.h).

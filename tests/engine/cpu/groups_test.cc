@@ -27,37 +27,57 @@ std::vector<float> RowsOf(const PackedMatrix& packed) {
   return rows;
 }
 
-/// y = x W^T in f64, and how far f32 may stray.
+/// y = x W^T in f64, and how far the product may stray.
 ///
-/// The kernel computes, for each group of inputs, a chain of 32 exact products at most (32
-/// roundings of the chain), multiplies it by the scale and adds it to the sum (1), adds minimum
-/// times the sum of the group's activations (1, and 5 of that sum), over inputs / 16 groups. A
-/// rounding costs one unit of what has been added up so far in magnitude: |scale * value * x| and
-/// |minimum * x| over all inputs, whatever cancels between the two.
+/// Activations are rounded to multiples of 2^-15 times a power of two, the least that makes them
+/// integers below 32640 among their 512, at least 2^-115: each strays by half of that. From there
+/// on, integers are exact; for each group of inputs, the sum of its products becomes f32 (1
+/// rounding), is multiplied by the scale and added to the block's sum (1), and so is minimum times
+/// the sum of the group's activations (1), over inputs / 16 groups; a block's sum is added to the
+/// row's (1). A rounding costs one unit of what has been added up so far in magnitude: |scale *
+/// value * x| and |minimum * x| over all inputs, whatever cancels between the two.
 struct Expected {
   std::vector<double> value;
   std::vector<double> bound;
 };
+
+/// Half the distance between neighbouring values of an activation in a block of so many.
+double HalfStep(const float* x, int64_t count) {
+  float largest = 0;
+  for (int64_t k = 0; k < count; ++k) largest = std::max(largest, std::fabs(x[k]));
+  int exponent = -100;
+  if (largest >= 0x1p-101f) {
+    std::frexp(largest, &exponent);  // largest < 2^exponent
+    if (std::ldexp(largest, 15 - exponent) >= 32640) ++exponent;
+  }
+  return std::ldexp(0.5, exponent - 15);
+}
 
 /// `magnitudes` [outputs][inputs]: |scale * value| + |minimum| of each weight.
 Expected Expect(const std::vector<float>& w, const std::vector<float>& magnitudes,
                 const std::vector<float>& x, const std::vector<float>& bias, int64_t inputs) {
   const int64_t outputs = static_cast<int64_t>(w.size()) / inputs;
   const int64_t rows = static_cast<int64_t>(x.size()) / inputs;
-  const double roundings = 32 + 5 + 2 * static_cast<double>(inputs) / 16 + 2;
+  const double roundings =
+      3 * static_cast<double>(inputs) / 16 + static_cast<double>(inputs) / 512 + 2;
   Expected expected;
   for (int64_t r = 0; r < rows; ++r) {
+    const float* const row = x.data() + r * inputs;
     for (int64_t n = 0; n < outputs; ++n) {
       double sum = bias[static_cast<size_t>(n)];
       double magnitude = std::fabs(sum);
+      double stray = 0;
+      double half_step = 0;
       for (int64_t k = 0; k < inputs; ++k) {
-        const double activation = x[static_cast<size_t>(r * inputs + k)];
+        if (k % 512 == 0) half_step = HalfStep(row + k, std::min<int64_t>(512, inputs - k));
+        const double activation = row[k];
+        const double weight = magnitudes[static_cast<size_t>(n * inputs + k)];
         sum += double{w[static_cast<size_t>(n * inputs + k)]} * activation;
-        magnitude +=
-            double{magnitudes[static_cast<size_t>(n * inputs + k)]} * std::fabs(activation);
+        magnitude += weight * (std::fabs(activation) + half_step);
+        stray += weight * half_step;
       }
       expected.value.push_back(sum);
-      expected.bound.push_back(roundings * kF32Unit * magnitude + 1e-37);
+      expected.bound.push_back(roundings * kF32Unit * magnitude + stray + 1e-37);
     }
   }
   return expected;

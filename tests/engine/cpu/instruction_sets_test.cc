@@ -6,6 +6,7 @@
 #include "catch2/generators/catch_generators.hpp"
 #include "catch2/generators/catch_generators_range.hpp"
 #include "engine/cpu/kernels.h"
+#include "engine/cpu/packed_groups.h"
 #include "engine/cpu/thread_pool.h"
 #include "tests/engine/cpu_support.h"
 
@@ -85,10 +86,10 @@ std::vector<uint16_t> WideBf16(uint64_t seed, int64_t count) {
 /// What the operations over rows make of the same numbers.
 struct RowResults {
   std::vector<uint16_t> normed16, rotated16;
-  std::vector<float> normed32, rotated32, capped, scales, sums, group_scales;
+  std::vector<float> normed32, rotated32, capped, scales, group_scales;
   std::vector<int16_t> words;
   std::vector<int8_t> bytes;
-  std::vector<int32_t> starts;
+  std::vector<int32_t> starts, sums;
   std::vector<double> exponentials;
 };
 
@@ -118,11 +119,14 @@ RowResults RowsBy(const Kernels& kernels, int64_t count) {
     out.bytes.insert(out.bytes.end(), bytes.begin(), bytes.end());
     out.group_scales.insert(out.group_scales.end(), scales.begin(), scales.end());
     out.starts.insert(out.starts.end(), starts.begin(), starts.end());
-    for (const int group : {16, 32}) {
-      std::vector<float> sums(size / static_cast<size_t>(group));
-      kernels.sum_groups(x.data(), static_cast<int64_t>(sums.size()) * group, group, sums.data());
-      out.sums.insert(out.sums.end(), sums.begin(), sums.end());
-    }
+    const size_t whole = size / 32 * 32;  // the integers are in an order of each set's own
+    std::vector<uint8_t> split(2 * whole);
+    std::vector<float> block_scales(whole / kGroupBlockInputs + 1);
+    std::vector<int32_t> sums(whole / 16 + whole / 32);
+    kernels.quantize_blocks(x.data(), static_cast<int64_t>(whole), split.data(),
+                            block_scales.data(), sums.data(), sums.data() + whole / 16);
+    out.group_scales.insert(out.group_scales.end(), block_scales.begin(), block_scales.end());
+    out.sums.insert(out.sums.end(), sums.begin(), sums.end());
   }
   out.normed32.resize(size);
   kernels.rms_norm_f32(out.normed32.data(), x32.data(), w.data(), count, 1e-5f);
