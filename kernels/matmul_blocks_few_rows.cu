@@ -268,8 +268,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksMax)
       reinterpret_cast<float*>(shared + kWarps * BlockRing<kType>::kBytes + kWarps * a.x_bytes);
   const ChunkOfRows<kN> first_x(x_rows, a.x_stride, rows, lane);
   WaitForPredecessor();
-  CopySliceOfRows(x_rows, a, first_row, rows, slice, lane);
-  __syncwarp();
+  CopySliceOfRows(x_rows, a, first_row, rows, slice, lane);  // the first chunk waits for all lanes
 
   uint8_t* stage = ring;
   int turn = 0;
