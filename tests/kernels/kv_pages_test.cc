@@ -76,10 +76,11 @@ TEMPLATE_TEST_CASE("RopeAndWriteKv norms and rotates queries and keys and fills 
   const bool rounds = dim % 16 == 0;
   CAPTURE(dim, norms_queries, norms_keys);
   const int width = (query_heads + 2 * kv_heads) * dim;
-  const std::vector<int32_t> positions = {0, 5, 33};
-  const std::vector<int64_t> slots = {3 * 16 + 0, 1 * 16 + 5, 0 * 16 + 1};
+  const std::vector<int32_t> positions = {0, 5, 33, 7};
+  const std::vector<int64_t> slots = {3 * 16 + 0, 1 * 16 + 5, 0 * 16 + 1, -1};  // nowhere
+  const int rows = 4;
   const std::vector<float> rotation = RotationOf(dim, 34);
-  const std::vector<TestType> qkv = RandomOf<TestType>(1, Size(3, width));
+  const std::vector<TestType> qkv = RandomOf<TestType>(1, Size(rows, width));
   const std::vector<float> x = Widen(qkv);
   const std::vector<float> query_weight = RandomFloats(2, Size(1, dim));
   const std::vector<float> key_weight = RandomFloats(3, Size(1, dim));
@@ -95,16 +96,17 @@ TEMPLATE_TEST_CASE("RopeAndWriteKv norms and rotates queries and keys and fills 
   const HeadNorms norms{norms_queries ? device_query_weight.data() : nullptr,
                         norms_keys ? device_key_weight.data() : nullptr, 1e-6f, rounds};
   const KvPages<TestType> kv{pages.data(), page_elements, kv_heads, dim};
-  REQUIRE(RopeAndWriteKv(device_qkv.data(), 3, query_heads, norms, device_rotation.data(),
+  REQUIRE(RopeAndWriteKv(device_qkv.data(), rows, query_heads, norms, device_rotation.data(),
                          device_positions.data(), device_slots.data(), kv, nullptr) == cudaSuccess);
   const std::vector<float> rotated = Widen(device_qkv.Read());
   const std::vector<float> after = Widen(pages.Read());
 
   std::vector<bool> written(after.size());
   size_t wrong = 0;
-  for (size_t row = 0; row < 3; ++row) {
+  for (size_t row = 0; row < rows; ++row) {
     for (int head = 0; head < query_heads + 2 * kv_heads; ++head) {
       const bool is_query = head < query_heads;
+      if (!is_query && slots[row] < 0) continue;
       const bool is_value = head >= query_heads + kv_heads;
       const float* weight = is_query ? norms_queries ? query_weight.data() : nullptr
                             : is_value || !norms_keys ? nullptr

@@ -169,7 +169,7 @@ TEMPLATE_TEST_CASE("a sequence convolved in parts, in and out of place, has the 
   using T = typename TestType::T;
   constexpr int kColumns = TestType::kColumns;
   const Seeded seeded;
-  Layer<TestType> layer(true, GENERATE(3, 5));
+  Layer<TestType> layer(true, GENERATE(3, 5, 16));  // 16: a state keeps more than 5 rows bring
   const std::vector<T> whole = layer.Run({{0, 0, 60, -1, 0}});
   const std::vector<T> end = layer.Slot(0);
   std::vector<T> parts;

@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 
+#include "kernels/finish_matmul.h"
 #include "kernels/rms_norm.h"
 #include "tests/kernels/packed.h"
 #include "tests/kernels/seeds.h"
@@ -25,6 +26,7 @@ struct Summed {
   std::vector<float> bias;
   std::vector<float> old;  // of y
   int stride = 0;
+  bool elsewhere = false;  // added up already, by FinishMatMul's caller
 
   double Sum(int row, int packed) const {
     double sum = 0;
@@ -77,6 +79,19 @@ std::vector<T> Run(const Summed& s, Epilogue epilogue, const std::vector<T>& old
   w.scales = scales.data();
   w.bias = bias.data();
   MatMulOperands operands{y.data(), sizeof(T) == sizeof(float), nullptr, kRows, epilogue, s.stride};
+  if (s.elsewhere) {
+    std::vector<float> sums;
+    for (int row = 0; row < kRows; ++row) {
+      for (int n = 0; n < w.packed_outputs(); ++n) {
+        sums.push_back(static_cast<float>(s.Sum(row, n) - double{s.bias[static_cast<size_t>(n)]}));
+      }
+    }
+    w.format = WeightFormat::kBf16;
+    w.scales = nullptr;
+    const Device<float> made(sums);
+    REQUIRE(FinishMatMul(operands, w, made.data(), nullptr) == cudaSuccess);
+    return y.Read();
+  }
   operands.slices = slices.data();
   REQUIRE(SumSlices(operands, w, nullptr) == cudaSuccess);
   return y.Read();
@@ -104,14 +119,17 @@ void CheckPlain(const Summed& s, Epilogue epilogue, const std::vector<T>& old) {
 
 }  // namespace
 
-TEST_CASE("the sums of slices become y with scale and bias, rounded once", "[kernels]") {
+TEST_CASE("sums, of slices or made elsewhere, become y with scale and bias, rounded once",
+          "[kernels]") {
   const Seeded seeded;
+  const bool elsewhere = GENERATE(false, true);
   const Epilogue epilogue = GENERATE(Epilogue::kStore, Epilogue::kAdd);
   // Whole pieces, outputs that fill no tile, rows of y that start at odd places.
   const int outputs = GENERATE(64, 41);
   const int stride = outputs + GENERATE(0, 3, 8);
-  CAPTURE(static_cast<int>(epilogue), outputs, stride);
-  const Summed s = Exact(outputs, false, stride);
+  CAPTURE(static_cast<int>(epilogue), outputs, stride, elsewhere);
+  Summed s = Exact(outputs, false, stride);
+  s.elsewhere = elsewhere;
   CheckPlain(s, epilogue, s.old);
   CheckPlain(s, epilogue, ToBf16(s.old));
 }
@@ -119,7 +137,8 @@ TEST_CASE("the sums of slices become y with scale and bias, rounded once", "[ker
 TEST_CASE("a gate's sums pass through SiLU and multiply those of the up", "[kernels]") {
   const Seeded seeded;
   const int outputs = GENERATE(40, 19);
-  const Summed s = Exact(outputs, true, outputs);
+  Summed s = Exact(outputs, true, outputs);
+  s.elsewhere = GENERATE(false, true);
   const std::vector<float> y = Run(s, Epilogue::kSiluGated, s.old);
   for (int row = 0; row < kRows; ++row) {
     for (int n = 0; n < outputs; ++n) {
