@@ -72,6 +72,7 @@ TEST_CASE("float32 continues a prompt with the reference's tokens", "[golden]") 
     asked.push_back(reference.Ids(p + "ids"));
     expected.push_back(reference.Ids(p + "greedy"));
     REQUIRE(expected.back().size() == 32);
+    if (Sanitized()) expected.back().resize(6);
   }
   CheckGreedy(chain, asked, expected);
 }

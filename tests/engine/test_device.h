@@ -9,6 +9,7 @@
 
 #include "engine/device.h"
 #include "engine/model/precision.h"
+#include "tests/support/sanitized.h"
 
 namespace neurogrid {
 
@@ -32,7 +33,8 @@ inline std::vector<Precision> WeightPrecisions() {
 /// milliseconds, so it looks at samples; the whole sweep is a test of its own there, tagged [long].
 enum class Depth { kSamples, kEverything };
 inline Depth UsualDepth() {
-  return ThisColumn() == Column::kCudaEmulated ? Depth::kSamples : Depth::kEverything;
+  const bool slow = ThisColumn() == Column::kCudaEmulated || Sanitized();
+  return slow ? Depth::kSamples : Depth::kEverything;
 }
 
 struct DeviceVariant {

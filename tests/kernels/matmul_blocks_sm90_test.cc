@@ -7,6 +7,7 @@
 #include <catch2/generators/catch_generators_range.hpp>
 
 #include "tests/kernels/packed_blocks.h"
+#include "tests/support/sanitized.h"
 
 namespace neurogrid::kernels {
 namespace {
@@ -98,6 +99,10 @@ TEST_CASE("products with blocks on sm_90 have the bits of the common kernels",
       {2048, 8, Epilogue::kStore, false, false, 0, 3},
       {5001, 4, Epilogue::kStore, false, true, 0, 8},
   }));
+  if (Sanitized()) {
+    if ((static_cast<int>(type) + c.units) % 4 == 0) CheckRows(Product(type, c, 130), {65, 130});
+    return;
+  }
   CAPTURE(static_cast<int>(type), c.outputs, c.units, static_cast<int>(c.epilogue));
   CheckRows(Product(type, c, 300), {1, 17, 33, 64, 65, 128, 129, 300});
 }
