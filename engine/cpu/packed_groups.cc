@@ -43,13 +43,14 @@ void StoreFour(uint8_t* p, uint32_t four) { std::memcpy(p, &four, sizeof four); 
 constexpr uint32_t Fours(uint32_t byte) { return byte * 0x01010101u; }
 
 /// Of four inputs: `codes` [64] points at the first of each output.
-void WriteStep(int code_bits, const uint8_t* const* codes, int step, uint8_t* octet) {
+template <int kBits>
+void WriteStep(const uint8_t* const* codes, int step, uint8_t* octet) {
   for (int j = 0; j < kColumn; ++j) {
     uint32_t four[4];
     for (int column = 0; column < 4; ++column) {
       four[column] = LoadFour(codes[kColumn * column + j] + kStepInputs * step);
     }
-    if (code_bits == 8) {
+    if constexpr (kBits == 8) {
       for (int column = 0; column < 4; ++column) {
         StoreFour(octet + 4 * (kColumn * (4 * step + column) + j), four[column] ^ Fours(kTopBit));
       }
@@ -59,21 +60,34 @@ void WriteStep(int code_bits, const uint8_t* const* codes, int step, uint8_t* oc
       StoreFour(octet + 4 * (kColumn * (2 * step + half) + j),
                 (four[2 * half] & Fours(15)) | (four[2 * half + 1] & Fours(15)) << 4);
     }
-    if (code_bits == 4) continue;
+    if constexpr (kBits == 4) continue;
     // Fifth bits of both steps share a four.
-    uint8_t* const high = octet + HighBitsOf(code_bits, step, 0).offset + 4 * j;
-    uint32_t bits = code_bits == 5 && step == 1 ? LoadFour(high) : 0;
+    uint8_t* const high = octet + HighBitsOf(kBits, step, 0).offset + 4 * j;
+    uint32_t bits = kBits == 5 && step == 1 ? LoadFour(high) : 0;
     for (int column = 0; column < 4; ++column) {
-      bits |= (four[column] >> 4 & Fours(code_bits == 5 ? 1 : 3))
-              << HighBitsOf(code_bits, step, column).shift;
+      bits |= (four[column] >> 4 & Fours(kBits == 5 ? 1 : 3))
+              << HighBitsOf(kBits, step, column).shift;
     }
     StoreFour(high, bits);
   }
 }
 
 /// `codes` [64] points at the octet's inputs of each output.
+template <int kBits>
+void WriteOctet(const uint8_t* const* codes, uint8_t* octet) {
+  for (int step = 0; step < 2; ++step) WriteStep<kBits>(codes, step, octet);
+}
 void WriteOctet(int code_bits, const uint8_t* const* codes, uint8_t* octet) {
-  for (int step = 0; step < 2; ++step) WriteStep(code_bits, codes, step, octet);
+  switch (code_bits) {
+    case 4:
+      return WriteOctet<4>(codes, octet);
+    case 5:
+      return WriteOctet<5>(codes, octet);
+    case 6:
+      return WriteOctet<6>(codes, octet);
+    default:
+      return WriteOctet<8>(codes, octet);
+  }
 }
 
 uint8_t ReadCode(int code_bits, const uint8_t* octet, int n, int k) {

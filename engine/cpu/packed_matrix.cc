@@ -1,5 +1,7 @@
 #include "engine/cpu/packed_matrix.h"
 
+#include <emmintrin.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -16,7 +18,9 @@ namespace {
 
 constexpr int kOutputs = PackedMatrix::kPanelOutputs;
 constexpr int kGatedOutputs = kOutputs / 2;  // values a gated panel yields
-constexpr int64_t kBlockInputs = 16;         // one line of each row at a time
+constexpr int64_t kLineBytes = 64;
+constexpr int64_t kAheadBytes = 256;  // of a row's blocks, asked for before they are wanted
+constexpr int64_t kBlockInputs = 16;  // one line of each row at a time
 
 using Format = PackedMatrix::Format;
 
@@ -46,6 +50,69 @@ void Interleave(const float* rows, int64_t inputs, Element* panel, Convert conve
   }
 }
 
+/// ToBf16 of four values, in the low halves of lanes and sign-extended.
+__m128i RoundToBf16(__m128 x) {
+  const __m128i bits = _mm_castps_si128(x);
+  const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+  const __m128i half = _mm_add_epi32(odd, _mm_set1_epi32(0x7fff));
+  const __m128i rounded = _mm_srai_epi32(_mm_add_epi32(bits, half), 16);
+  const __m128i quiet = _mm_or_si128(_mm_srai_epi32(bits, 16), _mm_set1_epi32(0x40));
+  const __m128i is_nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
+  return _mm_or_si128(_mm_and_si128(is_nan, quiet), _mm_andnot_si128(is_nan, rounded));
+}
+
+/// A row becomes bf16 in the first half of its own space.
+void RoundInPlace(float* row, int64_t inputs) {
+  auto* out = reinterpret_cast<uint8_t*>(row);
+  int64_t k = 0;
+  for (; k + 8 <= inputs; k += 8) {
+    const __m128i both =
+        _mm_packs_epi32(RoundToBf16(_mm_loadu_ps(row + k)), RoundToBf16(_mm_loadu_ps(row + k + 4)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * k), both);
+  }
+  for (; k < inputs; ++k) {
+    const bf16 rounded = ToBf16(row[k]);
+    std::memcpy(out + 2 * k, &rounded, sizeof rounded);
+  }
+}
+
+/// Four steps of four outputs: rows of `stride` bytes become columns of a panel.
+void TransposePairs(const uint8_t* rows, int64_t stride, uint8_t* panel) {
+  __m128 pairs[4];
+  for (int n = 0; n < 4; ++n) {
+    pairs[n] = _mm_loadu_ps(reinterpret_cast<const float*>(rows + n * stride));
+  }
+  _MM_TRANSPOSE4_PS(pairs[0], pairs[1], pairs[2], pairs[3]);
+  for (int step = 0; step < 4; ++step) {
+    _mm_storeu_ps(reinterpret_cast<float*>(panel + step * 4 * kOutputs), pairs[step]);
+  }
+}
+
+/// Writes [64][inputs] floats, which are overwritten, as a panel of bf16. Lines of rows are read
+/// whole while they are in cache.
+void FillBf16Panel(float* rows, int64_t inputs, uint8_t* panel) {
+  constexpr int64_t kLineInputs = 32;
+  constexpr int64_t kStepBytes = 2 * sizeof(bf16);
+  const int64_t stride = inputs * int64_t{sizeof(float)};
+  for (int n = 0; n < kOutputs; ++n) RoundInPlace(rows + n * inputs, inputs);
+  const auto* const pairs = reinterpret_cast<const uint8_t*>(rows);
+  const int64_t whole = inputs / kLineInputs * kLineInputs;
+  for (int64_t line = 0; line < whole; line += kLineInputs) {
+    for (int64_t n = 0; n < kOutputs; n += 4) {
+      for (int64_t k = line; k < line + kLineInputs; k += 8) {
+        TransposePairs(pairs + n * stride + 2 * k, stride,
+                       panel + (k / 2 * kOutputs + n) * kStepBytes);
+      }
+    }
+  }
+  for (int64_t n = 0; n < kOutputs; ++n) {
+    for (int64_t k = whole; k < inputs; k += 2) {
+      const auto bytes = static_cast<size_t>(std::min<int64_t>(2, inputs - k)) * sizeof(bf16);
+      std::memcpy(panel + (k / 2 * kOutputs + n) * kStepBytes, pairs + n * stride + 2 * k, bytes);
+    }
+  }
+}
+
 /// max|row| / 127, or a NaN for a row with a value that is not finite.
 float ScaleOf(const float* row, int64_t inputs) {
   float largest = 0;
@@ -67,7 +134,8 @@ void FillIntPanel(const float* rows, int64_t inputs, uint8_t* panel, float* scal
       });
 }
 
-void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel, float* scales) {
+/// `rows` may be overwritten.
+void FillPanel(Format format, float* rows, int64_t inputs, uint8_t* panel, float* scales) {
   switch (format) {
     case Format::kGroups:
       NG_CHECK(false);  // FillStoredPanel writes them
@@ -76,9 +144,7 @@ void FillPanel(Format format, const float* rows, int64_t inputs, uint8_t* panel,
                            [](int, float value) { return value; });
       return;
     case Format::kBf16:
-      Interleave<bf16, 2>(rows, inputs, reinterpret_cast<bf16*>(panel),
-                          [](int, float value) { return ToBf16(value); });
-      return;
+      return FillBf16Panel(rows, inputs, panel);
     case Format::kInt8:
       FillIntPanel<int8_t, 2, 0>(rows, inputs, panel, scales);
       return;
@@ -104,7 +170,7 @@ class Packer {
     return source(first, present, out);
   }
 
-  const float* rows(int worker) const { return rows_[static_cast<size_t>(worker)].data(); }
+  float* rows(int worker) { return rows_[static_cast<size_t>(worker)].data(); }
 
   void Fail(const absl::Status& status) {
     const absl::MutexLock lock(&mutex_);
@@ -134,18 +200,27 @@ class GroupPacker {
   /// Output n of the panel has the stored blocks at rows[n], of type dtypes[n]; null: zeros.
   void Pack(const uint8_t* const* rows, const DType* dtypes, int64_t inputs, uint8_t* panel) {
     const int unit_inputs = format_.unit_inputs();
+    const GroupFormat* formats[kOutputs];
+    const DTypeInfo* infos[kOutputs];
+    for (int n = 0; n < kOutputs; ++n) {
+      formats[n] = &GroupFormatOf(dtypes[n]);
+      infos[n] = &InfoOf(dtypes[n]);
+    }
     for (int64_t k = 0; k < inputs; k += unit_inputs) {
-      const GroupFormat* formats[kOutputs];
       int firsts[kOutputs];
       for (int n = 0; n < kOutputs; ++n) {
-        const DTypeInfo& info = InfoOf(dtypes[n]);
-        formats[n] = &GroupFormatOf(dtypes[n]);
+        const DTypeInfo& info = *infos[n];
         firsts[n] = static_cast<int>(k % info.block_elements);
         BlockNumbers& numbers = numbers_[static_cast<size_t>(n)];
         if (rows[n] == nullptr) {
           numbers = BlockNumbers{};
         } else if (firsts[n] == 0) {
-          DecodeBlock(dtypes[n], rows[n] + k / info.block_elements * info.block_bytes, numbers);
+          const uint8_t* const block = rows[n] + k / info.block_elements * info.block_bytes;
+          // No prefetcher follows 64 rows at a time.
+          for (int64_t at = 0; at < info.block_bytes; at += kLineBytes) {
+            __builtin_prefetch(block + kAheadBytes + at);
+          }
+          DecodeBlock(dtypes[n], block, numbers);
         }
       }
       const UnitPlace unit = PlaceOfUnit(format_, panel, inputs, k);

@@ -54,6 +54,29 @@ uint16_t LoadHalf(const uint8_t* bytes) {
 
 constexpr uint16_t kHalfSign = 0x8000;
 
+// Codes are taken out eight at a time: a word holds those of eight neighbours, a byte each.
+constexpr size_t kWord = 8;
+uint64_t LoadWord(const uint8_t* bytes) {
+  uint64_t word;
+  std::memcpy(&word, bytes, sizeof word);
+  return word;
+}
+void StoreWord(uint8_t* bytes, uint64_t word) { std::memcpy(bytes, &word, sizeof word); }
+
+/// The same byte eight times.
+constexpr uint64_t Everywhere(uint64_t byte) { return byte * 0x0101010101010101u; }
+
+/// Bits [shift, shift + count of ones in mask) of each byte.
+uint64_t BitsOf(uint64_t word, size_t shift, uint64_t mask) {
+  return (word >> shift) & Everywhere(mask);
+}
+
+/// Bit i of a byte in byte i of a word.
+uint64_t SpreadBits(uint64_t bits) {
+  const uint64_t own = Everywhere(bits) & 0x8040201008040201u;
+  return BitsOf(own + Everywhere(0x7f), 7, 1);
+}
+
 // Each function below takes one block apart.
 
 /// Types of 32 elements: d, m if there is one, fifth bits, then nibbles.
@@ -70,9 +93,10 @@ void DecodeNibbles(const uint8_t* block, BlockNumbers& out) {
     std::memcpy(&high, block, sizeof high);
     block += 4;
   }
-  for (size_t j = 0; j < 16; ++j) {
-    out.codes[j] = static_cast<uint8_t>((block[j] & 15) | ((high >> j) & 1) << 4);
-    out.codes[j + 16] = static_cast<uint8_t>((block[j] >> 4) | ((high >> (j + 16)) & 1) << 4);
+  for (size_t j = 0; j < 16; j += kWord) {
+    const uint64_t both = LoadWord(block + j);
+    StoreWord(&out.codes[j], BitsOf(both, 0, 15) | SpreadBits((high >> j) & 255) << 4);
+    StoreWord(&out.codes[j + 16], BitsOf(both, 4, 15) | SpreadBits((high >> (j + 16)) & 255) << 4);
   }
 }
 
@@ -89,8 +113,8 @@ void DecodeQ2_K(const uint8_t* block, BlockNumbers& out) {
     out.minimum_factors[group] = static_cast<int8_t>(block[group] >> 4);
     const uint8_t* q = block + 16 + 32 * (group / 8) + 16 * (group % 2);
     const size_t shift = 2 * (group / 2 % 4);
-    for (size_t l = 0; l < 16; ++l) {
-      out.codes[16 * group + l] = static_cast<uint8_t>((q[l] >> shift) & 3);
+    for (size_t l = 0; l < 16; l += kWord) {
+      StoreWord(&out.codes[16 * group + l], BitsOf(LoadWord(q + l), shift, 3));
     }
   }
 }
@@ -107,9 +131,10 @@ void DecodeQ3_K(const uint8_t* block, BlockNumbers& out) {
     const size_t first = 16 * (group % 2);
     const uint8_t* q = block + 32 + 32 * (group / 8) + first;
     const size_t shift = 2 * (group / 2 % 4);
-    for (size_t l = 0; l < 16; ++l) {
-      const int bit = (block[first + l] >> (group / 2)) & 1;  // without it, 4 less
-      out.codes[16 * group + l] = static_cast<uint8_t>(((q[l] >> shift) & 3) + 4 * bit);
+    for (size_t l = 0; l < 16; l += kWord) {
+      const uint64_t bits =
+          BitsOf(LoadWord(block + first + l), group / 2, 1);  // without it, 4 less
+      StoreWord(&out.codes[16 * group + l], BitsOf(LoadWord(q + l), shift, 3) | bits << 2);
     }
   }
 }
@@ -130,9 +155,9 @@ void DecodeQ45_K(const uint8_t* block, const uint8_t* high, const uint8_t* qs, B
     out.minimum_factors[run] = static_cast<int8_t>(minimum);
     const uint8_t* q = qs + 32 * (run / 2);
     const size_t shift = 4 * (run % 2);
-    for (size_t l = 0; l < 32; ++l) {
-      const int fifth = high == nullptr ? 0 : (high[l] >> run) & 1;
-      out.codes[32 * run + l] = static_cast<uint8_t>(((q[l] >> shift) & 15) | fifth << 4);
+    for (size_t l = 0; l < 32; l += kWord) {
+      const uint64_t fifth = high == nullptr ? 0 : BitsOf(LoadWord(high + l), run, 1);
+      StoreWord(&out.codes[32 * run + l], BitsOf(LoadWord(q + l), shift, 15) | fifth << 4);
     }
   }
 }
@@ -145,9 +170,9 @@ void DecodeQ6_K(const uint8_t* block, BlockNumbers& out) {
     const uint8_t* high = block + 128 + 32 * (run / 4);
     const size_t low_shift = 4 * (run % 4 / 2);
     const size_t high_shift = 2 * (run % 4);
-    for (size_t l = 0; l < 32; ++l) {
-      const int value = ((low[l] >> low_shift) & 15) | ((high[l] >> high_shift) & 3) << 4;
-      out.codes[32 * run + l] = static_cast<uint8_t>(value);
+    for (size_t l = 0; l < 32; l += kWord) {
+      StoreWord(&out.codes[32 * run + l], BitsOf(LoadWord(low + l), low_shift, 15) |
+                                              BitsOf(LoadWord(high + l), high_shift, 3) << 4);
     }
   }
 }
