@@ -111,6 +111,17 @@ absl::StatusOr<int> Listen(const std::string& host, int port, int* bound_port) {
   return listener;
 }
 
+/// From how many bytes on a wait for the socket ends (its end ends it always).
+void WakeAt(int socket, size_t bytes) {
+  const int least = static_cast<int>(bytes);
+  setsockopt(socket, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least));
+}
+
+bool IsHalfClosed(int socket) {
+  pollfd polled = {.fd = socket, .events = POLLRDHUP, .revents = 0};
+  return poll(&polled, 1, 0) > 0;
+}
+
 class GrpcNodePort : public NodePort {
  public:
   absl::Status Start(Options options) {
@@ -230,6 +241,7 @@ class GrpcNodePort : public NodePort {
         close(socket);
         continue;
       }
+      WakeAt(socket, kEnrollPreamble.size());  // less of it would keep the loop awake
       silent_.push_back({socket, host, now + kSilentTime});
     }
   }
@@ -243,6 +255,7 @@ class GrpcNodePort : public NodePort {
       const bool none = got < 0 && (errno == EAGAIN || errno == EINTR);
       const absl::string_view preamble(said, got > 0 ? static_cast<size_t>(got) : 0);
       const bool begun = !preamble.empty() && preamble.size() < sizeof(said) &&
+                         !IsHalfClosed(silent.socket) &&
                          (absl::StartsWith(kEnrollPreamble, preamble) ||
                           absl::StartsWith(kEdgePreamble, preamble));
       if ((none || begun) && now < silent.deadline) return false;
@@ -252,6 +265,7 @@ class GrpcNodePort : public NodePort {
   }
 
   void PassOn(const Silent& silent, absl::string_view preamble) {
+    WakeAt(silent.socket, 1);
     if (acceptor_ != nullptr && !preamble.empty() && preamble[0] == kTlsHandshakeByte) {
       grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
       connection.listener_fd = listener_;
