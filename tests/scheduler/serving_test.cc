@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <climits>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -42,11 +43,12 @@ SchedulerOptions Shape() {
   return shape;
 }
 
-/// The hash chain as a chain of workers: a thread of its own runs the stages.
+/// The hash chain as a chain of workers: a thread of its own runs the stages. It hangs after
+/// `results_max` steps.
 class ThreadedChain final : public Chain {
  public:
-  ThreadedChain(Serving& serving, uint64_t tag)
-      : serving_(serving), tag_(tag), thread_([this] { Loop(); }) {}
+  ThreadedChain(Serving& serving, uint64_t tag, int results_max = INT_MAX)
+      : serving_(serving), tag_(tag), results_left_(results_max), thread_([this] { Loop(); }) {}
   ~ThreadedChain() override {
     {
       const std::lock_guard lock(mutex_);
@@ -68,10 +70,11 @@ class ThreadedChain final : public Chain {
   void Loop() {
     std::unique_lock lock(mutex_);
     while (!stop_) {
-      changed_.wait(lock, [&] { return stop_ || chain_.in_flight() > 0; });
+      changed_.wait(lock, [&] { return stop_ || (results_left_ > 0 && chain_.in_flight() > 0); });
       chain_.TurnAll();
       HashChain::Result result;
-      while (chain_.Receive(result)) {
+      while (results_left_ > 0 && chain_.Receive(result)) {
+        --results_left_;
         lock.unlock();
         serving_.StepDone(tag_, result.step, std::move(result.sampled));
         lock.lock();
@@ -81,6 +84,7 @@ class ThreadedChain final : public Chain {
 
   Serving& serving_;
   uint64_t tag_;
+  int results_left_;
   HashChain chain_{kStages, Shape().limits};
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -88,8 +92,8 @@ class ThreadedChain final : public Chain {
   std::thread thread_;
 };
 
-void BringUp(Serving& serving, uint64_t tag) {
-  serving.ChainUp(tag, std::make_shared<ThreadedChain>(serving, tag), Shape(), "test");
+void BringUp(Serving& serving, uint64_t tag, int results_max = INT_MAX) {
+  serving.ChainUp(tag, std::make_shared<ThreadedChain>(serving, tag, results_max), Shape(), "test");
   while (serving.state() != ServingState::kReady) std::this_thread::yield();
 }
 
@@ -159,7 +163,7 @@ TEST_CASE("of 32 readers half leave; the rest get their own tokens and all pages
 TEST_CASE("a lost chain ends what began with an error, and the next chain serves",
           "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
-  BringUp(serving, 1);
+  BringUp(serving, 1, /*results_max=*/60);
   GenerationRequest endless = Ask(1);
   endless.tokens_max = 400;
   Refusal refusal;
