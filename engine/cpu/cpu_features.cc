@@ -10,6 +10,7 @@ namespace neurogrid {
 namespace {
 
 // Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, CPUID.
+constexpr uint32_t kGenu = 0x756e6547;  // of GenuineIntel
 constexpr uint32_t kFma = 1u << 12;
 constexpr uint32_t kXgetbv = 1u << 27;
 constexpr uint32_t kF16c = 1u << 29;
@@ -30,6 +31,7 @@ bool Has(uint64_t word, uint64_t bits) { return (word & bits) == bits; }
 CpuWords ReadCpuWords() {
   CpuWords words;
   uint32_t a, b, c, d;
+  if (__get_cpuid(0, &a, &b, &c, &d) != 0) words.leaf_0_ebx = b;
   if (__get_cpuid(1, &a, &b, &c, &d) != 0) words.leaf_1_ecx = c;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) != 0) {
     words.leaf_7_ebx = b;
@@ -64,9 +66,15 @@ absl::StatusOr<std::vector<InstructionSet>> InstructionSetsOf(const CpuWords& wo
   return sets;
 }
 
+InstructionSet FastestOf(const std::vector<InstructionSet>& sets, const CpuWords& words) {
+  const bool slow_dots = words.leaf_0_ebx == kGenu && sets.back() == InstructionSet::kAvx512Bf16;
+  return slow_dots ? InstructionSet::kAvx512Vnni : sets.back();
+}
+
 absl::StatusOr<InstructionSet> DetectInstructionSet() {
-  NG_ASSIGN_OR_RETURN(const std::vector<InstructionSet> sets, InstructionSetsOf(ReadCpuWords()));
-  return sets.back();
+  const CpuWords words = ReadCpuWords();
+  NG_ASSIGN_OR_RETURN(const std::vector<InstructionSet> sets, InstructionSetsOf(words));
+  return FastestOf(sets, words);
 }
 
 absl::string_view NameOf(InstructionSet set) {

@@ -182,11 +182,12 @@ void BenchAttention(const CpuContext& cpu, int query_heads, int kv_heads, int he
 
 /// Of that name, or the fastest.
 InstructionSet SetOf(const std::string& name) {
-  const std::vector<InstructionSet> sets = InstructionSetsOf(ReadCpuWords()).value();
+  const CpuWords words = ReadCpuWords();
+  const std::vector<InstructionSet> sets = InstructionSetsOf(words).value();
   for (const InstructionSet set : sets) {
     if (NameOf(set) == name) return set;
   }
-  if (name.empty()) return sets.back();
+  if (name.empty()) return FastestOf(sets, words);
   std::fprintf(stderr, "kernel_bench: this machine has no %s\n", name.c_str());
   std::exit(1);
 }

@@ -32,26 +32,26 @@ struct Processor {
   Sets sets;
 };
 const Processor kProcessors[] = {
-    {"Haswell", {kFmaF16cXgetbv, kAvx2, 0, 0, kSavesYmm}, {Set::kAvx2}},
-    {"Zen 3", {kFmaF16cXgetbv, kAvx2, 0, 0, kSavesYmm}, {Set::kAvx2}},
-    {"Alder Lake", {kFmaF16cXgetbv, kAvx2, 0, kAvxVnni, kSavesYmm}, {Set::kAvx2, Set::kAvxVnni}},
+    {"Haswell", {0, kFmaF16cXgetbv, kAvx2, 0, 0, kSavesYmm}, {Set::kAvx2}},
+    {"Zen 3", {0, kFmaF16cXgetbv, kAvx2, 0, 0, kSavesYmm}, {Set::kAvx2}},
+    {"Alder Lake", {0, kFmaF16cXgetbv, kAvx2, 0, kAvxVnni, kSavesYmm}, {Set::kAvx2, Set::kAvxVnni}},
     {"Skylake-X",
-     {kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, 0, 0, kSavesZmm},
+     {0, kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, 0, 0, kSavesZmm},
      {Set::kAvx2, Set::kAvx512}},
     {"Ice Lake",
-     {kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, 0, kSavesZmm},
+     {0, kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, 0, kSavesZmm},
      {Set::kAvx2, Set::kAvx512, Set::kAvx512Vnni}},
     {"Zen 4",
-     {kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16, kSavesZmm},
+     {0, kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16, kSavesZmm},
      {Set::kAvx2, Set::kAvx512, Set::kAvx512Vnni, Set::kAvx512Bf16}},
     {"Sapphire Rapids",
-     {kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16 | kAvxVnni, kSavesZmm},
+     {0, kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16 | kAvxVnni, kSavesZmm},
      {Set::kAvx2, Set::kAvxVnni, Set::kAvx512, Set::kAvx512Vnni, Set::kAvx512Bf16}},
     {"Sapphire Rapids under a system that saves no zmm registers",
-     {kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16 | kAvxVnni, kSavesYmm},
+     {0, kFmaF16cXgetbv, kAvx2 | kAvx512FDqBwVl, kAvx512Vnni, kAvx512Bf16 | kAvxVnni, kSavesYmm},
      {Set::kAvx2, Set::kAvxVnni}},
     {"Knights Landing, whose AVX-512 has no words",
-     {kFmaF16cXgetbv, kAvx2 | 0x10000, 0, 0, kSavesZmm},
+     {0, kFmaF16cXgetbv, kAvx2 | 0x10000, 0, 0, kSavesZmm},
      {Set::kAvx2}},
 };
 
@@ -62,13 +62,23 @@ TEST_CASE("a processor runs the sets that it and its system have", "[cpu]") {
   }
 }
 
+TEST_CASE("Intel's processors multiply bf16 by multiply-adds, others by their own instruction",
+          "[cpu]") {
+  const Sets all = {Set::kAvx2, Set::kAvxVnni, Set::kAvx512, Set::kAvx512Vnni, Set::kAvx512Bf16};
+  const CpuWords intel = {.leaf_0_ebx = 0x756e6547};  // "Genu"
+  const CpuWords amd = {.leaf_0_ebx = 0x68747541};    // "Auth"
+  CHECK(FastestOf(all, intel) == Set::kAvx512Vnni);
+  CHECK(FastestOf(all, amd) == Set::kAvx512Bf16);
+  CHECK(FastestOf({Set::kAvx2, Set::kAvxVnni}, intel) == Set::kAvxVnni);
+}
+
 TEST_CASE("a processor below AVX2 is refused by name of what it lacks", "[cpu]") {
-  const CpuWords ivy_bridge = {kFmaF16cXgetbv & ~0x1000u, 0, 0, 0, kSavesYmm};
+  const CpuWords ivy_bridge = {0, kFmaF16cXgetbv & ~0x1000u, 0, 0, 0, kSavesYmm};
   const absl::Status status = InstructionSetsOf(ivy_bridge).status();
   CHECK(status.code() == absl::StatusCode::kFailedPrecondition);
   CHECK(status.message() ==
         "this processor lacks AVX2, FMA or F16C: the CPU device needs all three");
-  const CpuWords old_system = {kFmaF16cXgetbv, kAvx2, 0, 0, 1};
+  const CpuWords old_system = {0, kFmaF16cXgetbv, kAvx2, 0, 0, 1};
   CHECK(InstructionSetsOf(old_system).status().message() ==
         "this system does not save the registers of AVX, which the CPU device needs");
 }
