@@ -82,9 +82,9 @@ class StepPlanner {
       rows += slice.rows;
       offers.push_back(view_.running[slice.index].draft);
     }
-    const std::vector<int> given =
-        ShareDrafts(offers, rows, static_cast<int>(offers.size()),
-                    static_cast<int>(rows + std::min(rows_, samples_)), *view_.row_costs);
+    const std::vector<int> given = ShareDrafts(offers, rows, static_cast<int>(offers.size()),
+                                               static_cast<int>(rows + std::min(rows_, samples_)),
+                                               *view_.row_costs, view_.guess_account);
     const auto others = static_cast<int64_t>(view_.running.size());
     for (size_t i = 0; i < given.size(); ++i) {
       Slice& slice = plan_.slices[i];

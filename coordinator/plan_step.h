@@ -57,6 +57,7 @@ struct StepView {
   int tokens_max = 0;    // of the step: decodes and prefill
   double reserve = 0.5;  // r: share of the running sequences' coming pages kept free of newcomers
   const RowCosts* row_costs = nullptr;  // null: nothing is guessed
+  GuessAccount guess_account;
 };
 
 struct Slice {

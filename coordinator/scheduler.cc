@@ -313,6 +313,7 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
   pools_ = Pools(options_.limits);
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
   row_costs_ = RowCosts();
+  guess_account_ = GuessAccount();
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {
     for (const auto& choice : request->choices) {

@@ -222,6 +222,7 @@ class Scheduler {
   Pools pools_;
   StepBudget budget_;
   RowCosts row_costs_;
+  GuessAccount guess_account_;
   SteadyTime last_commit_;
   WaitingQueue queue_;
   std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back

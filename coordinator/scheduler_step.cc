@@ -148,6 +148,7 @@ Scheduler::World Scheduler::Look() const {
   world.view.tokens_max = budget_.tokens(decoding);
   world.view.reserve = reserve_;
   if (options_.speculates) world.view.row_costs = &row_costs_;
+  world.view.guess_account = guess_account_;
   if (world.places >= options_.running_max && !running_.empty()) return world;
   if (available == Stock()) return world;
 
@@ -309,15 +310,21 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   flights_.erase(found);
   const double ms = std::chrono::duration<double, std::milli>(now - flight.sent).count();
   int rows = 0;
-  for (const Part& part : flight.parts) rows += part.rows;
+  bool guesses = false;
+  for (const Part& part : flight.parts) {
+    rows += part.rows;
+    guesses |= !part.drafts.empty();
+  }
   budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows, ms);
   if (flight.prefill_rows == 0) {
     // Of a step that waited behind another, what it took by itself.
     const SteadyTime begun = std::max(flight.sent, last_commit_);
-    row_costs_.Measure(rows, std::chrono::duration<double, std::milli>(now - begun).count());
+    row_costs_.Measure(rows, std::chrono::duration<double, std::milli>(now - begun).count(),
+                       guesses);
   }
   last_commit_ = now;
 
+  const int64_t accepted_before = accepted_tokens_;
   std::vector<SchedulerEvent> events;
   for (const Part& part : flight.parts) {
     const RequestId request = part.sequence->request->id;
@@ -325,6 +332,10 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
     TakeResult(part, sampled.first(static_cast<size_t>(part.samples)), now, events);
     sampled.remove_prefix(static_cast<size_t>(part.samples));
     EraseIfDone(request);
+  }
+  if (flight.prefill_rows == 0) {
+    guess_account_.Take(static_cast<int>(flight.parts.size()), rows,
+                        static_cast<int>(accepted_tokens_ - accepted_before), row_costs_);
   }
   return events;
 }

@@ -6,24 +6,41 @@
 namespace neurogrid {
 namespace {
 
-constexpr double kNew = 0.25;         // weight of a new measurement
-constexpr double kSinks = 1.0 / 512;  // of a price above the lowest, a step
-constexpr double kMsMin = 1e-6;       // a clock that stands still
-constexpr double kGainMin = 0.02;     // tokens gained, of those drawn anyway,
-constexpr double kGainFactor = 1.2;   // and beside the share of time that they cost
+constexpr double kNew = 0.25;          // weight of a new measurement
+constexpr double kFollow = 0.9;        // of a change, for the prices of other numbers of rows
+constexpr double kSinks = 1.0 / 2048;  // of a price above the lowest, a step
+constexpr double kMsMin = 1e-6;        // a clock that stands still
+constexpr double kGainMin = 0.02;      // tokens gained, of those drawn anyway,
+constexpr double kGainFactor = 1.2;    // and beside the share of time that they cost
 constexpr double kMatesWaitMax = 0.05;
+// Of the account, in steps.
+constexpr double kAdded = 0.002;   // with each step
+constexpr double kBalanceMax = 1;  // what copying earned pays for no more prose than this
+constexpr double kCredit = 0.5;
+constexpr double kLikely = 0.5;
 
 }  // namespace
 
-void RowCosts::Measure(int rows, double ms) {
+void RowCosts::Measure(int rows, double ms, bool guesses) {
   if (rows < 1 || rows > kRowsMax) return;
   ms = std::max(ms, kMsMin);
   double& own = ms_[rows];
-  own = own == 0 ? ms : own + kNew * (ms - own);
+  const double before = own == 0 ? ms : own;
+  own = before + kNew * (ms - before);
+  const double drift = guesses ? 1 : 1 + kFollow * (own / before - 1);
+  for (double& other : ms_) {
+    if (&other != &own) other *= drift;
+  }
   const double least = *std::find_if(ms_.begin(), ms_.end(), [](double seen) { return seen > 0; });
   for (double& other : ms_) {
     if (&other != &own && other > least) other -= kSinks * (other - least);
   }
+}
+
+int RowCosts::rows_seen() const {
+  int rows = kRowsMax;
+  while (rows > 0 && ms_[rows] == 0) --rows;
+  return rows;
 }
 
 double RowCosts::ms(int rows) const {
@@ -37,8 +54,18 @@ double RowCosts::ms(int rows) const {
   return ms_[below] + (ms_[above] - ms_[below]) * (rows - below) / (above - below);
 }
 
+void GuessAccount::Take(int sequences, int rows, int right, const RowCosts& costs) {
+  const double wait = std::max(0.0, costs.ms(rows) / costs.ms(sequences) - 1);
+  balance_ += kAdded + static_cast<double>(right) / sequences - wait;
+  balance_ = std::clamp(balance_, -kCredit, kBalanceMax);
+}
+
+bool GuessAccount::Covers(double wait, bool likely) const {
+  return wait <= std::max(0.0, balance_ + (likely ? kCredit : 0));
+}
+
 std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int sequences,
-                             int rows_max, const RowCosts& costs) {
+                             int rows_max, const RowCosts& costs, const GuessAccount& account) {
   std::vector<int> given(offers.size(), 0);
   if (!costs.knows(rows)) return given;
   // A sequence's later tokens are never likelier than its earlier ones: in order of their chances,
@@ -52,8 +79,8 @@ std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int 
     }
   }
   std::stable_sort(tokens.begin(), tokens.end());
-  const int most =
-      std::min({static_cast<int>(tokens.size()), rows_max - rows, RowCosts::kRowsMax - rows});
+  const int most = std::min({static_cast<int>(tokens.size()), rows_max - rows,
+                             RowCosts::kRowsMax - rows, costs.rows_seen() + 1 - rows});
   const double plain = costs.ms(rows);
   int best = 0;
   double best_rate = 1;
@@ -64,6 +91,7 @@ std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int 
     const double rate = (1 + gain) / (1 + wait);
     const bool pays = gain > kGainMin + kGainFactor * wait;
     if (!pays || rate <= best_rate || (sequences > 1 && wait > kMatesWaitMax)) continue;
+    if (!account.Covers(wait, -tokens[m - 1].first >= kLikely)) continue;
     best = m;
     best_rate = rate;
   }

@@ -10,19 +10,39 @@ namespace neurogrid {
 
 /// What a step without prefill takes by its number of rows, as measured. A number of rows that was
 /// never seen is priced between its neighbours, one above all that were seen like the largest: the
-/// first try tells. A price that is not seen again sinks towards that of the fewest rows, so that
-/// one bad minute is not believed for ever.
+/// first try tells, and ShareDrafts tries the next one alone. A price that is not seen again sinks
+/// towards that of the fewest rows, so that one bad minute is not believed for ever.
 class RowCosts {
  public:
   static constexpr int kRowsMax = 64;
 
-  void Measure(int rows, double ms);
+  /// `guesses`: some of the rows. A step without any tells also how fast the machine is at the
+  /// moment, and other prices follow: they count beside each other, and are seen rarely.
+  void Measure(int rows, double ms, bool guesses = false);
   bool knows(int rows) const { return rows >= 1 && rows <= kRowsMax && ms_[rows] > 0; }
+  int rows_seen() const;  // the largest number; 0 before the first measurement
   /// Positive; of no meaning before the first measurement.
   double ms(int rows) const;
 
  private:
   std::array<double, kRowsMax + 1> ms_ = {};  // 0: not seen
+};
+
+/// What guesses gained and lost so far, in steps without them: each step takes the share of time
+/// that its guesses made it longer, by RowCosts, and gives the share of its tokens that they
+/// brought. Chances are estimates, and those of a text that only seems to repeat itself are too
+/// high; what the account does not hold is not risked, so that no text is slower for being guessed
+/// at, but for the little that every step adds and that pays for trying.
+class GuessAccount {
+ public:
+  /// A step of `rows` rows drew for `sequences`, and `right` guesses were drawn.
+  void Take(int sequences, int rows, int right, const RowCosts& costs);
+  /// Whether a step may become longer by `wait`, a share. `likely`: its guesses are right more
+  /// often than not, for which there is credit.
+  bool Covers(double wait, bool likely) const;
+
+ private:
+  double balance_ = 0.1;
 };
 
 /// What one sequence could run beside its own rows.
@@ -33,10 +53,11 @@ struct DraftOffer {
 
 /// [offers]: how many tokens of each to run. `rows` rows are run anyway, for `sequences` tokens.
 ///
-/// The most tokens per time win, by the costs; nothing unless the gain clearly exceeds the price.
-/// Where several sequences share the step none of them may wait noticeably for the guesses of
-/// another. A number of rows that was never measured without guesses is measured first.
+/// The most tokens per time win, by the costs; nothing unless the gain clearly exceeds the price
+/// and the account covers it. Where several sequences share the step none of them may wait
+/// noticeably for the guesses of another. A number of rows that was never measured without guesses
+/// is measured first, and numbers above all that were seen one after the other.
 std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int sequences,
-                             int rows_max, const RowCosts& costs);
+                             int rows_max, const RowCosts& costs, const GuessAccount& account);
 
 }  // namespace neurogrid

@@ -1,8 +1,13 @@
 // Guessed tokens against plain decoding: the same scheduler over the same stage, the two in turn,
 // tokens compared. By hand, see kUsage.
+//
+// Two ratios: of the clock, and by counts: what the steps that ran cost when each takes the median
+// time of all steps with as many rows. The second knows no minute in which the machine was busy.
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -74,13 +79,30 @@ std::vector<Case> CasesFor(const Tokenizer* tokenizer, int vocab_size, int token
     return asked;
   };
   const GenerationRequest drawn = bounded(Ask(prose, 1, tokens), said);
-  const GenerationRequest drawn_half = bounded(Ask(prose, 1, tokens / 2), said);
+  const auto several = [&](int count) {
+    std::vector<GenerationRequest> asked;
+    for (int i = 0; i < count; ++i) {
+      asked.push_back(bounded(Ask(prose, 1, tokens / 2), said));
+      asked.back().sampling.seed = static_cast<uint64_t>(100 + i);
+    }
+    return asked;
+  };
   return {{"copying, greedy", {bounded(Ask(copy, 0, tokens), copied)}},
           {"copying, drawn at 0.3", {bounded(Ask(copy, 0.3f, tokens), copied)}},
           {"prose, greedy", {bounded(Ask(prose, 0, tokens), said)}},
           {"prose, drawn at 1", {drawn}},
-          {"4 x prose, drawn at 1", std::vector<GenerationRequest>(4, drawn_half)}};
+          {"2 x prose, drawn at 1", several(2)},
+          {"4 x prose, drawn at 1", several(4)},
+          {"8 x prose, drawn at 1", several(8)}};
 }
+
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+/// Times of steps by their number of rows.
+using StepTimes = std::map<int, std::vector<double>>;
 
 class Side {
  public:
@@ -89,6 +111,7 @@ class Side {
   struct Answer {
     std::vector<int32_t> tokens;  // of all requests, by step
     double tokens_per_s = 0;      // behind the first tokens
+    StepTimes steps;              // likewise
   };
   absl::StatusOr<Answer> Run(const Case& c) {
     using Clock = std::chrono::steady_clock;
@@ -114,10 +137,16 @@ class Side {
         if (event.token.has_value()) tokens[number].push_back(event.token->id);
       }
     };
+    Answer answer;
     while (std::optional<SchedulerStep> step = scheduler_.NextStep(Clock::now())) {
+      const Clock::time_point sent = Clock::now();
       NG_ASSIGN_OR_RETURN(const Stage::Output output, stage_.Run(step->batch, ConstTensor()));
       NG_ASSIGN_OR_RETURN(const std::vector<SchedulerEvent> events,
                           scheduler_.Commit(step->id, output.sampled, Clock::now()));
+      if (start.has_value()) {
+        answer.steps[step->batch.rows()].push_back(
+            std::chrono::duration<double>(Clock::now() - sent).count());
+      }
       take(events);
       for (auto more = scheduler_.More(Clock::now()); !more.empty();
            more = scheduler_.More(Clock::now())) {
@@ -130,7 +159,6 @@ class Side {
         before = count();
       }
     }
-    Answer answer;
     const double seconds = std::chrono::duration<double>(Clock::now() - *start).count();
     answer.tokens_per_s = static_cast<double>(count() - before) / seconds;
     for (const auto& own : tokens) {
@@ -166,12 +194,49 @@ BatchLimits LimitsOf(const ModelConfig& config) {
   return limits;
 }
 
+/// Seconds of all steps, each priced like the others with its number of rows.
+double PriceOf(const StepTimes& steps, const std::map<int, double>& prices) {
+  double sum = 0;
+  for (const auto& [rows, times] : steps)
+    sum += prices.at(rows) * static_cast<double>(times.size());
+  return sum;
+}
+
+void PrintByCounts(const std::vector<std::pair<std::string, std::array<StepTimes, 2>>>& counted) {
+  StepTimes all;
+  for (const auto& [name, sides] : counted) {
+    for (const StepTimes& side : sides) {
+      for (const auto& [rows, times] : side) {
+        all[rows].insert(all[rows].end(), times.begin(), times.end());
+      }
+    }
+  }
+  std::map<int, double> prices;
+  std::printf("rows: steps, ms       ");
+  for (const auto& [rows, times] : all) {
+    prices[rows] = Median(times);
+    std::printf("  %d: %zu, %.3f", rows, times.size(), prices[rows] * 1e3);
+  }
+  std::printf("\n%-24s %10s %10s   %s\n", "by counts, ms", "plain", "guessing", "ratio");
+  for (const auto& [name, sides] : counted) {
+    const double plain = PriceOf(sides[0], prices);
+    const double guessing = PriceOf(sides[1], prices);
+    std::printf("%-24s %10.1f %10.1f   %5.3f  ", name.c_str(), plain * 1e3, guessing * 1e3,
+                plain / guessing);
+    for (const auto& [rows, times] : sides[1]) std::printf(" %d: %zu", rows, times.size());
+    std::printf("\n");
+  }
+}
+
 absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
   Side plain(stage, false);
   Side guessing(stage, true);
   std::printf("%-24s %10s %10s   %-22s %8s %8s\n", "tok/s", "plain", "guessing", "ratio", "guessed",
               "right");
+  std::vector<std::pair<std::string, std::array<StepTimes, 2>>> counted;
   for (const Case& c : cases) {
+    std::array<StepTimes, 2>& steps =
+        counted.emplace_back(c.name, std::array<StepTimes, 2>()).second;
     std::vector<double> plain_speeds, speeds, ratios;
     const SchedulerStats before = guessing.stats();
     for (int round = 0; round < rounds; ++round) {
@@ -181,6 +246,11 @@ absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
       }
       if (got.tokens != expected.tokens) {
         return absl::InternalError(absl::StrCat(c.name, ": guesses changed the tokens"));
+      }
+      for (auto [answer, side] : {std::pair(&expected, &steps[0]), std::pair(&got, &steps[1])}) {
+        for (auto& [rows, times] : answer->steps) {
+          (*side)[rows].insert((*side)[rows].end(), times.begin(), times.end());
+        }
       }
       plain_speeds.push_back(expected.tokens_per_s);
       speeds.push_back(got.tokens_per_s);
@@ -196,6 +266,7 @@ absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
                 static_cast<long long>(after.accepted_tokens - before.accepted_tokens));
     std::fflush(stdout);
   }
+  PrintByCounts(counted);
   return absl::OkStatus();
 }
 

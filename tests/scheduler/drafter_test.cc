@@ -83,7 +83,7 @@ TEST_CASE("wrong drafts are followed by ever longer silence, and a right one end
 RowCosts Costs(const std::vector<double>& ms) {
   RowCosts costs;
   for (size_t i = 0; i < ms.size(); ++i) {
-    if (ms[i] > 0) costs.Measure(static_cast<int>(i) + 1, ms[i]);
+    if (ms[i] > 0) costs.Measure(static_cast<int>(i) + 1, ms[i], i > 0);
   }
   return costs;
 }
@@ -99,38 +99,90 @@ TEST_CASE("rows that were never seen are priced by their neighbours", "[speculat
 
 TEST_CASE("a high price that is not seen again sinks", "[speculation]") {
   RowCosts costs = Costs({10, 30});
-  for (int i = 0; i < 5000; ++i) costs.Measure(1, 10);
+  for (int i = 0; i < 20000; ++i) costs.Measure(1, 10);
   CHECK(costs.ms(2) < 10.1);
+}
+
+TEST_CASE("in a slow minute all prices are higher, and what is dear stays dear", "[speculation]") {
+  RowCosts costs = Costs({10, 15});
+  for (int i = 0; i < 50; ++i) costs.Measure(1, 30);
+  CHECK(costs.ms(1) > 29);
+  CHECK(costs.ms(2) > 1.3 * costs.ms(1));
+  for (int i = 0; i < 50; ++i) costs.Measure(1, 10);
+  CHECK(costs.ms(2) > 1.3 * costs.ms(1));
+  SECTION("while a guess that took long says nothing of steps without") {
+    costs.Measure(2, 100, true);
+    CHECK(costs.ms(1) < 10.1);
+  }
 }
 
 TEST_CASE("guesses are run as far as they pay", "[speculation]") {
   constexpr int kRows = 512;
   const std::vector<DraftOffer> likely{{7, 0.9}};
   SECTION("all of them when rows cost nothing") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10})) == std::vector<int>{7});
-    CHECK(ShareDrafts(likely, 1, 1, 4, Costs({10})) == std::vector<int>{3});
+    const RowCosts flat = Costs(std::vector<double>(8, 10));
+    CHECK(ShareDrafts(likely, 1, 1, kRows, flat, {}) == std::vector<int>{7});
+    CHECK(ShareDrafts(likely, 1, 1, 4, flat, {}) == std::vector<int>{3});
   }
   SECTION("none when each row costs a step") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 20, 30, 40, 50, 60, 70, 80})) ==
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 20, 30, 40, 50, 60, 70, 80}), {}) ==
           std::vector<int>{0});
   }
   SECTION("up to the knee") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 10, 10, 10, 40, 40, 40, 40})) ==
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 10, 10, 10, 40, 40, 40, 40}), {}) ==
           std::vector<int>{3});
   }
   SECTION("likely ones alone when all together cost too much") {
     const std::vector<DraftOffer> offers{{7, 0.2}, {7, 0.9}, {0, 0}};
     std::vector<double> ms(64, 20);
     std::fill_n(ms.begin(), 8, 10);
-    CHECK(ShareDrafts(offers, 3, 3, kRows, Costs(ms)) == std::vector<int>{0, 5, 0});
+    CHECK(ShareDrafts(offers, 3, 3, kRows, Costs(ms), {}) == std::vector<int>{0, 5, 0});
+  }
+  SECTION("one row beyond all that were ever seen") {
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10}), {}) == std::vector<int>{1});
+    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10, 10, 10}), {}) == std::vector<int>{2});
   }
   SECTION("none that makes others wait") {
     const std::vector<DraftOffer> offers{{7, 0.99}, {0, 0}};
-    CHECK(ShareDrafts(offers, 2, 2, kRows, Costs({10, 10, 11, 11, 11, 11, 11, 11, 11})) ==
+    CHECK(ShareDrafts(offers, 2, 2, kRows, Costs({10, 10, 11, 11, 11, 11, 11, 11, 11}), {}) ==
           std::vector<int>{0, 0});
   }
   SECTION("none before the step without them was measured") {
-    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10})) == std::vector<int>{0});
+    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10}), {}) == std::vector<int>{0});
+  }
+}
+
+TEST_CASE("guesses that were wrong are paid for before others are risked", "[speculation]") {
+  const RowCosts costs = Costs({10, 13, 13, 13, 13, 13, 13, 13});
+  const std::vector<DraftOffer> hardly{{1, 0.45}};
+  const std::vector<DraftOffer> likely{{1, 0.9}};
+  const auto shared = [&](const std::vector<DraftOffer>& offers, const GuessAccount& account) {
+    return ShareDrafts(offers, 1, 1, 512, costs, account)[0];
+  };
+  GuessAccount account;
+  CHECK(shared(hardly, account) == 0);  // longer by 0.3, of 0.1 that there is
+  CHECK(shared(likely, account) == 1);
+  account.Take(1, 2, 0, costs);
+  CHECK(shared(likely, account) == 1);
+  account.Take(1, 2, 0, costs);
+  CHECK(shared(likely, account) == 0);  // 0.5 below nothing
+  SECTION("by a right one") {
+    account.Take(1, 2, 1, costs);
+    CHECK(shared(likely, account) == 1);
+    account.Take(1, 2, 1, costs);
+    CHECK(shared(hardly, account) == 1);
+  }
+  SECTION("or by steps without any, little by little") {
+    int steps = 0;
+    for (; steps < 1000 && shared(likely, account) == 0; ++steps) account.Take(1, 1, 0, costs);
+    CHECK(steps > 100);
+    CHECK(steps < 200);
+  }
+  SECTION("and no copying pays for a long text that is none") {
+    for (int i = 0; i < 1000; ++i) account.Take(1, 8, 7, costs);
+    int steps = 0;
+    for (; steps < 100 && shared(hardly, account) == 1; ++steps) account.Take(1, 2, 0, costs);
+    CHECK(steps <= 3);
   }
 }
 

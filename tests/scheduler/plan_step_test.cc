@@ -330,7 +330,7 @@ World& Guesses(World& world, int64_t known) {
 
 TEST_CASE("guesses get what a step without prefill leaves over", "[plan_step][speculation]") {
   RowCosts costs;
-  for (int rows = 1; rows <= 4; ++rows) costs.Measure(rows, 1);
+  for (int rows = 1; rows <= 64; ++rows) costs.Measure(rows, 1);
   World world;
   world.view.row_costs = &costs;
   SECTION("behind the decodes that offer them") {
