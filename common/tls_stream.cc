@@ -119,6 +119,7 @@ class OpenSslStream : public TlsStream {
       return TlsFailed("TLS");
     }
     while (true) {
+      ERR_clear_error();
       const int result = options.server ? SSL_accept(ssl_.get()) : SSL_connect(ssl_.get());
       if (result == 1) return absl::OkStatus();
       const int reason = SSL_get_error(ssl_.get(), result);
@@ -133,9 +134,11 @@ class OpenSslStream : public TlsStream {
   }
 
   absl::StatusOr<size_t> TryRead(char* data, size_t size) override {
+    ERR_clear_error();  // What others left on this thread would pass for a failure of ours.
     return Count(SSL_read(ssl_.get(), data, Int(size)), "receiving");
   }
   absl::StatusOr<size_t> TryWrite(const char* data, size_t size) override {
+    ERR_clear_error();
     return Count(SSL_write(ssl_.get(), data, Int(size)), "sending");
   }
   void Close() override {
