@@ -1,4 +1,4 @@
-"""The inner loops of the CPU's products move no registers, use no stack and load nothing twice.
+"""The inner loops of the CPU's products and of attention move no registers, use no stack and load nothing twice.
 
 Reads the release build's kernels of each instruction set with objdump: a compiler that runs out of
 registers, or believes that it does, costs up to half the speed, and no test of values sees it. Prints
@@ -46,6 +46,23 @@ UNITS = {
     "avx512": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpmaddwd"), "int8-a8": Loop("vpmaddwd", 2, 2, 4)}),
     "avx512_vnni": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
     "avx512_bf16": Unit(6, 4, 4, {"bf16": Loop("vdpbf16ps"), "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
+}
+
+
+
+class Dense(NamedTuple):
+    """Of a function with several loops, the one with the most products for its length: no vector lies on the stack there."""
+
+    functions: str
+    product: str
+    units: tuple
+    moves: bool = True  # are forgiven: of codes on their way to bytes
+
+
+DENSE = {
+    "scores of attention": Dense(r"ScoreTiles<.*Bf16Steps, (\d), 4, ", "vdpbf16ps", ("avx512_bf16",), moves=False),
+    "values of attention": Dense(r"WeighColumns<.*Bf16Steps, (\d), 4, false>", "vdpbf16ps", ("avx512_bf16",), moves=False),
+    "blocks of 4 and 8 bits": Dense(r"AddGroups<.*Octet<[48], .*>, (\d)>", "vpdpbusd", ("avx512_vnni", "avx512_bf16")),
 }
 
 SYMBOL = re.compile(r"^[0-9a-f]+ <(.*)>:$")
@@ -123,6 +140,36 @@ def check(disassembly, unit):
     return seen, faults
 
 
+def densest_loop(body, product):
+    """None where no loop multiplies."""
+    counted = [(sum(name == product for _, name, _ in loop), loop) for loop in innermost_loops(body)]
+    return max(counted, key=lambda pair: pair[0] / len(pair[1]), default=(0, None))[1]
+
+
+def check_dense(disassembly, unit):
+    seen, faults = 0, []
+    bodies = list(functions(disassembly))
+    for kernel, dense in DENSE.items():
+        if unit not in dense.units:
+            continue
+        found = 0
+        for name, body in bodies:
+            match = re.search(dense.functions, name)
+            loop = densest_loop(body, dense.product) if match else None
+            if not loop:
+                continue
+            found += 1
+            for address, name, operands in loop:
+                moves = not dense.moves and name.startswith("vmov") and MOVE.match(operands)
+                stack = name.startswith("v") and ("(%rsp" in operands or "(%rbp" in operands)
+                if moves or stack:
+                    faults.append(f"{kernel}, {match[1]} rows: {address:x}: {name} {operands}")
+        if found == 0:
+            faults.append(f"{kernel}: no loop found")
+        seen += found
+    return seen, faults
+
+
 def main():
     build = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "build"
     seen, faults = 0, []
@@ -131,9 +178,9 @@ def main():
         disassembly = subprocess.run(
             ["objdump", "-d", "-C", "--no-show-raw-insn", str(path)], capture_output=True, text=True, check=True
         ).stdout
-        loops, found = check(disassembly, unit)
-        seen += loops
-        faults += [f"{name}: {fault}" for fault in found]
+        for loops, found in (check(disassembly, unit), check_dense(disassembly, name)):
+            seen += loops
+            faults += [f"{name}: {fault}" for fault in found]
     for fault in faults:
         print(fault)
     print(f"disassembly: {seen} inner loops" + ("" if faults else ", no fault"))
