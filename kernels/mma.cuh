@@ -64,6 +64,22 @@ __device__ __forceinline__ uint32_t FmaPairsByMultiplyAdds(uint32_t pair, uint32
                           __uint_as_float(addend & kHigh));
   return __float_as_uint(low) >> 16 | (__float_as_uint(high) & kHigh);
 }
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+/// FmaPairs where there is.
+__device__ __forceinline__ uint32_t FmaPairsOfBf16(uint32_t pair, uint32_t factor,
+                                                   uint32_t addend) {
+  __nv_bfloat162 a;
+  __nv_bfloat162 b;
+  __nv_bfloat162 c;
+  memcpy(&a, &pair, sizeof(a));
+  memcpy(&b, &factor, sizeof(b));
+  memcpy(&c, &addend, sizeof(c));
+  a = __hfma2(a, b, c);
+  memcpy(&pair, &a, sizeof(pair));
+  return pair;
+}
+#endif
+
 #if defined(NG_SIMT)
 
 namespace emulated {
@@ -182,16 +198,8 @@ inline void WaitForCopies() {
 
 /// pair * factor + addend of two bf16, a result that bf16 holds.
 inline uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
-  if (simt::architecture < 80) return FmaPairsByMultiplyAdds(pair, factor, addend);
-  __nv_bfloat162 a;
-  __nv_bfloat162 b;
-  __nv_bfloat162 c;
-  memcpy(&a, &pair, sizeof(a));
-  memcpy(&b, &factor, sizeof(b));
-  memcpy(&c, &addend, sizeof(c));
-  a = __hfma2(a, b, c);
-  memcpy(&pair, &a, sizeof(pair));
-  return pair;
+  return simt::architecture < 80 ? FmaPairsByMultiplyAdds(pair, factor, addend)
+                                 : FmaPairsOfBf16(pair, factor, addend);
 }
 
 inline float Exp2(float x) { return std::exp2(x); }
@@ -250,15 +258,7 @@ __device__ __forceinline__ void WaitForCopies() {}
 
 /// pair * factor + addend of two bf16, a result that bf16 holds.
 __device__ __forceinline__ uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
-  __nv_bfloat162 a;
-  __nv_bfloat162 b;
-  __nv_bfloat162 c;
-  memcpy(&a, &pair, sizeof(a));
-  memcpy(&b, &factor, sizeof(b));
-  memcpy(&c, &addend, sizeof(c));
-  a = __hfma2(a, b, c);
-  memcpy(&pair, &a, sizeof(pair));
-  return pair;
+  return FmaPairsOfBf16(pair, factor, addend);
 }
 
 /// 16 bytes to shared memory, zeros unless `live`; there after the wait for their group.
