@@ -1,5 +1,6 @@
 #include "engine/cpu/matmul.h"
 
+#include <bit>
 #include <cmath>
 #include <numbers>
 #include <vector>
@@ -128,6 +129,34 @@ TEST_CASE("a packed matrix holds what it was given", "[cpu]") {
     }
     CHECK(wrong == 0);
   }
+}
+
+TEST_CASE("weights in bf16 are the nearest there are, and a NaN stays one", "[cpu]") {
+  const int64_t inputs = GENERATE(8, 33, 70);
+  CAPTURE(inputs);
+  ThreadPool pool(2);
+  constexpr int64_t kOutputs = 67;
+  std::vector<float> w = RandomFloats(3, kOutputs * inputs);
+  // Halfway between two: to the even one. Rounded up to infinity; as good as zero.
+  const float special[] = {1 + 0x1p-8f, 1 + 3 * 0x1p-8f, -1 - 0x1p-8f,    -INFINITY,
+                           NAN,         -0.0f,           0x1.fffffep127f, 0x1p-140f};
+  for (int64_t n = 0; n < kOutputs; ++n) {
+    for (int64_t k = 0; k < 8; ++k) {
+      w[static_cast<size_t>(n * inputs + (n + k) % inputs)] = special[k];
+    }
+  }
+  const PackedMatrix packed = PackRows(pool, Format::kBf16, w, inputs);
+  std::vector<float> row(static_cast<size_t>(inputs));
+  int wrong = 0;
+  for (int64_t n = 0; n < kOutputs; ++n) {
+    packed.ReadRow(n, row.data());
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float expected = ToFloat(ToBf16(w[static_cast<size_t>(n * inputs + k)]));
+      wrong +=
+          std::bit_cast<uint32_t>(row[static_cast<size_t>(k)]) != std::bit_cast<uint32_t>(expected);
+    }
+  }
+  CHECK(wrong == 0);
 }
 
 TEST_CASE("packing stops at the first error of its source", "[cpu]") {
