@@ -17,6 +17,7 @@ KERNELS = {
     "bf16": r"SumTile<.*Bf16Steps, (\d)>",
     "int8": r"SumIntTile<.*Int16Steps, (\d)>",
     "int8-a8": r"SumIntTile<.*Int8Steps, (\d)>",
+    "blocks": r"AddGroups<.*Octet<8, true>, (\d)>",
 }  # templates over the number of rows
 
 
@@ -27,12 +28,12 @@ class Loop(NamedTuple):
     products: int = 1  # a row
     loads: int = 1  # of weights, which all rows share
     moves: int = 0  # that the compiler is forgiven in all
+    broadcasts: int = 1  # a row
+    tiles: dict | None = None  # where they are not the unit's
 
 
 class Unit(NamedTuple):
-    rows: int  # of the highest tile
-    columns: int  # of a step, and of one with a single row
-    columns_of_one: int
+    tiles: dict  # columns of a step by rows
     loops: dict
 
 
@@ -40,12 +41,51 @@ class Unit(NamedTuple):
 # a column in AVX2.
 SPLIT = Loop("vfmadd231ps", products=2, loads=2, moves=2)
 HALVES = Loop("vfmadd231ps", products=4, loads=4)
+TILES_OF_AVX2 = {1: 2, 2: 1, 3: 1, 4: 1}
+TILES_OF_BLOCKS = {1: 4, 2: 2, 3: 2, 4: 2}  # in AVX-512
+BLOCKS_BY_BYTES = Loop("vpdpbusd", products=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS)
+BLOCKS_BY_WORDS = Loop("vpmaddwd", products=2, loads=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS)
 UNITS = {
-    "avx2": Unit(4, 1, 2, {"bf16": HALVES, "int8": Loop("vpmaddwd", 2, 2), "int8-a8": Loop("vpmaddwd", 4, 3, 2)}),
-    "avxvnni": Unit(4, 1, 2, {"bf16": HALVES, "int8": Loop("vpdpwssd", 2, 2), "int8-a8": Loop("vpdpbusd", 2, 2)}),
-    "avx512": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpmaddwd"), "int8-a8": Loop("vpmaddwd", 2, 2, 4)}),
-    "avx512_vnni": Unit(5, 4, 4, {"bf16": SPLIT, "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
-    "avx512_bf16": Unit(6, 4, 4, {"bf16": Loop("vdpbf16ps"), "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd")}),
+    "avx2": Unit(
+        TILES_OF_AVX2,
+        {
+            "bf16": HALVES,
+            "int8": Loop("vpmaddwd", 2, 2),
+            "int8-a8": Loop("vpmaddwd", 4, 3, 2),
+            "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2),
+        },
+    ),
+    "avxvnni": Unit(
+        TILES_OF_AVX2,
+        {
+            "bf16": HALVES,
+            "int8": Loop("vpdpwssd", 2, 2),
+            "int8-a8": Loop("vpdpbusd", 2, 2),
+            "blocks": Loop("vpdpwssd", 4, 4, broadcasts=2),
+        },
+    ),
+    "avx512": Unit(
+        dict.fromkeys(range(1, 6), 4),
+        {
+            "bf16": SPLIT,
+            "int8": Loop("vpmaddwd"),
+            "int8-a8": Loop("vpmaddwd", 2, 2, 4),
+            "blocks": BLOCKS_BY_WORDS,
+        },
+    ),
+    "avx512_vnni": Unit(
+        dict.fromkeys(range(1, 6), 4),
+        {"bf16": SPLIT, "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd"), "blocks": BLOCKS_BY_BYTES},
+    ),
+    "avx512_bf16": Unit(
+        dict.fromkeys(range(1, 7), 4),
+        {
+            "bf16": Loop("vdpbf16ps"),
+            "int8": Loop("vpdpwssd"),
+            "int8-a8": Loop("vpdpbusd"),
+            "blocks": BLOCKS_BY_BYTES,
+        },
+    ),
 }
 
 
@@ -103,7 +143,7 @@ def faults_of(loop, expected, rows, columns):
     a_step = rows * columns * expected.products
     if products % a_step != 0:
         yield f"{products} products are no whole number of steps of {rows} rows"
-    loads_max = products // a_step * (columns * expected.loads + rows)
+    loads_max = products // a_step * (columns * expected.loads + rows * expected.broadcasts)
     loads, moves = 0, []
     for address, name, operands in loop:
         if name.startswith("vmov") and MOVE.match(operands):
@@ -123,6 +163,7 @@ def check(disassembly, unit):
     seen, faults = 0, []
     for kernel, pattern in KERNELS.items():
         expected = unit.loops[kernel]
+        tiles = expected.tiles or unit.tiles
         found = set()
         for name, body in bodies:
             match = re.search(pattern, name)
@@ -132,10 +173,10 @@ def check(disassembly, unit):
             for loop in innermost_loops(body):
                 if any(name == expected.product for _, name, _ in loop):
                     found.add(rows)
-                    columns = unit.columns_of_one if rows == 1 else unit.columns
-                    faults += [f"{kernel} of {rows} rows: {fault}" for fault in faults_of(loop, expected, rows, columns)]
-        if found != set(range(1, unit.rows + 1)):
-            faults.append(f"{kernel}: loops of {sorted(found)} rows found, not of 1 to {unit.rows}")
+                    found_faults = faults_of(loop, expected, rows, tiles[rows])
+                    faults += [f"{kernel} of {rows} rows: {fault}" for fault in found_faults]
+        if found != set(tiles):
+            faults.append(f"{kernel}: loops of {sorted(found)} rows found, not of 1 to {max(tiles)}")
         seen += len(found)
     return seen, faults
 

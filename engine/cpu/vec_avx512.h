@@ -104,11 +104,11 @@ struct Avx512Lanes : PairDots, IntDots {
         _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
   }
 
-  // Codes of packed_groups.h beside activations of 16 bits. Tiles of 2 x 4 and 4 x 2 sums, in two
+  // Codes of packed_groups.h beside activations of 16 bits. Tiles of 1 x 4 and 4 x 2 sums, in two
   // parts each with VNNI, leave room for what scales have made of them.
   static constexpr int kGroupTileRows = 4;
   static constexpr int kGroupColumns = 2;
-  static constexpr int kFewRowsMax = 2;
+  static constexpr int kFewRowsMax = 1;
   static constexpr int kFewRowsColumns = 4;
   static constexpr int kWideRowsMin = 24;
   static constexpr int kWideRowsMinOf4 = 64;
