@@ -26,8 +26,11 @@ struct BenchSubject {
   std::optional<double> foreign_share;  // of the processors' time, while the rounds ran
   int64_t weight_bytes_per_step = 0;
   int64_t cache_bytes_per_token = 0;
-  double load_s = 0;
-  std::string library;  // why there is nothing to compare with; empty: there is
+  double load_s = 0;       // from files in cache or on disk to weights on the device
+  double read_s = 0;       // of it until every page of the files has been seen
+  double pack_cpu_s = 0;   // of all processors, in the rest: rounding, ordering, copying
+  double touch_cpu_s = 0;  // the system's: memory that is used for the first time
+  std::string library;     // why there is nothing to compare with; empty: there is
 };
 
 struct Spread {

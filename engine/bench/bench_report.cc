@@ -22,10 +22,14 @@ void PrintSubject(const BenchSubject& s, int rounds) {
                s.device.name, s.device.kind, s.device.instruction_set, s.device.cores,
                s.device.kind == "cpu" ? "threads" : "multiprocessors", s.date,
                s.condition.empty() ? "" : "; ", s.condition);
+  absl::PrintF("%.3f GB of weights a step, %d B of cache a token; median of %d rounds\n",
+               static_cast<double>(s.weight_bytes_per_step) / kGiga, s.cache_bytes_per_token,
+               rounds);
   absl::PrintF(
-      "%.3f GB of weights a step, %d B of cache a token; loaded in %.1f s; median of %d rounds\n",
-      static_cast<double>(s.weight_bytes_per_step) / kGiga, s.cache_bytes_per_token, s.load_s,
-      rounds);
+      "loaded in %.2f s, %.2f s of it to see the files; then, of all processors, %.2f s to pack "
+      "and "
+      "%.2f s of the system to touch memory first\n",
+      s.load_s, s.read_s, s.pack_cpu_s, s.touch_cpu_s);
   absl::PrintF("%-8s %5s %6s %10s  %-22s %9s %6s %8s %8s %7s %10s %7s %8s %9s\n", "case", "seqs",
                "depth", "tok/s", "(least to most)", "ms/step", "floor", "library", "GB/s", "read",
                "Gop/s", "peak", "host us", "launches");
@@ -68,6 +72,9 @@ void PrintJson(const BenchSubject& s, const DeviceCeilings& c, const BenchResult
   line.Set("cores", Json(s.device.cores));
   line.Set("foreign_share", s.foreign_share ? Json(*s.foreign_share) : Json());
   line.Set("load_s", Json(s.load_s));
+  line.Set("read_s", Json(s.read_s));
+  line.Set("pack_cpu_s", Json(s.pack_cpu_s));
+  line.Set("touch_cpu_s", Json(s.touch_cpu_s));
   line.Set("case", Json(r.what.name()));
   line.Set("sequences", Json(r.what.sequences));
   line.Set("depth", Json(r.what.depth));

@@ -43,6 +43,12 @@ std::optional<ProcessorTime> ReadProcessorTime() {
                             SecondsOf(used.ru_utime) + SecondsOf(used.ru_stime));
 }
 
+OwnTime ReadOwnTime() {
+  rusage used;
+  if (getrusage(RUSAGE_SELF, &used) != 0) return {};
+  return {SecondsOf(used.ru_utime), SecondsOf(used.ru_stime)};
+}
+
 double ForeignShare(const ProcessorTime& before, const ProcessorTime& after) {
   const double busy = after.busy_s - before.busy_s;
   const double all = busy + after.idle_s - before.idle_s;

@@ -18,6 +18,13 @@ std::optional<ProcessorTime> ParseProcessorTime(const std::string& stat, double 
                                                 double own_s);
 std::optional<ProcessorTime> ReadProcessorTime();
 
+/// This process's, over its threads.
+struct OwnTime {
+  double program_s = 0;
+  double system_s = 0;  // on its behalf: first touches of memory above all
+};
+OwnTime ReadOwnTime();
+
 /// Of all processors' time between the two, from 0 to 1.
 double ForeignShare(const ProcessorTime& before, const ProcessorTime& after);
 
