@@ -153,8 +153,11 @@ LinkFacts ServingLink() {
   LinkFacts link;
   // Seen on 16 cores beside an H200: what served steps took longer than the engine's own, for one
   // stream and, by row, for 64 whose text went out token by token.
-  link.turn_ns = 60'000;
-  link.turn_row_ns = 10'000;
+  link.turn_ns = 30'000;
+  link.turn_row_ns = 7'000;
+  // A step between processes of one host took 30 us one way polled and 50 where its reader slept; a
+  // wire adds 12 to 100 (performance.md 5.2).
+  link.hop_ns = 80'000;
   return link;
 }
 

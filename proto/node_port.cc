@@ -152,11 +152,11 @@ class GrpcNodePort : public NodePort {
     if (wake_ >= 0 && write(wake_, &one, sizeof(one)) < 0) LogWarning("port: cannot wake its loop");
     if (accept_thread_.joinable()) accept_thread_.join();
     for (Enrolling& enrolling : enrolling_) enrolling.thread.join();
-    edges_.reset();
     if (server_ != nullptr) {
       server_->Shutdown(std::chrono::system_clock::now());
       server_->Wait();
     }
+    edges_.reset();  // Last: a node that hears of the end otherwise has no edge to miss.
     for (const int descriptor : {listener_, wake_}) {
       if (descriptor >= 0) close(descriptor);
     }

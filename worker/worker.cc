@@ -215,7 +215,11 @@ void Worker::Fail(uint64_t epoch, const absl::Status& status) {
     if (!assign_.has_value() || assign_->epoch() != epoch) return;
     assign_.reset();  // an epoch fails once
   }
-  LogError("epoch ", epoch, ": ", status.message());
+  if (absl::IsUnavailable(status)) {
+    LogWarning("epoch ", epoch, ": ", status.message());  // Somebody else left, perhaps on purpose.
+  } else {
+    LogError("epoch ", epoch, ": ", status.message());
+  }
   wire::FromWorker message;
   message.mutable_stage_failed()->set_epoch(epoch);
   message.mutable_stage_failed()->set_reason(
