@@ -212,6 +212,25 @@ TEST_CASE("a product with blocks is that of their values, within the roundings o
   }
 }
 
+TEST_CASE("the largest activation of a block may have all bits set, at any magnitude", "[groups]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  // 255 / 128 times a power of two: one more would be two bytes too many.
+  const float largest = GENERATE(0x1.fep0f, -0x1.fep0f, 0x1.fep90f, 0x1.fep-90f, 0x1.fep-110f);
+  CAPTURE(NameOf(set), largest);
+  ThreadPool pool(1);
+  const WeightStore::Entry entry = TheBlocks().Entry(DType::kQ8_0);
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kInputs, {entry}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(1, kInputs).value();
+  std::vector<bf16> x = RandomBf16(11, kInputs);
+  for (bf16& value : x) value = ToBf16(ToFloat(value) * std::fabs(largest) / 8);
+  for (const size_t k : {0, 33, 511}) x[k] = ToBf16(largest);
+  const std::vector<float> bias(kOutputs);
+  std::vector<float> y(kOutputs);
+  MatMul({&pool, set}, View(y, {1, kOutputs}), View(x, {1, kInputs}), packed, bias.data(), scratch);
+  CHECK(WorstShare(y, Expect(TheBlocks().Values(DType::kQ8_0), MagnitudesOf(entry), Widen(x), bias,
+                             kInputs)) <= 1);
+}
+
 TEST_CASE("rows may be any whole number of blocks long, and panels may end early", "[groups]") {
   const DType dtype = GENERATE(from_range(BlockTypes()));
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
