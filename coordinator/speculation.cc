@@ -6,12 +6,12 @@
 namespace neurogrid {
 namespace {
 
-constexpr double kNew = 0.25;          // weight of a new measurement
-constexpr double kFollow = 0.9;        // of a change, for the prices of other numbers of rows
-constexpr double kSinks = 1.0 / 2048;  // of a price above the lowest, a step
-constexpr double kMsMin = 1e-6;        // a clock that stands still
-constexpr double kGainMin = 0.02;      // tokens gained, of those drawn anyway,
-constexpr double kGainFactor = 1.2;    // and beside the share of time that they cost
+constexpr double kNew = 0.25;         // weight of a new measurement
+constexpr double kFollow = 0.9;       // of a change, for the prices of other numbers of rows
+constexpr double kSinks = 1.0 / 512;  // of a price above the lowest, a step
+constexpr double kMsMin = 1e-6;       // a clock that stands still
+constexpr double kGainMin = 0.02;     // tokens gained, of those drawn anyway,
+constexpr double kGainFactor = 1.2;   // and beside the share of time that they cost
 constexpr double kMatesWaitMax = 0.05;
 // Of the account, in steps.
 constexpr double kAdded = 0.002;   // with each step
