@@ -18,7 +18,8 @@ constexpr int kLayers = 1;
 constexpr int kVocab = 1024;
 constexpr int kPromptRows = 24;
 constexpr int kDepth = 232;  // tokens before the prompt
-constexpr int kPages = 17;
+constexpr int kDeep = 2048;  // tokens before one whose step is mostly attention
+constexpr int kPages = 129;
 
 struct Held {
   const char* name;
@@ -118,6 +119,9 @@ int main() {
     std::printf("%s prompt\n%s token\n", held.name, held.name);
     step(kDepth, kPromptRows);
     step(kDepth + kPromptRows, 1);
+    if (&held != kHeld) continue;  // the same for all
+    std::printf("%s deep token\n", held.name);
+    step(kDeep, 1);
   }
   return 0;
 }
