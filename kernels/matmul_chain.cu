@@ -90,7 +90,6 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
     }
     StoreChain(out, sums, channels, tile, a.rows, lane);
   }
-  WaitForCopies<0>();
 }
 
 constexpr int kStagesMin = 3;
