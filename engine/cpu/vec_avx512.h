@@ -110,7 +110,7 @@ struct Avx512Lanes : PairDots, IntDots {
   static constexpr int kGroupColumns = 2;
   static constexpr int kFewRowsMax = 1;
   static constexpr int kFewRowsColumns = 4;
-  static constexpr int kWideRowsMin = 24;
+  static constexpr int kWideRowsMin = 12;
   static constexpr int kWideRowsMinOf4 = 64;
   using Bytes = __m512i;  // 16 times four
   using Fours = __m512i;
