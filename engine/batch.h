@@ -11,6 +11,10 @@ namespace neurogrid {
 /// Tokens of one page of the KV cache, on every stage.
 inline constexpr int kPageTokens = 16;
 
+/// In place of a token: what sample `sample` of the step before draws, whether or not it is known
+/// yet where the batch is made.
+constexpr int32_t DrawnBefore(int sample) { return -1 - sample; }
+
 /// How to draw one token. A pure function of this and the logits row: stages keep no request state.
 /// Field meanings and order of application: the comment of Sampler.
 struct SamplingRow {
@@ -38,7 +42,8 @@ struct SamplingRow {
 
 /// Rows of several sequences: prefill chunks and single decodes alike.
 struct Batch {
-  std::vector<int32_t> tokens;            // [rows]            ids; read by the first stage only
+  std::vector<int32_t> tokens;  // [rows]            ids; read by the first stage only. A
+                                //          stage that is the last as well takes DrawnBefore(i) too
   std::vector<int32_t> positions;         // [rows]            consecutive within a sequence
   std::vector<int32_t> sequence_offsets;  // [sequences + 1]   sequence s owns rows [s], [s + 1)
   std::vector<int32_t> pages;  // [pages]  page ids, the same on every stage; all -1 where no layer

@@ -219,7 +219,8 @@ absl::Status CheckBatch(const Batch& batch, const BatchLimits& limits) {
   NG_RETURN_IF_ERROR(
       CheckOffsets("sequence_offsets", batch.sequence_offsets, batch.tokens.size(), true));
   NG_RETURN_IF_ERROR(CheckOffsets("page_offsets", batch.page_offsets, batch.pages.size(), false));
-  NG_RETURN_IF_ERROR(CheckIds("tokens", batch.tokens, limits.vocab_size));
+  NG_RETURN_IF_ERROR(
+      CheckIds("tokens", batch.tokens, limits.vocab_size, DrawnBefore(limits.samples_max - 1)));
   const int32_t no_page = -1;
   NG_RETURN_IF_ERROR(CheckIds("pages", batch.pages, limits.pages, limits.pages == 0 ? no_page : 0));
   NG_RETURN_IF_ERROR(CheckIds("window_pages", batch.window_pages, limits.window_pages, no_page));

@@ -154,6 +154,9 @@ class StepMemory {
   virtual ~StepMemory() = default;
 };
 
+/// Draws whose results are kept until they are asked for.
+inline constexpr size_t kDrawsKept = 2;
+
 /// Activations are f32 or bf16, never mixed within a step. Sums are in f32 whatever the dtype, and
 /// row r of every result depends on row r of its operands alone (attention: and on the keys and
 /// values of its sequence), in the same bits for any number of rows.
@@ -229,7 +232,8 @@ class Ops {
 
   /// y[r] = scale * table[tokens[r]]
   ///   y       [rows, inputs of table]  f32 or bf16
-  ///   tokens  [rows]                   ids below the outputs of table
+  ///   tokens  [rows]                   ids below the outputs of table, or DrawnBefore(i): what
+  ///                                    sample i of the last Draw before drew, collected or not
   void Embed(Tensor y, const Matrix& table, absl::Span<const int32_t> tokens, float scale);
 
   /// y = norm(x)
@@ -296,9 +300,11 @@ class Ops {
   ///   logits  [samples, at least vocab_size]  f32; overwritten. Columns from vocab_size on are
   ///   padding.
   void Draw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size);
-  /// What the last Draw drew for the samples of the batch, once it is there; nothing after an
-  /// error.
+  /// What the oldest Draw that was not asked for yet drew for the samples of its batch, once it is
+  /// there; nothing after an error. Of the last two draws alone: older ones are forgotten.
   std::vector<SampledToken> Drawn() { return DoDrawn(); }
+  /// Whether Drawn has nothing to wait for.
+  virtual bool DrawnIsThere() { return true; }
   std::vector<SampledToken> Sample(Tensor logits, absl::Span<const SamplingRow> sampling,
                                    int vocab_size);
 

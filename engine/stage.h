@@ -30,6 +30,8 @@ struct StageMemory {
   int64_t state_bytes = 0;        // of one slot
 };
 
+inline constexpr size_t kStepsQueued = 2;
+
 class Stage {
  public:
   using Progress = std::function<void(int64_t bytes_done, int64_t bytes_total)>;
@@ -41,13 +43,26 @@ class Stage {
   virtual ~Stage() = default;
 
   struct Output {
-    ConstTensor activations;  // [rows, hidden]; valid until the next Run; empty on the last stage
+    ConstTensor activations;  // [rows, hidden]; valid until the next Queue; empty on the last stage
     std::vector<SampledToken> sampled;  // [samples] on the last stage
   };
-  /// `activations` is [rows, hidden] in activation_dtype() from the stage before; ignored by the
-  /// first stage. The batch must have passed CheckBatch. Allocates nothing for activations or
-  /// weights. An error of the device is returned by this Run and every later one.
-  virtual absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) = 0;
+  /// Sends a step to the device, which may work on it after the return. `activations` is
+  /// [rows, hidden] in activation_dtype() from the stage before; ignored by the first stage. The
+  /// batch must have passed CheckBatch. Allocates nothing for activations or weights. A stage that
+  /// is the first and the last takes kStepsQueued steps, others one, before Collect is called.
+  /// InvalidArgument, and nothing queued, for activations or tokens that do not fit. An error of
+  /// the device is returned by this and every later call.
+  virtual absl::Status Queue(const Batch& batch, ConstTensor activations) = 0;
+  /// Of the oldest step queued, once it is there.
+  virtual absl::StatusOr<Output> Collect() = 0;
+  /// Whether Collect has nothing to wait for, as far as samples go.
+  virtual bool Done() = 0;
+
+  /// Queue, then Collect.
+  absl::StatusOr<Output> Run(const Batch& batch, ConstTensor activations) {
+    NG_RETURN_IF_ERROR(Queue(batch, activations));
+    return Collect();
+  }
 
   virtual DType activation_dtype() const = 0;  // F32 in f32 mode, else BF16
   virtual const StageMemory& memory() const = 0;

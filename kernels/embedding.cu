@@ -78,12 +78,14 @@ __device__ float WeightAt(const Weights& table, int64_t row, int column) {
 }
 
 template <typename T>
-__global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float scale) {
+__global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, const int32_t* drawn,
+                            float scale) {
   ReleaseSuccessor();
   const int64_t row = blockIdx.x;
   const int first = static_cast<int>(blockIdx.y * kThreads + threadIdx.x);
   WaitForPredecessor();
-  const int32_t token = tokens[row];
+  const int32_t given = tokens[row];
+  const int32_t token = given >= 0 ? given : drawn[-1 - given];
   for (int c = first; c < table.inputs; c += static_cast<int>(gridDim.y) * kThreads) {
     y[row * table.inputs + c] = FromFloat<T>(WeightAt(table, token, c) * scale);
   }
@@ -92,16 +94,18 @@ __global__ void EmbedKernel(T* y, Weights table, const int32_t* tokens, float sc
 }  // namespace
 
 template <typename T>
-cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, int rows, float scale,
-                  cudaStream_t stream) {
+cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, const int32_t* drawn, int rows,
+                  float scale, cudaStream_t stream) {
   const int column_blocks = rows < kRowsMany ? (table.inputs + kThreads - 1) / kThreads : 1;
   const LaunchShape shape{"Embed",
                           dim3(static_cast<unsigned>(rows), static_cast<unsigned>(column_blocks)),
                           dim3(kThreads), 0, stream};
-  return Launch(shape, EmbedKernel<T>, y, table, tokens, scale);
+  return Launch(shape, EmbedKernel<T>, y, table, tokens, drawn, scale);
 }
 
-template cudaError_t Embed(float*, const Weights&, const int32_t*, int, float, cudaStream_t);
-template cudaError_t Embed(bf16*, const Weights&, const int32_t*, int, float, cudaStream_t);
+template cudaError_t Embed(float*, const Weights&, const int32_t*, const int32_t*, int, float,
+                           cudaStream_t);
+template cudaError_t Embed(bf16*, const Weights&, const int32_t*, const int32_t*, int, float,
+                           cudaStream_t);
 
 }  // namespace neurogrid::kernels

@@ -11,10 +11,11 @@
 
 namespace neurogrid::kernels {
 
-/// `tokens` [rows] lies on the device, ids below the rows of the table.
+/// `tokens` [rows] and `drawn` lie on the device: ids below the rows of the table, or in tokens
+/// -1 - i for the id drawn[i], which may be null where none is.
 ///   y  [rows, columns], T: float or bf16
 template <typename T>
-cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, int rows, float scale,
-                  cudaStream_t stream);
+cudaError_t Embed(T* y, const Weights& table, const int32_t* tokens, const int32_t* drawn, int rows,
+                  float scale, cudaStream_t stream);
 
 }  // namespace neurogrid::kernels

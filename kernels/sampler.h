@@ -57,6 +57,7 @@ struct SamplerRow {
   int32_t target;        // >= 0: draw nothing, report this id
   int32_t first_edit;
   int32_t edits;
+  int32_t result;  // its place among the results; -1: nothing is wanted of the row
 
   __host__ __device__ bool draws() const { return target < 0 && !(temperature < 1e-5f); }
   __host__ __device__ bool limited() const { return draws() && (top_k > 0 || top_p < 1); }
@@ -79,7 +80,8 @@ struct SamplerOperands {
   const LogitEdit* edits;  // of all rows; an input of the step
   float* raw;              // [edits]: scratch
   void* scratch;           // SamplerScratchBytes
-  SamplerResult* results;  // [rows]
+  SamplerResult* results;  // at the places that the rows name
+  int32_t* drawn;          // [rows]  the token again, where the next step finds it
 };
 
 /// What the host knows of the rows; kernels that no row needs are left out.

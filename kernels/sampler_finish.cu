@@ -304,8 +304,9 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
                 RowScratch(o.scratch, blockIdx.x, o.vocab_size),
                 &shared,
                 static_cast<int>(threadIdx.x)};
-  SamplerResult& result = o.results[blockIdx.x];
   WaitForPredecessor();
+  if (p.result < 0) return;
+  SamplerResult& result = o.results[p.result];
   Cut cut{kBins, kBins, 0, 0, 0};
   uint32_t listed = 0;
   uint64_t own = 0;
@@ -326,6 +327,7 @@ __global__ void __launch_bounds__(kThreads) FinishKernel(SamplerOperands o) {
                               : DrawFromList(row, cut, static_cast<int>(listed), own);
   }
   if (row.thread != 0) return;
+  o.drawn[blockIdx.x] = token;
   result.token = token;
   result.failed = failed ? 1 : 0;
   if (!report) {

@@ -146,7 +146,9 @@ void CpuOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> to
   NG_CHECK(columns <= reserved_.inputs_max);
   ForRows(cpu_, y.shape[0], [&](int64_t row, int worker) {
     float* values = row_scratch_.data() + worker * reserved_.inputs_max;
-    packed.ReadRow(tokens[static_cast<size_t>(row)], values);
+    const int32_t token = tokens[static_cast<size_t>(row)];
+    packed.ReadRow(token >= 0 ? token : last_drawn_[static_cast<size_t>(DrawnBefore(token))],
+                   values);
     for (int64_t c = 0; c < columns; ++c) {
       const float value = values[c] * scale;
       if (y.dtype == DType::kBF16) {
@@ -233,14 +235,24 @@ void CpuOps::DoSoftcap(Tensor y, float cap) {
 
 void CpuOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
   NG_CHECK(vocab_size <= reserved_.vocab_size);
-  drawn_.assign(sampling.size(), {});
+  if (drawn_.size() == kDrawsKept) drawn_.pop_front();
+  std::vector<SampledToken>& drawn = drawn_.emplace_back(sampling.size());
   const int64_t stride = logits.shape[1];
   cpu_.pool->ParallelFor(static_cast<int64_t>(sampling.size()), [&](int64_t row, int worker) {
     const absl::Span<float> values(logits.as<float>() + row * stride,
                                    static_cast<size_t>(vocab_size));
     const auto i = static_cast<size_t>(row);
-    drawn_[i] = samplers_[static_cast<size_t>(worker)].Sample(values, sampling[i]);
+    drawn[i] = samplers_[static_cast<size_t>(worker)].Sample(values, sampling[i]);
   });
+  last_drawn_.clear();
+  for (const SampledToken& token : drawn) last_drawn_.push_back(token.token);
+}
+
+std::vector<SampledToken> CpuOps::DoDrawn() {
+  if (drawn_.empty()) return {};
+  std::vector<SampledToken> oldest = std::move(drawn_.front());
+  drawn_.pop_front();
+  return oldest;
 }
 
 }  // namespace neurogrid

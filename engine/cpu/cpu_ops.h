@@ -1,6 +1,7 @@
 // Ops on the processor: the reference, and a product path of its own.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -60,15 +61,16 @@ class CpuOps : public Ops {
                           const StateLayerView& state, const Batch& batch) override;
   void DoSoftcap(Tensor y, float cap) override;
   void DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) override;
-  std::vector<SampledToken> DoDrawn() override { return std::exchange(drawn_, {}); }
+  std::vector<SampledToken> DoDrawn() override;
 
   CpuContext cpu_;
   OpsLimits reserved_;
   MatMulScratch matmul_scratch_;
   AttentionScratch attention_scratch_;
-  std::vector<float> row_scratch_;  // [threads][inputs_max]
-  std::vector<Sampler> samplers_;   // [threads]
-  std::vector<SampledToken> drawn_;
+  std::vector<float> row_scratch_;               // [threads][inputs_max]
+  std::vector<Sampler> samplers_;                // [threads]
+  std::deque<std::vector<SampledToken>> drawn_;  // and not asked for
+  std::vector<int32_t> last_drawn_;
 };
 
 }  // namespace neurogrid

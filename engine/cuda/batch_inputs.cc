@@ -75,9 +75,10 @@ absl::Status BatchInputs::Grow(CudaBuffer& buffer, int64_t bytes) {
   return absl::OkStatus();
 }
 
-void BatchInputs::Begin(const Batch& batch, int64_t states_bytes) {
+void BatchInputs::Begin(const Batch& batch, int64_t states_bytes, int parity) {
   batch_ = &batch;
   states_bytes_ = states_bytes;
+  parity_ = parity;
   rows_ = batch.rows();
   samples_ = batch.samples();
   widened_ = false;
@@ -102,7 +103,7 @@ void BatchInputs::Collect() {
     decodes_ = decodes_ && plan->work.more_tiles.empty();
   }
   if (convolves_) CollectConvolution();
-  FillSamplerRows(batch_->sampling, sampler_);
+  FillSamplerRows(batch_->sampling, parity_, sampler_);
   CollectShape();
 }
 
@@ -184,6 +185,7 @@ void BatchInputs::LayOut(Writer writer) {
   kernels::SamplerRow nothing_to_draw{};
   nothing_to_draw.top_logprobs = -1;
   nothing_to_draw.target = 0;
+  nothing_to_draw.result = -1;
   sampler_rows_ = writer.Put(absl::MakeConstSpan(sampler_.rows), samples_, nothing_to_draw);
   constexpr int64_t kNowhere = -1;
   PlaceRows(b.pages);

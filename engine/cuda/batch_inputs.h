@@ -25,7 +25,8 @@ class BatchInputs {
   absl::Status Reserve(int64_t rows, int64_t pages, int64_t edits);
 
   /// Takes a batch, which lives until the next call. `states_bytes`: of the states of attention.
-  void Begin(const Batch& batch, int64_t states_bytes);
+  /// `parity`: FillSamplerRows.
+  void Begin(const Batch& batch, int64_t states_bytes, int parity);
   /// One row a sequence, none of which needs the attention of many rows.
   bool decodes() const { return decodes_; }
   /// As if there were so many rows and samples: the further ones have no effect on any state, and
@@ -88,6 +89,7 @@ class BatchInputs {
 
   const Batch* batch_ = nullptr;
   int64_t states_bytes_ = 0;
+  int parity_ = 0;
   int rows_ = 0;  // of the batch, or as widened
   int samples_ = 0;
   bool widened_ = false;

@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/cuda/cuda_matrix.h"
 #include "engine/cuda/device_errors.h"
-#include "engine/cuda/sampler_rows.h"
 #include "engine/rope.h"
 #include "kernels/device_limits.h"
 #include "kernels/embedding.h"
@@ -83,6 +82,10 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
   ops->kernel_set_ = absl::StrCat("cuda/", architecture < 80 ? "fma/" : "mma/", properties.name);
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "a stream"));
+  for (cudaEvent_t& event : ops->drew_) {
+    NG_RETURN_IF_ERROR(
+        CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event"));
+  }
   if (options.host.has_value()) {
     NG_ASSIGN_OR_RETURN(ops->heap_, CudaHeap::Managed(ordinal));
   }
@@ -91,6 +94,9 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
 
 CudaOps::~CudaOps() {
   uploads_.reset();
+  for (const cudaEvent_t event : drew_) {
+    if (event != nullptr) cudaEventDestroy(event);
+  }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -246,7 +252,8 @@ bool CudaOps::BeginInputs(const Batch& batch) {
   health_.Update(Select());
   if (!aside_.empty()) Wait("the batch before");
   aside_.clear();
-  if (Healthy()) batch_.Begin(batch, attention_states_.bytes());
+  batch_parity_ = parity_ ^= 1;
+  if (Healthy()) batch_.Begin(batch, attention_states_.bytes(), batch_parity_);
   return Healthy();
 }
 
@@ -310,11 +317,12 @@ void CudaOps::DoEmbed(Tensor y, const Matrix& table, absl::Span<const int32_t> t
   const kernels::Weights& w = sections[0].weights;
   Note(ForDType(y.dtype,
                 [&](auto t) {
-                  return kernels::Embed(y.as<decltype(t)>(), w, ids,
+                  return kernels::Embed(y.as<decltype(t)>(), w, ids, drawn_.as<int32_t>(),
                                         static_cast<int>(tokens.size()), scale, stream_);
                 }),
        "Embed");
 }
+
 void CudaOps::DoRmsNorm(Tensor y, ConstTensor x, const Norm& norm) {
   NormRows("RmsNorm", y, x, nullptr, norm);
 }
@@ -552,46 +560,6 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
 
 void CudaOps::DoSoftcap(Tensor y, float cap) {
   if (Ready()) Note(kernels::Softcap(y.as<float>(), y.shape.elements(), cap, stream_), "Softcap");
-}
-
-void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int vocab_size) {
-  if (!Ready()) return;
-  drawn_ = static_cast<int>(sampling.size());
-  kernels::SamplerOperands operands{logits.as<float>(),
-                                    logits.shape[1],
-                                    vocab_size,
-                                    batch_.sampler_rows(),
-                                    batch_.edits(),
-                                    raw_logits_.as<float>(),
-                                    sampler_scratch_.data(),
-                                    host_results_.as<kernels::SamplerResult>()};
-  kernels::SamplerNeeds needs = batch_.sampler().needs;
-  if (begun_ == nullptr || sampling.data() != begun_->sampling.data()) {
-    SamplerRows request;
-    FillSamplerRows(sampling, request);
-    const auto edits = static_cast<int64_t>(request.edits.size());
-    health_.Update(GrowSampler(drawn_, edits, vocab_size));
-    needs = request.needs;
-    operands.rows = static_cast<const kernels::SamplerRow*>(
-        Aside(request.rows.data(), drawn_ * static_cast<int64_t>(sizeof(kernels::SamplerRow))));
-    operands.edits = static_cast<const kernels::LogitEdit*>(
-        Aside(request.edits.data(), edits * static_cast<int64_t>(sizeof(kernels::LogitEdit))));
-    operands.raw = raw_logits_.as<float>();
-    operands.scratch = sampler_scratch_.data();
-    operands.results = host_results_.as<kernels::SamplerResult>();
-    if (!Healthy()) return;
-  }
-  Note(kernels::Sample(operands, drawn_, needs, stream_), "Draw");
-}
-
-std::vector<SampledToken> CudaOps::DoDrawn() {
-  if (Healthy()) Wait("a step up to its samples");
-  std::vector<SampledToken> tokens;
-  if (!Healthy()) return tokens;
-  for (int i = 0; i < drawn_; ++i) {
-    tokens.push_back(TokenOf(host_results_.as<kernels::SamplerResult>()[i]));
-  }
-  return tokens;
 }
 
 }  // namespace neurogrid

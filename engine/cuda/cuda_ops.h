@@ -37,6 +37,7 @@ class CudaOps : public Ops {
   std::unique_ptr<StepMemory> MakeStepMemory(const BatchLimits& limits) override;
   absl::Status Health() const override { return health_; }
   HostWork Work() const override;
+  bool DrawnIsThere() override;
 
   /// Device::AllowAnyOrder.
   absl::Status AllowAnyOrder();
@@ -111,6 +112,8 @@ class CudaOps : public Ops {
   bool SendInputs(const Batch& named);
   void RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps);
   void Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch& batch, Steps steps);
+  /// Behind a draw: its results are to be asked for.
+  void Await(int samples, int parity);
   absl::Status GrowSampler(int64_t rows, int64_t edits, int vocab_size);
   /// On the device, for an op that is not about the batch that has begun. Allocates.
   const void* Aside(const void* bytes, int64_t count);
@@ -161,8 +164,18 @@ class CudaOps : public Ops {
   PinnedBuffer host_activations_;  // of CopyToHost
   CudaBuffer raw_logits_;          // of the sampler's edits
   CudaBuffer sampler_scratch_;
-  PinnedBuffer host_results_;  // written by the sampler's last kernel itself
-  int drawn_ = 0;              // results that are wanted
+  PinnedBuffer host_results_;  // of two draws (ResultPlace), written by the sampler's last kernel
+  CudaBuffer drawn_;           // tokens of the last one
+  struct AwaitedDraw {
+    int samples;
+    int parity;
+  };
+  std::vector<AwaitedDraw> awaited_draws_;  // at most kDrawsKept, the oldest first
+  cudaEvent_t drew_[kDrawsKept] = {};       // by parity
+  int parity_ = 0;                          // of the last draw
+  int batch_parity_ = 0;                    // of the batch that has begun
+  bool in_steps_ = false;                   // DoRunSteps has its say about draws
+  bool draws_ = false;                      // the steps queued last do
 };
 
 }  // namespace neurogrid

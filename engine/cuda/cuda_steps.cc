@@ -15,28 +15,10 @@ std::unique_ptr<StepMemory> CudaOps::MakeStepMemory(const BatchLimits& limits) {
   return std::make_unique<StepGraphs>(limits);
 }
 
-absl::Status CudaOps::GrowSampler(int64_t rows, int64_t edits, int vocab_size) {
-  const auto edit_bytes = edits * static_cast<int64_t>(sizeof(float));
-  const auto result_bytes = rows * static_cast<int64_t>(sizeof(kernels::SamplerResult));
-  if (raw_logits_.bytes() < edit_bytes) {
-    NG_ASSIGN_OR_RETURN(raw_logits_, CudaBuffer::Allocate(2 * edit_bytes));
-    batch_.Invalidate();
-  }
-  const int64_t scratch = kernels::SamplerScratchBytes(static_cast<int>(rows), vocab_size);
-  if (sampler_scratch_.bytes() < scratch) {
-    NG_ASSIGN_OR_RETURN(sampler_scratch_, CudaBuffer::Allocate(scratch));
-    batch_.Invalidate();
-  }
-  if (host_results_.bytes() < result_bytes) {
-    NG_ASSIGN_OR_RETURN(host_results_, PinnedBuffer::Allocate(result_bytes));
-    batch_.Invalidate();
-  }
-  return absl::OkStatus();
-}
-
 void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
-  drawn_ = 0;
   if (!BeginInputs(batch)) return;
+  in_steps_ = true;
+  draws_ = false;
   auto* graphs = static_cast<StepGraphs*>(memory);
   if (graphs != nullptr && graphs->enabled() && batch_.decodes()) {
     RunGraph(*graphs, batch, steps);
@@ -44,7 +26,8 @@ void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
     steps(batch);
     Ready();
   }
-  drawn_ = batch.samples();
+  in_steps_ = false;
+  if (draws_) Await(batch.samples(), batch_parity_);
 }
 
 void CudaOps::RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps) {
@@ -62,10 +45,12 @@ void CudaOps::RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps) {
       Ready();
     }
     entry.seen = true;
+    entry.draws = draws_;
     begun_ = nullptr;
     if (entry.graph == nullptr) return;
   } else {
     ++repeated_;
+    draws_ = entry.draws;
     kernels::LaunchesQueued().fetch_add(entry.kernels, std::memory_order_relaxed);
   }
   if (Healthy())

@@ -28,7 +28,7 @@ void AddEdits(const SamplingRow& row, std::vector<LogitEdit>& edits) {
 
 }  // namespace
 
-void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result) {
+void FillSamplerRows(absl::Span<const SamplingRow> sampling, int parity, SamplerRows& result) {
   result.rows.clear();
   result.edits.clear();
   result.needs = {};
@@ -47,7 +47,8 @@ void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result
                            .top_logprobs = row.top_logprobs,
                            .target = row.target,
                            .first_edit = first,
-                           .edits = static_cast<int32_t>(result.edits.size()) - first});
+                           .edits = static_cast<int32_t>(result.edits.size()) - first,
+                           .result = ResultPlace(static_cast<int>(result.rows.size()), parity)});
     result.needs.draws |= result.rows.back().draws();
     result.needs.limited |= result.rows.back().limited();
   }

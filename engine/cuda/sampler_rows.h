@@ -14,7 +14,9 @@ struct SamplerRows {
   std::vector<kernels::LogitEdit> edits;
   kernels::SamplerNeeds needs = {};
 };
-void FillSamplerRows(absl::Span<const SamplingRow> sampling, SamplerRows& result);
+/// The results of two draws lie row by row beside each other: `parity` is this one's.
+void FillSamplerRows(absl::Span<const SamplingRow> sampling, int parity, SamplerRows& result);
+constexpr int ResultPlace(int row, int parity) { return 2 * row + parity; }
 
 SampledToken TokenOf(const kernels::SamplerResult& result);
 

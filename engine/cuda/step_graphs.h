@@ -33,6 +33,7 @@ class StepGraphs : public StepMemory {
     cudaGraphExec_t graph = nullptr;
     int64_t kernels = 0;
     bool seen = false;
+    bool draws = false;
   };
   /// Valid until the next call. Drops the one not used for longest where there are many.
   Entry& Find(const BatchShape& shape);

@@ -95,7 +95,7 @@ void TimeSmallOps(cudaStream_t stream, int rows) {
   w.outputs = rows;
   w.inputs = kHidden;
   TimeOp(stream, "Embed", rows,
-         [&] { return Embed(hidden.as<Bf16>(), w, positions, rows, 1.0f, stream); });
+         [&] { return Embed(hidden.as<Bf16>(), w, positions, nullptr, rows, 1.0f, stream); });
 }
 
 SamplerRow Row(float temperature, int top_k, float top_p) {

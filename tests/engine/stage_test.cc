@@ -95,6 +95,90 @@ TEST_CASE("stages draw the tokens that one stage draws", "[stage]") {
   }
 }
 
+namespace {
+
+/// A row of each of three sequences, in pages and slots of their own; `tokens` as in Batch.
+Batch ThreeRows(const std::vector<int32_t>& tokens, int position, int window) {
+  std::vector<SequencePart> slices;
+  for (int s = 0; s < 3; ++s) {
+    SequencePart slice{.ids = {tokens[static_cast<size_t>(s)]},
+                       .first = position,
+                       .pages = {},
+                       .source = position == 0 ? -1 : s,
+                       .slot = s};
+    for (int page = 0; page * kPageTokens <= position; ++page) slice.pages.push_back(3 * page + s);
+    slices.push_back(slice);
+  }
+  Batch batch = BatchOf(slices, window);
+  for (int s = 0; s < 3; ++s) {
+    SamplingRow row;
+    row.seed = static_cast<uint64_t>(s) + 7;
+    row.position = position + 1;
+    row.temperature = s == 0 ? 0.0f : 0.9f;
+    row.top_logprobs = 3;
+    batch.sampled_rows.push_back(s);
+    batch.sampling.push_back(row);
+  }
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("a step may take its tokens from what the step before draws", "[stage]") {
+  const std::string model = GENERATE("tiny/llama", "tiny/lfm2", "tiny/gemma3");
+  CAPTURE(model);
+  const std::unique_ptr<Checkpoint> checkpoint = Open(model);
+  const std::unique_ptr<Device> device = TestDevice();
+  const int layers = checkpoint->config().layers_count();
+  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, layers});
+  const int window = WidestWindow(checkpoint->config());
+  const auto tokens_of = [](const std::vector<SampledToken>& sampled) {
+    std::vector<int32_t> tokens;
+    for (const SampledToken& token : sampled) tokens.push_back(token.token);
+    return tokens;
+  };
+  // The sequences change places: each row goes on from another row's draw.
+  const auto turned = [](const std::vector<int32_t>& tokens) {
+    return std::vector<int32_t>{tokens[1], tokens[2], tokens[0]};
+  };
+  constexpr int kSteps = 20;
+  std::vector<std::vector<SampledToken>> expected;
+  std::vector<int32_t> tokens = {5, 100, 42};
+  for (int step = 0; step < kSteps; ++step) {
+    expected.push_back(stage->Run(ThreeRows(tokens, step, window), {}).value().sampled);
+    tokens = turned(tokens_of(expected.back()));
+  }
+  const std::vector<int32_t> drawn = {DrawnBefore(1), DrawnBefore(2), DrawnBefore(0)};
+  REQUIRE(stage->Queue(ThreeRows({5, 100, 42}, 0, window), {}).ok());
+  for (int step = 0; step < kSteps; ++step) {
+    CAPTURE(step);
+    if (step + 1 < kSteps) REQUIRE(stage->Queue(ThreeRows(drawn, step + 1, window), {}).ok());
+    while (!stage->Done()) {
+    }
+    const auto output = stage->Collect();
+    REQUIRE(output.ok());
+    const auto at = static_cast<size_t>(step);
+    REQUIRE(tokens_of(output->sampled) == tokens_of(expected[at]));
+    for (size_t i = 0; i < 3; ++i) CHECK(output->sampled[i].logprob == expected[at][i].logprob);
+  }
+}
+
+TEST_CASE("a stage takes no token that the step before did not draw", "[stage]") {
+  const std::unique_ptr<Checkpoint> checkpoint = Open("tiny/llama");
+  const std::unique_ptr<Device> device = TestDevice();
+  const int layers = checkpoint->config().layers_count();
+  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, layers});
+  const std::unique_ptr<Stage> first = Load(*checkpoint, *device, {0, 1});
+  Batch batch = ThreeRows({5, DrawnBefore(0), 42}, 0, 0);
+  CHECK(stage->Run(batch, {}).status().code() == absl::StatusCode::kInvalidArgument);
+  CHECK(first->Run(batch, {}).status().code() == absl::StatusCode::kInvalidArgument);
+  REQUIRE(stage->Run(ThreeRows({5, 6, 7}, 0, 0), {}).ok());
+  batch.tokens[1] = DrawnBefore(3);
+  CHECK(stage->Run(batch, {}).status().code() == absl::StatusCode::kInvalidArgument);
+  batch.tokens[1] = DrawnBefore(2);
+  CHECK(stage->Run(batch, {}).status().code() == absl::StatusCode::kInvalidArgument);  // of none
+}
+
 TEST_CASE("Run allocates nothing that grows with a batch", "[stage]") {
   // The emulator allocates at each launch, a GPU's inputs are lists on the host (up to 16 KiB
   // here); what is allocated on the device is counted by the tests of graphs.

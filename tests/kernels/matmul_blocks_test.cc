@@ -236,7 +236,7 @@ TEST_CASE("an embedding of blocks has the bits of their values", "[kernels][bloc
   const std::vector<int32_t> ids = {49, 0, 17, 3, 17};
   const Device<int32_t> tokens(ids);
   const Device<float> y(Size(5, inputs));
-  REQUIRE(Embed(y.data(), table.view(), tokens.data(), 5, 0.5f, nullptr) == cudaSuccess);
+  REQUIRE(Embed(y.data(), table.view(), tokens.data(), nullptr, 5, 0.5f, nullptr) == cudaSuccess);
   std::vector<float> expected;
   for (const int32_t id : ids) {
     for (int k = 0; k < inputs; ++k) {

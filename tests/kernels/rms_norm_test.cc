@@ -134,7 +134,8 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   for (int row = 0; row < rows; ++row) ids.push_back((18 + 5 * row) % 19);
   const Device<int32_t> tokens(ids);
   Device<float> dy(size);
-  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), rows, 2.5f, nullptr) == cudaSuccess);
+  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), nullptr, rows, 2.5f, nullptr) ==
+          cudaSuccess);
   const std::vector<float> y = dy.Read();
   int wrong = 0;
   for (size_t i = 0; i < size; ++i) {
@@ -144,7 +145,8 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   }
   CHECK(wrong == 0);
   Device<Bf16> rounded(size);
-  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), rows, 2.5f, nullptr) == cudaSuccess);
+  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), nullptr, rows, 2.5f, nullptr) ==
+          cudaSuccess);
   CHECK(SameBits(rounded.Read(), ToBf16(y)));
 }
 

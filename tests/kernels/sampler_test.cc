@@ -52,6 +52,7 @@ std::vector<SamplerResult> SampleAll(const std::vector<std::vector<float>>& logi
                      [](const LogitEdit& a, const LogitEdit& b) { return a.id < b.id; });
     edits.insert(edits.end(), own.begin(), own.end());
     rows.push_back(requests[i].row);
+    rows.back().result = static_cast<int32_t>(requests.size() - 1 - i);
     needs.draws |= requests[i].row.draws();
     needs.limited |= requests[i].row.limited();
   }
@@ -61,14 +62,24 @@ std::vector<SamplerResult> SampleAll(const std::vector<std::vector<float>>& logi
   const Device<LogitEdit> device_edits(edits);
   Device<float> raw(edits.size());
   Device<SamplerResult> results(rows.size());
+  Device<int32_t> drawn(rows.size());
   const auto count = static_cast<int>(rows.size());
   Device<uint8_t> scratch(static_cast<size_t>(SamplerScratchBytes(count, static_cast<int>(vocab))));
-  const SamplerOperands operands{device_logits.data(),    static_cast<int64_t>(stride),
-                                 static_cast<int>(vocab), device_rows.data(),
-                                 device_edits.data(),     raw.data(),
-                                 scratch.data(),          results.data()};
+  const SamplerOperands operands{device_logits.data(),
+                                 static_cast<int64_t>(stride),
+                                 static_cast<int>(vocab),
+                                 device_rows.data(),
+                                 device_edits.data(),
+                                 raw.data(),
+                                 scratch.data(),
+                                 results.data(),
+                                 drawn.data()};
   REQUIRE(Sample(operands, count, needs, nullptr) == cudaSuccess);
-  return results.Read();
+  std::vector<SamplerResult> ordered = results.Read();
+  std::reverse(ordered.begin(), ordered.end());  // each lies where its row said
+  const std::vector<int32_t> tokens = drawn.Read();
+  for (size_t i = 0; i < ordered.size(); ++i) CHECK(ordered[i].token == tokens[i]);
+  return ordered;
 }
 
 SamplerResult SampleOne(const std::vector<float>& logits, const Request& request) {

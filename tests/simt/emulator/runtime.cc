@@ -95,11 +95,17 @@ void Enqueue(Stream& stream, Work work) {
   }
 }
 
+/// False when there is none.
+bool RunOldest(Stream& stream) {
+  if (stream.queue.empty()) return false;
+  const Work work = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  work();
+  return true;
+}
+
 void Drain(Stream& stream) {
-  while (!stream.queue.empty()) {
-    const Work work = std::move(stream.queue.front());
-    stream.queue.pop_front();
-    work();
+  while (RunOldest(stream)) {
   }
 }
 
@@ -407,16 +413,14 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard lock(mutex);
   if (Status() != cudaSuccess) return Status();
-  return event->stream == nullptr ? cudaSuccess : cudaErrorNotReady;
+  if (event->stream == nullptr) return cudaSuccess;
+  simt::RunOldest(*event->stream);  // whoever asks again and again gets there
+  return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard lock(mutex);
   // Work behind the event may stay queued; work of other streams always does.
-  while (event->stream != nullptr && !event->stream->queue.empty()) {
-    simt::Stream& stream = *event->stream;
-    const simt::Work work = std::move(stream.queue.front());
-    stream.queue.pop_front();
-    work();
+  while (event->stream != nullptr && simt::RunOldest(*event->stream)) {
   }
   return Status();
 }
