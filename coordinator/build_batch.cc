@@ -26,6 +26,27 @@ void AppendDraws(const Sequence& sequence, absl::Span<const int32_t> drafts, int
   }
 }
 
+/// Where the rows appended last stand and what they read and write.
+void AppendPlaces(const Sequence& sequence, int64_t first, int rows, const StateUse& state,
+                  Batch& batch) {
+  if (batch.sequence_offsets.empty()) {
+    batch.sequence_offsets.push_back(0);
+    batch.page_offsets.push_back(0);
+  }
+  for (int i = 0; i < rows; ++i) batch.positions.push_back(static_cast<int32_t>(first + i));
+  batch.sequence_offsets.push_back(batch.rows());
+  const int64_t pages = PagesOf(first + rows);
+  NG_CHECK(pages <= static_cast<int64_t>(sequence.pages.size()));
+  batch.pages.insert(batch.pages.end(), sequence.pages.begin(), sequence.pages.begin() + pages);
+  batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
+  if (!sequence.window_pages.empty()) {
+    batch.window_pages.insert(batch.window_pages.end(), sequence.window_pages.begin(),
+                              sequence.window_pages.begin() + pages);
+  }
+  batch.state_slots.push_back(state.slot);
+  batch.state_sources.push_back(state.source);
+}
+
 }  // namespace
 
 int64_t ScoredRows(const Sequence& sequence, int64_t first, int rows) {
@@ -40,27 +61,12 @@ bool DrawsToken(const Sequence& sequence, int64_t first, int rows) {
 
 void AppendSlice(const Sequence& sequence, int64_t first, int rows,
                  absl::Span<const int32_t> drafts, const StateUse& state, Batch& batch) {
-  if (batch.sequence_offsets.empty()) {
-    batch.sequence_offsets.push_back(0);
-    batch.page_offsets.push_back(0);
-  }
   const int32_t row = batch.rows();
   const int sure = rows - static_cast<int>(drafts.size());
   batch.tokens.insert(batch.tokens.end(), sequence.ids.begin() + first,
                       sequence.ids.begin() + first + sure);
   batch.tokens.insert(batch.tokens.end(), drafts.begin(), drafts.end());
-  for (int i = 0; i < rows; ++i) batch.positions.push_back(static_cast<int32_t>(first + i));
-  batch.sequence_offsets.push_back(batch.rows());
-  const int64_t pages = PagesOf(first + rows);
-  NG_CHECK(pages <= static_cast<int64_t>(sequence.pages.size()));
-  batch.pages.insert(batch.pages.end(), sequence.pages.begin(), sequence.pages.begin() + pages);
-  batch.page_offsets.push_back(static_cast<int32_t>(batch.pages.size()));
-  if (!sequence.window_pages.empty()) {
-    batch.window_pages.insert(batch.window_pages.end(), sequence.window_pages.begin(),
-                              sequence.window_pages.begin() + pages);
-  }
-  batch.state_slots.push_back(state.slot);
-  batch.state_sources.push_back(state.source);
+  AppendPlaces(sequence, first, rows, state, batch);
 
   const int64_t scored = ScoredRows(sequence, first, sure);
   const int64_t scored_first = std::max(first, sequence.scored_rows);
@@ -77,6 +83,13 @@ void AppendSlice(const Sequence& sequence, int64_t first, int rows,
     batch.sampling.push_back(SamplingOf(sequence, sequence.known(), sequence.penalties));
     AppendDraws(sequence, drafts, row + sure, batch);
   }
+}
+
+void AppendAhead(const Sequence& sequence, int sample, const StateUse& state, Batch& batch) {
+  batch.sampled_rows.push_back(batch.rows());
+  batch.tokens.push_back(DrawnBefore(sample));
+  AppendPlaces(sequence, sequence.known(), 1, state, batch);
+  batch.sampling.push_back(SamplingOf(sequence, sequence.known() + 1, sequence.penalties));
 }
 
 SamplingRow SamplingOf(const Sequence& sequence, int64_t known, const PenaltyCounts& penalties) {

@@ -22,6 +22,10 @@ bool DrawsToken(const Sequence& sequence, int64_t first, int rows);
 void AppendSlice(const Sequence& sequence, int64_t first, int rows,
                  absl::Span<const int32_t> drafts, const StateUse& state, Batch& batch);
 
+/// Appends the row after the known tokens of a sequence, whose token is what sample `sample` of the
+/// step before draws.
+void AppendAhead(const Sequence& sequence, int sample, const StateUse& state, Batch& batch);
+
 /// How the token after `known` tokens of a sequence is to be drawn: everything but its logits.
 SamplingRow SamplingOf(const Sequence& sequence, int64_t known, const PenaltyCounts& penalties);
 

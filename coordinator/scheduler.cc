@@ -30,6 +30,7 @@ SchedulerOptions Completed(SchedulerOptions options) {
   NG_CHECK(options.stages >= 1);
   if (options.steps_in_flight == 0) options.steps_in_flight = options.stages;
   if (options.decode_groups == 0) options.decode_groups = options.stages;
+  NG_CHECK(!options.ahead || (options.stages == 1 && options.steps_in_flight == 1));
   if (options.queued_tokens_max == 0) {
     const int pages = std::max(options.limits.pages, options.limits.window_pages);
     options.queued_tokens_max = int64_t{kQueuedPools} * pages * kPageTokens;
@@ -168,7 +169,10 @@ void Scheduler::Force(RequestId request, int choice, absl::Span<const int32_t> i
   if (found == nullptr || choice < 0 || choice >= static_cast<int>(found->choices.size())) return;
   Sequence& sequence = *found->choices[choice];
   sequence.forced.assign(ids.rbegin(), ids.rend());
-  if (sequence.proven.empty()) return;
+  if (sequence.proven.empty()) {
+    NG_CHECK(sequence.scheduled <= sequence.known());  // no draw of what follows is on its way
+    return;
+  }
   sequence.proven.clear();
   Settle(sequence);
 }

@@ -31,6 +31,7 @@ struct SchedulerOptions {
   int decode_groups = 0;     // 0: as many as stages; decoding sequences run in so many equal groups
   int prefill_depth = 1;     // chunks of one prompt in flight at a time; needs a chain in order
   bool speculates = false;   // steps run guesses where that pays; needs a chain of equal bits
+  bool ahead = false;        // decoding goes on before its tokens are told; needs one stage
   std::string model_digest;  // keys the prefix cache, as tenant and salt do
 
   int running_max = 256;          // sequences that hold pages
@@ -99,7 +100,10 @@ class Scheduler {
 
   /// The next step, with everything in it: to be sent down the chain at once. Nothing when enough
   /// steps are in flight or there is nothing to run. A sequence that decodes is in at most one
-  /// step. More must have returned nothing since the last Commit.
+  /// step, or with `ahead` in one more: while everything that runs decodes and nothing waits, the
+  /// step behind the one in flight takes its tokens from what that one draws (Batch::tokens). What
+  /// it computed for a choice that has ended meanwhile is dropped. More must have returned nothing
+  /// since the last Commit.
   std::optional<SchedulerStep> NextStep(SteadyTime now);
 
   /// Takes a step's result, one token a sampled row in order. Events are in order of rows. Text is
@@ -126,7 +130,8 @@ class Scheduler {
   std::optional<GenerationUsage> Finish(RequestId request, int choice, SteadyTime now);
 
   /// The next tokens of a choice, in place of what would be drawn, with the model's own logprobs.
-  /// Like Finish before the next More or NextStep. No effect on what has ended already.
+  /// Like Finish before the next More or NextStep. No effect on what has ended already. Only for
+  /// choices without a token yet and for requests with a reasoning budget.
   void Force(RequestId request, int choice, absl::Span<const int32_t> ids);
 
   /// Ends a request in any phase, without events. Pages in flight come back with their step.
@@ -173,6 +178,7 @@ class Scheduler {
     SteadyTime sent;
     std::vector<Part> parts;
     int prefill_rows = 0;
+    bool ahead = false;
   };
   struct World;  // what PlanStep looks at, and whose sequences those are
 
@@ -189,6 +195,8 @@ class Scheduler {
   int64_t KnownMax(const Sequence& sequence) const;
   bool CutsPrefill(const Sequence& sequence) const;
   PrefixMatch MatchOf(const Sequence& sequence) const;
+  std::optional<SchedulerStep> StepAhead(SteadyTime now);
+  bool GoesAhead(const Part& part) const;
   SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
   void Start(Sequence& sequence, SteadyTime now);
   void Preempt(Sequence& sequence);

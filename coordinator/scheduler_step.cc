@@ -41,7 +41,7 @@ struct Scheduler::World {
 };
 
 std::optional<SchedulerStep> Scheduler::NextStep(SteadyTime now) {
-  if (static_cast<int>(flights_.size()) >= options_.steps_in_flight) return std::nullopt;
+  if (static_cast<int>(flights_.size()) >= options_.steps_in_flight) return StepAhead(now);
   while (!running_.empty() || !preempted_.empty() || queue_.size() > 0) {
     World world = Look();
     world.view.running = world.running;
@@ -308,20 +308,20 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   NG_RETURN_IF_ERROR(CheckResult(found->second, sampled));
   const Flight flight = std::move(found->second);
   flights_.erase(found);
-  const double ms = std::chrono::duration<double, std::milli>(now - flight.sent).count();
+  const auto ms_since = [&](SteadyTime begun) {
+    return std::chrono::duration<double, std::milli>(now - begun).count();
+  };
+  // Of a step that waited behind another, what it took by itself.
+  const double own_ms = ms_since(std::max(flight.sent, last_commit_));
   int rows = 0;
   bool guesses = false;
   for (const Part& part : flight.parts) {
     rows += part.rows;
     guesses |= !part.drafts.empty();
   }
-  budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows, ms);
-  if (flight.prefill_rows == 0) {
-    // Of a step that waited behind another, what it took by itself.
-    const SteadyTime begun = std::max(flight.sent, last_commit_);
-    row_costs_.Measure(rows, std::chrono::duration<double, std::milli>(now - begun).count(),
-                       guesses);
-  }
+  budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows,
+                  flight.ahead ? own_ms : ms_since(flight.sent));
+  if (flight.prefill_rows == 0) row_costs_.Measure(rows, own_ms, guesses);
   last_commit_ = now;
 
   const int64_t accepted_before = accepted_tokens_;

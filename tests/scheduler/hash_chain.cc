@@ -182,12 +182,8 @@ HashChain::HashChain(int stages, const BatchLimits& limits)
 }
 
 void HashChain::Send(SchedulerStep step) {
-  Travelling travelling{std::move(step), {}};
-  for (const int32_t token : travelling.step.batch.tokens) {
-    travelling.activations.push_back(Embed(token));
-  }
   ++in_flight_;
-  stages_.front().inbox.push_back(std::move(travelling));
+  stages_.front().inbox.push_back({std::move(step), {}, {}});
 }
 
 bool HashChain::Turn(int stage) {
@@ -196,6 +192,12 @@ bool HashChain::Turn(int stage) {
   Travelling travelling = std::move(here.inbox.front());
   here.inbox.pop_front();
   const Batch& batch = travelling.step.batch;
+  if (stage == 0) {
+    for (const int32_t token : batch.tokens) {
+      travelling.activations.push_back(
+          Embed(token >= 0 ? token : drawn_.at(static_cast<size_t>(DrawnBefore(token)))));
+    }
+  }
   for (int s = 0; s < batch.sequences(); ++s) {
     const auto in = [&](std::vector<uint64_t>& keys, const std::vector<int32_t>& pages,
                         int64_t p) -> uint64_t& {
@@ -217,19 +219,15 @@ bool HashChain::Turn(int stage) {
     }
     if (shape_.recurrent) here.states.at(static_cast<size_t>(batch.state_slots[s])) = state;
   }
+  if (stage + 1 == stages()) DrawAll(travelling);
   (stage + 1 < stages() ? stages_[static_cast<size_t>(stage) + 1].inbox : done_)
       .push_back(std::move(travelling));
   return true;
 }
 
-bool HashChain::Receive(Result& result) {
-  if (done_.empty()) return false;
-  const Travelling travelling = std::move(done_.front());
-  done_.pop_front();
-  --in_flight_;
-  result.step = travelling.step.id;
-  result.sampled.clear();
+void HashChain::DrawAll(Travelling& travelling) {
   const Batch& batch = travelling.step.batch;
+  drawn_.clear();
   for (int i = 0; i < batch.samples(); ++i) {
     const uint64_t x = travelling.activations[static_cast<size_t>(batch.sampled_rows[i])];
     const SamplingRow& row = batch.sampling[i];
@@ -241,8 +239,17 @@ bool HashChain::Receive(Result& result) {
       token.token = Draw(x, row);
       if (row.top_logprobs >= 0) token.logprob = ScoreOf(x, token.token);
     }
-    result.sampled.push_back(std::move(token));
+    drawn_.push_back(token.token);
+    travelling.sampled.push_back(std::move(token));
   }
+}
+
+bool HashChain::Receive(Result& result) {
+  if (done_.empty()) return false;
+  result.step = done_.front().step.id;
+  result.sampled = std::move(done_.front().sampled);
+  done_.pop_front();
+  --in_flight_;
   return true;
 }
 

@@ -58,6 +58,7 @@ class HashChain {
   struct Travelling {
     SchedulerStep step;
     std::vector<uint64_t> activations;  // [rows]
+    std::vector<SampledToken> sampled;  // by the last stage
   };
   struct OneStage {
     std::vector<uint64_t> keys;         // [pages * kPageTokens]
@@ -65,9 +66,12 @@ class HashChain {
     std::vector<uint64_t> states;       // [slots]
     std::deque<Travelling> inbox;
   };
+  void DrawAll(Travelling& travelling);
+
   HashShape shape_;
   std::vector<OneStage> stages_;
   std::deque<Travelling> done_;
+  std::vector<int32_t> drawn_;  // by the step that the last stage ran last
   int in_flight_ = 0;
 };
 

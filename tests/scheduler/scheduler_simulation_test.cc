@@ -105,6 +105,11 @@ class Simulation {
     options.tenant_running_max = 1 + dice_.Below(20);
     options.model_digest = "model";
     options.speculates = !dice_.One(3);
+    if (dice_.One(3)) {
+      options.stages = options.steps_in_flight = options.decode_groups = options.prefill_depth = 1;
+      options.ahead = true;
+      options.speculates = false;
+    }
     return options;
   }
 
@@ -257,7 +262,7 @@ class Simulation {
     REQUIRE(fits.ToString() == "OK");
     CheckWindows(step->batch);
     chain_.Send(*std::move(step));
-    if (options_.prefill_depth == 1) REQUIRE(chain_.IdsAreExclusive());
+    if (options_.prefill_depth == 1 && !options_.ahead) REQUIRE(chain_.IdsAreExclusive());
     return true;
   }
 
@@ -266,8 +271,9 @@ class Simulation {
     if (options_.limits.window == 0) return;
     for (int s = 0; s < batch.sequences(); ++s) {
       const int rows = batch.sequence_offsets[s + 1] - batch.sequence_offsets[s];
-      const int ahead =
-          options_.prefill_depth == 1 ? rows : options_.prefill_depth * options_.limits.rows_max;
+      const int ahead = options_.prefill_depth == 1
+                            ? rows + (options_.ahead ? options_.limits.rows_max : 0)
+                            : options_.prefill_depth * options_.limits.rows_max;
       const auto held = std::count_if(batch.window_pages.begin() + batch.page_offsets[s],
                                       batch.window_pages.begin() + batch.page_offsets[s + 1],
                                       [](int32_t page) { return page >= 0; });

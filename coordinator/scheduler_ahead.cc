@@ -1,0 +1,77 @@
+// The step behind the one in flight, sent before that one's tokens are known.
+#include <algorithm>
+#include <utility>
+
+#include "coordinator/build_batch.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/sequence_pages.h"
+
+namespace neurogrid {
+
+/// Whether all that the next row of the part's sequence depends on is known but its token.
+bool Scheduler::GoesAhead(const Part& part) const {
+  const Sequence& sequence = *part.sequence;
+  const Request& request = *sequence.request;
+  const GenerationRequest& asked = request.asked;
+  return part.draws && part.drafts.empty() && sequence.in_flight == 1 && sequence.replay == 0 &&
+         sequence.scheduled == sequence.known() && request.followers(sequence) == 0 &&
+         !request.paused && !sequence.penalties.on() && sequence.forced.empty() &&
+         asked.reasoning_budget < 0 && sequence.generated() + 1 < asked.tokens_max &&
+         sequence.known() + 1 < context_tokens_max();
+}
+
+std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
+  if (!options_.ahead || options_.speculates || flights_.size() != 1) return std::nullopt;
+  if (!preempted_.empty() || queue_.size() > 0) return std::nullopt;
+  struct Next {
+    Sequence* sequence;
+    int sample;
+  };
+  std::vector<Next> next;
+  Stock needed;
+  int samples = 0;
+  for (const Part& part : flights_.begin()->second.parts) {
+    samples += part.samples;
+    Sequence& sequence = *part.sequence;
+    if (sequence.state == Sequence::State::kEnded) continue;
+    if (!GoesAhead(part)) return std::nullopt;
+    next.push_back({&sequence, samples - 1});
+    const auto held = static_cast<int64_t>(sequence.pages.size());
+    const int64_t pages = std::max<int64_t>(0, PagesOf(sequence.known() + 1) - held);
+    needed += {options_.limits.pages > 0 ? pages : 0, options_.limits.window_pages > 0 ? pages : 0,
+               NeedsSlot(pools_, sequence) ? 1 : 0};
+  }
+  // Whoever runs and is not in the step in flight has its turn with the others, after that.
+  if (next.empty() || next.size() != running_.size()) return std::nullopt;
+  const Stock left = pools_.available();
+  if (needed.pages > left.pages || needed.window_pages > left.window_pages ||
+      needed.slots > left.slots) {
+    return std::nullopt;
+  }
+  SchedulerStep step;
+  step.id = ++last_step_;
+  Flight& flight = flights_[step.id];
+  flight.sent = now;
+  flight.ahead = true;
+  SlotReserve slots{.needed = needed.slots};
+  for (const auto& [sequence, sample] : next) {
+    const int64_t first = sequence->known();
+    GrowPages(pools_, *sequence, first + 1);
+    if (NeedsSlot(pools_, *sequence)) --slots.needed;
+    slots.reserved = std::max(slots.needed, static_cast<int64_t>(running_.size()));
+    const StateUse state = AdvanceState(pools_, *sequence, first, 1, slots);
+    AppendAhead(*sequence, sample, state, step.batch);
+    flight.parts.push_back({.sequence = sequence,
+                            .first = first,
+                            .rows = 1,
+                            .samples = 1,
+                            .draws = true,
+                            .slot_left = state.left});
+    ++sequence->scheduled;
+    ++sequence->in_flight;
+    ++sequence->request->in_flight;
+  }
+  return step;
+}
+
+}  // namespace neurogrid
