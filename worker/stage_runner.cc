@@ -73,7 +73,7 @@ void StageRunner::Loop() {
     due_ = !queue_.empty();
     lock.unlock();
     if (auto* step = std::get_if<Step>(&next)) {
-      RunStep(std::move(*step));
+      RunSteps(std::move(*step));
     } else {
       std::get<Task>(next)();
     }
@@ -138,16 +138,57 @@ void StageRunner::Deactivate() {
   changed_.notify_all();
 }
 
-void StageRunner::RunStep(Step step) {
+/// A step and those that follow it in time. While the device works on one, the next may already be
+/// sent to it: one that takes its tokens from what this one draws.
+void StageRunner::RunSteps(Step first) {
+  std::deque<Started> started;
+  Start(std::move(first), started);
+  while (!started.empty()) {
+    const bool waits = started.size() < kStepsQueued && started.front().queued && whole() &&
+                       !loaded_.stage->Done();
+    if (waits) {
+      if (std::optional<Step> next = TakeAhead()) Start(*std::move(next), started);
+      continue;
+    }
+    Started oldest = std::move(started.front());
+    started.pop_front();
+    Finish(std::move(oldest));
+  }
+}
+
+std::optional<Step> StageRunner::TakeAhead() {
+  if (!due_) return std::nullopt;
+  const std::lock_guard lock(mutex_);
+  if (queue_.empty() || stopping_) return std::nullopt;
+  auto* const step = std::get_if<Step>(&queue_.front());
+  const bool ahead = step != nullptr && step->status.ok() && !step->batch.tokens.empty() &&
+                     *std::min_element(step->batch.tokens.begin(), step->batch.tokens.end()) < 0;
+  if (!ahead) return std::nullopt;
+  std::optional<Step> taken = std::move(*step);
+  queue_.pop_front();
+  due_ = !queue_.empty();
+  return taken;
+}
+
+void StageRunner::Start(Step step, std::deque<Started>& started) {
   if (step.epoch != epoch_ || sink_ == nullptr ||
       Clock::now().time_since_epoch().count() > fence_) {
     ++dropped_;
     return;
   }
-  const Clock::time_point start = Clock::now();
-  absl::Status ran;
-  if (step.status.ok()) step.status = ran = RunStage(step);
-  const bool broke = !ran.ok() && !source_->Health().ok();
+  Started next{.step = std::move(step), .start = Clock::now(), .ran = {}};
+  if (next.step.status.ok()) {
+    next.ran = QueueStep(next.step);
+    next.queued = next.ran.ok();
+  }
+  started.push_back(std::move(next));
+}
+
+void StageRunner::Finish(Started started) {
+  Step step = std::move(started.step);
+  if (started.queued) started.ran = CollectStep(step);
+  if (!started.ran.ok()) step.status = started.ran;
+  const bool broke = !started.ran.ok() && !source_->Health().ok();
   if (broke) {  // no fault of the requests in it: all others hear the same once the worker has left
     step.status = absl::UnavailableError("worker_lost: a worker's device broke while it answered");
   }
@@ -155,28 +196,42 @@ void StageRunner::RunStep(Step step) {
     step.activations.clear();
     step.batch = Batch();
   }
+  // Of a step that waited behind another, what it took by itself.
   const Clock::time_point end = Clock::now();
-  step.times.push_back({.queue_us = MicrosecondsBetween(step.arrived, start),
-                        .compute_us = MicrosecondsBetween(start, end)});
+  const Clock::time_point begun = std::max(started.start, last_end_);
+  last_end_ = end;
+  step.times.push_back({.queue_us = MicrosecondsBetween(step.arrived, begun),
+                        .compute_us = MicrosecondsBetween(begun, end)});
   last_step_ = step.number;
   sink_(std::move(step));
-  if (broke) on_broken_(ran);
+  if (broke) on_broken_(started.ran);
 }
 
-absl::Status StageRunner::RunStage(Step& step) {
-  const StageOptions& options = loaded_.stage->options();
+bool StageRunner::whole() const {
+  const LayerRange layers = loaded_.stage->options().layers;
+  return layers.first == 0 && layers.last == loaded_.layers_count;
+}
+
+absl::Status StageRunner::Named(const absl::Status& status) const {
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("stage ", name_, " ", loaded_.stage->options().layers.ToString(),
+                                   ": ", status.message()));
+}
+
+absl::Status StageRunner::QueueStep(const Step& step) {
   ConstTensor input;
-  if (options.layers.first > 0) {
+  if (loaded_.stage->options().layers.first > 0) {
     input = ConstTensor(step.activations.data(), loaded_.stage->activation_dtype(),
                         Shape({step.batch.rows(), loaded_.hidden_size}));
   }
-  absl::StatusOr<Stage::Output> output = loaded_.stage->Run(step.batch, input);
-  if (!output.ok()) {
-    return absl::Status(output.status().code(),
-                        absl::StrCat("stage ", name_, " ", options.layers.ToString(), ": ",
-                                     output.status().message()));
-  }
-  if (options.layers.last == loaded_.layers_count) {
+  return Named(loaded_.stage->Queue(step.batch, input));
+}
+
+absl::Status StageRunner::CollectStep(Step& step) {
+  absl::StatusOr<Stage::Output> output = loaded_.stage->Collect();
+  NG_RETURN_IF_ERROR(Named(output.status()));
+  if (loaded_.stage->options().layers.last == loaded_.layers_count) {
     step.sampled = std::move(output->sampled);
     step.activations.clear();
     step.batch = Batch();

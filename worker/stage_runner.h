@@ -66,17 +66,31 @@ class StageRunner {
   using Task = std::function<void()>;
   void Post(Task task);
   void Loop();
-  void RunStep(Step step);
-  absl::Status RunStage(Step& step);
+  /// A step that the stage has, or that it refused.
+  struct Started {
+    Step step;
+    Clock::time_point start;
+    absl::Status ran;
+    bool queued = false;
+  };
+  void RunSteps(Step first);
+  std::optional<Step> TakeAhead();
+  void Start(Step step, std::deque<Started>& started);
+  void Finish(Started started);
+  absl::Status QueueStep(const Step& step);
+  absl::Status CollectStep(Step& step);
+  absl::Status Named(const absl::Status& status) const;
+  bool whole() const;
   absl::StatusOr<Loaded> LoadNow(const StageRequest& request, const Stage::Progress& progress);
 
   std::string name_;
   StageSource* source_;
   std::function<void(const absl::Status&)> on_broken_;
-  LoadedStage loaded_;                   // of the thread, as the four below
+  LoadedStage loaded_;                   // of the thread, as the five below
   std::optional<StageRequest> request_;  // what loaded_ was loaded for
   Sink sink_;
   uint64_t epoch_ = 0;  // 0: none active
+  Clock::time_point last_end_;
 
   std::atomic<Clock::rep> fence_ = Clock::time_point::max().time_since_epoch().count();
   std::atomic<uint64_t> last_step_ = 0;
