@@ -7,6 +7,30 @@
 #include "coordinator/sequence_pages.h"
 
 namespace neurogrid {
+namespace {
+
+/// What one sequence does in the step.
+struct Next {
+  Sequence* sequence;
+  int sample;  // of the step before: its token
+};
+
+/// Whether guesses behind the tokens known so far would pay: then they are worth waiting for the
+/// one under way.
+bool WouldGuess(const std::vector<Next>& next, const BatchLimits& limits, const RowCosts& costs,
+                const GuessAccount& account) {
+  std::vector<DraftOffer> offers;
+  for (const auto& [sequence, sample] : next) {
+    const Draft& draft = sequence->drafter.Next(sequence->ids);
+    offers.push_back({static_cast<int>(draft.tokens.size()), draft.chance});
+  }
+  const auto rows = static_cast<int>(next.size());
+  const std::vector<int> given = ShareDrafts(
+      offers, rows, rows, std::min(limits.rows_max, limits.samples_max), costs, account);
+  return std::any_of(given.begin(), given.end(), [](int tokens) { return tokens > 0; });
+}
+
+}  // namespace
 
 /// Whether all that the next row of the part's sequence depends on is known but its token.
 bool Scheduler::GoesAhead(const Part& part) const {
@@ -21,12 +45,8 @@ bool Scheduler::GoesAhead(const Part& part) const {
 }
 
 std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
-  if (!options_.ahead || options_.speculates || flights_.size() != 1) return std::nullopt;
+  if (!options_.ahead || flights_.size() != 1) return std::nullopt;
   if (!preempted_.empty() || queue_.size() > 0) return std::nullopt;
-  struct Next {
-    Sequence* sequence;
-    int sample;
-  };
   std::vector<Next> next;
   Stock needed;
   int samples = 0;
@@ -43,6 +63,8 @@ std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
   }
   // Whoever runs and is not in the step in flight has its turn with the others, after that.
   if (next.empty() || next.size() != running_.size()) return std::nullopt;
+  if (options_.speculates && WouldGuess(next, options_.limits, row_costs_, guess_account_))
+    return std::nullopt;
   const Stock left = pools_.available();
   if (needed.pages > left.pages || needed.window_pages > left.window_pages ||
       needed.slots > left.slots) {

@@ -344,8 +344,7 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
   const bool pays = asked == "on" || !absl::StrContains(determinism_class, "cuda");
   shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");
   // A GPU goes on by itself while its tokens travel; for a processor a step behind an end is time.
-  shape.ahead =
-      shape.stages == 1 && !shape.speculates && absl::StrContains(determinism_class, "cuda");
+  shape.ahead = shape.stages == 1 && absl::StrContains(determinism_class, "cuda");
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
                    std::move(shape), determinism_class);
   options_.on_ready();

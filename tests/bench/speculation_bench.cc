@@ -7,10 +7,12 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <deque>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/scheduler.h"
@@ -138,14 +140,29 @@ class Side {
       }
     };
     Answer answer;
-    while (std::optional<SchedulerStep> step = scheduler_.NextStep(Clock::now())) {
-      const Clock::time_point sent = Clock::now();
-      NG_ASSIGN_OR_RETURN(const Stage::Output output, stage_.Run(step->batch, ConstTensor()));
+    struct UnderWay {
+      uint64_t id;
+      int rows;
+      Clock::time_point sent;
+    };
+    std::deque<UnderWay> under_way;
+    Clock::time_point last_end = Clock::now();
+    while (true) {
+      while (std::optional<SchedulerStep> step = scheduler_.NextStep(Clock::now())) {
+        under_way.push_back({step->id, step->batch.rows(), Clock::now()});
+        NG_RETURN_IF_ERROR(stage_.Queue(step->batch, ConstTensor()));
+      }
+      if (under_way.empty()) break;
+      const UnderWay oldest = under_way.front();
+      under_way.pop_front();
+      NG_ASSIGN_OR_RETURN(const Stage::Output output, stage_.Collect());
       NG_ASSIGN_OR_RETURN(const std::vector<SchedulerEvent> events,
-                          scheduler_.Commit(step->id, output.sampled, Clock::now()));
+                          scheduler_.Commit(oldest.id, output.sampled, Clock::now()));
+      const Clock::time_point begun = std::max(oldest.sent, last_end);
+      last_end = Clock::now();
       if (start.has_value()) {
-        answer.steps[step->batch.rows()].push_back(
-            std::chrono::duration<double>(Clock::now() - sent).count());
+        answer.steps[oldest.rows].push_back(
+            std::chrono::duration<double>(last_end - begun).count());
       }
       take(events);
       for (auto more = scheduler_.More(Clock::now()); !more.empty();
@@ -173,6 +190,7 @@ class Side {
     SchedulerOptions options;
     options.limits = stage.options().limits;
     options.speculates = speculates;
+    options.ahead = absl::StrContains(stage.determinism_class(), "cuda");  // as the supervisor
     return options;
   }
 

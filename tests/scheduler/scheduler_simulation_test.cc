@@ -108,7 +108,6 @@ class Simulation {
     if (dice_.One(3)) {
       options.stages = options.steps_in_flight = options.decode_groups = options.prefill_depth = 1;
       options.ahead = true;
-      options.speculates = false;
     }
     return options;
   }
