@@ -115,8 +115,8 @@ absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& name
   NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm), config_.hidden_size,
                                                  config_.norm_offset));
   if (!tied) {
-    NG_ASSIGN_OR_RETURN(own_head_, loader.Sensitive({{std::string(names.head), config_.vocab_size}},
-                                                    config_.hidden_size));
+    NG_ASSIGN_OR_RETURN(own_head_, loader.Linear({{std::string(names.head), config_.vocab_size}},
+                                                 config_.hidden_size));
   }
   head_ = tied ? embedding_.get() : own_head_.get();
   return absl::OkStatus();
@@ -149,7 +149,7 @@ absl::StatusOr<Layer> Transformer::LoadLayer(WeightLoader& loader, const TensorN
   NG_ASSIGN_OR_RETURN(layer.ffn_norm, loader.Vector(part(names.ffn_norm), hidden, offset));
   NG_ASSIGN_OR_RETURN(layer.gate_up,
                       loader.Gated(part(names.gate), part(names.up), config_.ffn_size, hidden));
-  NG_ASSIGN_OR_RETURN(layer.down, loader.Sensitive({{part(names.down), hidden}}, config_.ffn_size));
+  NG_ASSIGN_OR_RETURN(layer.down, loader.Linear({{part(names.down), hidden}}, config_.ffn_size));
   NG_ASSIGN_OR_RETURN(layer.post_ffn_norm,
                       loader.VectorIfPresent(part(names.post_ffn_norm), hidden, offset));
   return layer;

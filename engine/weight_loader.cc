@@ -146,10 +146,9 @@ absl::StatusOr<std::vector<float>> WeightLoader::Bias(const std::vector<LinearPa
   return bias;
 }
 
-absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::LinearIn(Precision precision,
-                                                               const std::vector<LinearPart>& parts,
-                                                               int64_t inputs) {
-  MatrixSpec spec{.format = FormatOf(precision), .inputs = inputs};
+absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<LinearPart>& parts,
+                                                             int64_t inputs) {
+  MatrixSpec spec{.format = FormatOf(precision_), .inputs = inputs};
   std::vector<Part> found;
   int64_t file_bytes = 0;
   for (const LinearPart& part : parts) {

@@ -64,14 +64,7 @@ class WeightLoader {
 
   /// The parts' rows, one below the other, in the stage's precision.
   absl::StatusOr<std::unique_ptr<Matrix>> Linear(const std::vector<LinearPart>& parts,
-                                                 int64_t inputs) {
-    return LinearIn(precision_, parts, inputs);
-  }
-  /// The same in SensitivePrecision of it.
-  absl::StatusOr<std::unique_ptr<Matrix>> Sensitive(const std::vector<LinearPart>& parts,
-                                                    int64_t inputs) {
-    return LinearIn(SensitivePrecision(precision_), parts, inputs);
-  }
+                                                 int64_t inputs);
   absl::StatusOr<std::unique_ptr<Matrix>> Gated(const std::string& gate, const std::string& up,
                                                 int64_t outputs, int64_t inputs);
   /// An embedding: not quantised beyond what the file did, since each of its rows is an input too.
@@ -89,9 +82,6 @@ class WeightLoader {
   };
   absl::StatusOr<DeviceVector> Uploaded(const std::vector<float>& values, const Shape& shape,
                                         int64_t file_bytes);
-  absl::StatusOr<std::unique_ptr<Matrix>> LinearIn(Precision precision,
-                                                   const std::vector<LinearPart>& parts,
-                                                   int64_t inputs);
   absl::StatusOr<Part> Find(const LinearPart& part, int64_t first, int64_t inputs);
   bool StaysStored(const Part& part) const;
   absl::StatusOr<std::vector<float>> Bias(const std::vector<LinearPart>& parts);

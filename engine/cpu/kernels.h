@@ -127,8 +127,14 @@ struct Kernels {
   /// not finite. q has room for a multiple of 16, which is filled with zeros.
   float (*quantize_row)(const uint16_t* x, int64_t count, int16_t* q);
 
-  /// Of each kA8GroupInputs inputs: q[i] = round(x[i] * 127 / max|x|), the scale max|x| / 127, a
-  /// NaN where x is not finite, and start = -128 * (the sum of q). q as in quantize_row.
+  /// Each kA8GroupInputs inputs times an orthogonal matrix that makes one large value many middling
+  /// ones: Hadamard's of 128, divided by sqrt(128). The last inputs, if fewer, in blocks of 64, 32
+  /// and 16, each at most once; those that fill none stay. What it does it also takes back.
+  void (*spread_inputs)(float* x, int64_t count);
+
+  /// Of each kA8GroupInputs inputs, after spread_inputs: q[i] = round(x[i] * 127 / max|x|), the
+  /// scale max|x| / 127, a NaN where x is not finite, and start = -128 * (the sum of q). q as in
+  /// quantize_row.
   void (*quantize_groups)(const uint16_t* x, int64_t count, int8_t* q, float* scales,
                           int32_t* starts);
 

@@ -98,26 +98,80 @@ float QuantizeRow(const uint16_t* x, int64_t count, int16_t* q) {
   return finite ? WidenBf16(largest) / 32767.0f : __builtin_nanf("");
 }
 
+/// x = H x / sqrt(16 * kVectors) for the Hadamard matrix H of that size.
+template <int kVectors>
+void TransformBlock(float* x) {
+  const Simd::Float factor = Simd::Set(1.0f / std::sqrt(16.0f * kVectors));
+  Simd::Float v[kVectors];
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) {
+    v[i] = Simd::Mul(Simd::Load(x + 16 * i), factor);
+    v[i] = Simd::Butterfly<2>(Simd::Butterfly<1>(v[i]));
+    v[i] = Simd::Butterfly<8>(Simd::Butterfly<4>(v[i]));
+  }
+#pragma GCC unroll 4
+  for (int distance = 1; distance < kVectors; distance *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kVectors; ++i) {
+      if ((i & distance) != 0) continue;
+      const Simd::Float upper = v[i + distance];
+      v[i + distance] = Simd::Sub(v[i], upper);
+      v[i] = Simd::Add(v[i], upper);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kVectors; ++i) Simd::Store(x + 16 * i, v[i]);
+}
+
+/// One group of SpreadInputs.
+void SpreadGroup(float* x, int64_t size) {
+  static_assert(kA8GroupInputs == 128);
+  if ((size & 128) != 0) TransformBlock<8>(x);
+  if ((size & 64) != 0) TransformBlock<4>(x);
+  x += size & 64;
+  if ((size & 32) != 0) TransformBlock<2>(x);
+  x += size & 32;
+  if ((size & 16) != 0) TransformBlock<1>(x);
+}
+
+void SpreadInputs(float* x, int64_t count) {
+  for (int64_t first = 0; first < count; first += kA8GroupInputs) {
+    SpreadGroup(x + first, count - first < kA8GroupInputs ? count - first : kA8GroupInputs);
+  }
+}
+
 void QuantizeGroups(const uint16_t* x, int64_t count, int8_t* q, float* scales, int32_t* starts) {
   const Simd::Float bound = Simd::Set(127.0f);
   const Simd::Float minus_bound = Simd::Set(-127.0f);
+  alignas(64) float spread[kA8GroupInputs];
   for (int64_t first = 0; first < count; first += kA8GroupInputs) {
     const int64_t size = count - first < kA8GroupInputs ? count - first : kA8GroupInputs;
-    const uint16_t largest = LargestMagnitude(x + first, size);
-    const bool finite = largest < kInfinityBits;
-    const float scale = finite ? WidenBf16(largest) / 127.0f : __builtin_nanf("");
-    // A scale that is denormal is zero, and so are then the integers.
-    const Simd::Float inverse = Simd::Set(scale > 0 ? 127.0f / WidenBf16(largest) : 0);
-    int8_t* const to = q + first;
     for (int64_t i = 0; i < size; i += 16) {
       const uint8_t* const from = reinterpret_cast<const uint8_t*>(x + first + i);
-      const Simd::Float v = finite ? LoadSome(from, true, size - i) : Simd::Zero();
-      Simd::StoreInt8(to + i, Simd::Min(bound, Simd::Max(minus_bound, Simd::Mul(v, inverse))));
+      Simd::Store(spread + i, LoadSome(from, true, size - i));
     }
-    int32_t sum = 0;
-    for (int64_t i = 0; i < size; ++i) sum += to[i];
+    SpreadGroup(spread, size);
+    Simd::Float most = Simd::Zero();
+    Simd::Float poison = Simd::Zero();  // a NaN where a value is not finite
+    for (int64_t i = 0; i < size; i += 16) {
+      const Simd::Float v = Simd::Load(spread + i);
+      most = Simd::Max(most, Simd::Max(v, Simd::Sub(Simd::Zero(), v)));
+      poison = Simd::Fma(v, Simd::Zero(), poison);
+    }
+    const float largest = MaxOfLanes(most);
+    const bool finite = SumOfLanes(poison) == 0;
+    const float scale = finite ? largest / 127.0f : __builtin_nanf("");
+    // A scale that is denormal is zero, and so are then the integers.
+    const Simd::Float inverse = Simd::Set(scale > 0 ? 127.0f / largest : 0);
+    Simd::Float sum = Simd::Zero();
+    for (int64_t i = 0; i < size; i += 16) {
+      const Simd::Float v = finite ? Simd::Mul(Simd::Load(spread + i), inverse) : Simd::Zero();
+      const Simd::Float whole = Simd::Round(Simd::Min(bound, Simd::Max(minus_bound, v)));
+      Simd::StoreInt8(q + first + i, whole);
+      sum = Simd::Add(sum, whole);
+    }
     *scales++ = scale;
-    *starts++ = -128 * sum;
+    *starts++ = -128 * static_cast<int32_t>(SumOfLanes(sum));
   }
 }
 

@@ -13,6 +13,7 @@ namespace {
 constexpr Kernels kUnit = {
     .multiply_panel = MultiplyPanel,
     .quantize_row = QuantizeRow,
+    .spread_inputs = SpreadInputs,
     .quantize_groups = QuantizeGroups,
     .quantize_blocks = QuantizeBlocks,
     .attend = Attend,

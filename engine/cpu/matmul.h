@@ -41,8 +41,9 @@ class MatMulScratch {
 /// same bits for any number of rows, threads and instruction set. y is rounded once, at the end.
 /// int8 weights: row r of x becomes int16 with the scale max|x[r]| / 32767 and products are exact
 /// in blocks of 512 inputs, added in f32. A row with a NaN or infinity yields NaN there.
-/// int8-a8 weights: each 128 inputs of row r become int8 with the scale max|x| / 127 of theirs,
-/// their products are exact, and sums times scales are added in f32.
+/// int8-a8 weights: each 128 inputs of row r, spread as the weights are (Kernels::spread_inputs),
+/// become int8 with the scale max|x| / 127 of theirs, their products are exact, and sums times
+/// scales are added in f32.
 /// Blocks: each 512 inputs of row r become int16 times a power of two, see
 /// Kernels::quantize_blocks, and products are exact in each group. A NaN or infinity among them
 /// yields NaN.

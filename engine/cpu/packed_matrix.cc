@@ -10,6 +10,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
 #include "common/dtype.h"
+#include "engine/cpu/kernels.h"
 #include "engine/cpu/packed_groups.h"
 #include "engine/model/read_rows.h"
 
@@ -154,10 +155,14 @@ void FillPanel(Format format, float* rows, int64_t inputs, uint8_t* panel, float
   }
 }
 
+/// Any instruction set gives the same bits; this one is always there.
+void SpreadInputs(float* row, int64_t inputs) { kAvx2Kernels.spread_inputs(row, inputs); }
+
 /// Reads the rows of one panel before they are packed.
 class Packer {
  public:
-  Packer(int threads, int64_t inputs) : rows_(static_cast<size_t>(threads)), inputs_(inputs) {}
+  Packer(int threads, Format format, int64_t inputs)
+      : rows_(static_cast<size_t>(threads)), format_(format), inputs_(inputs) {}
 
   /// Rows [first, first + count) that exist below `outputs` go to slots [slot, ...) of the panel.
   absl::Status Read(int worker, PackedMatrix::RowSource source, int64_t first, int64_t count,
@@ -167,7 +172,10 @@ class Packer {
     float* out = rows.data() + slot * inputs_;
     const int64_t present = std::min(count, outputs - first);
     std::fill(out + present * inputs_, out + count * inputs_, 0.0f);
-    return source(first, present, out);
+    NG_RETURN_IF_ERROR(source(first, present, out));
+    if (format_ != Format::kInt8A8) return absl::OkStatus();
+    for (int64_t row = 0; row < present; ++row) SpreadInputs(out + row * inputs_, inputs_);
+    return absl::OkStatus();
   }
 
   float* rows(int worker) { return rows_[static_cast<size_t>(worker)].data(); }
@@ -187,6 +195,7 @@ class Packer {
 
  private:
   std::vector<std::vector<float>> rows_;  // [threads] of [64][inputs]
+  Format format_;
   int64_t inputs_;
   absl::Mutex mutex_;
   absl::Status status_;
@@ -355,7 +364,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format,
   PackedMatrix matrix(inputs, false);
   matrix.AddSection(format, nullptr, outputs);
   NG_RETURN_IF_ERROR(matrix.Allocate());
-  Packer packer(pool.threads(), inputs);
+  Packer packer(pool.threads(), format, inputs);
   pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
     const absl::Status status = packer.Read(worker, rows, panel * kOutputs, kOutputs, outputs, 0);
@@ -373,7 +382,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(ThreadPool& pool, Format fo
   PackedMatrix matrix(inputs, true);
   matrix.AddSection(format, nullptr, outputs);
   NG_RETURN_IF_ERROR(matrix.Allocate());
-  Packer packer(pool.threads(), inputs);
+  Packer packer(pool.threads(), format, inputs);
   pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
     const int64_t first = panel * kGatedOutputs;
@@ -459,6 +468,7 @@ void PackedMatrix::ReadRow(int64_t row, float* out) const {
         break;
     }
   }
+  if (held.format == Format::kInt8A8) SpreadInputs(out, inputs_);  // back again
 }
 
 }  // namespace neurogrid

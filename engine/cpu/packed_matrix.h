@@ -18,7 +18,9 @@ namespace neurogrid {
 ///
 ///   kBf16    [outputs / 64][inputs / 2][64][2]  bf16
 ///   kInt8    the same in int8, and a scale for each output: w = q * scale, scale = max|w| / 127
-///   kInt8A8  [outputs / 64][inputs / 4][64][4]  q + 128 of kInt8 in uint8, and the same scales
+///   kInt8A8  [outputs / 64][inputs / 4][64][4]  q + 128 in uint8, and scales as kInt8, of rows
+///   that
+///            went through Kernels::spread_inputs, as activations will
 ///   kF32     [outputs / 64][inputs][64]         f32
 ///   kGroups  integers with scales for each group of inputs: packed_groups.h
 ///

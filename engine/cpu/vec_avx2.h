@@ -80,6 +80,23 @@ struct Avx2Lanes : IntDots {
   static __m256 LowHalf(Float x) { return x.a; }
   static __m256 HighHalf(Float x) { return x.b; }
 
+  template <int kDistance>
+  static __m256 ButterflyOfHalf(__m256 x) {
+    __m256 other;
+    if constexpr (kDistance == 4) {
+      other = _mm256_permute2f128_ps(x, x, 1);
+    } else {
+      other = _mm256_permute_ps(x, kDistance == 1 ? 0xb1 : 0x4e);
+    }
+    constexpr int kUpper = kDistance == 1 ? 0xaa : kDistance == 2 ? 0xcc : 0xf0;
+    return _mm256_blend_ps(_mm256_add_ps(x, other), _mm256_sub_ps(other, x), kUpper);
+  }
+  template <int kDistance>
+  static Float Butterfly(Float x) {
+    if constexpr (kDistance == 8) return {_mm256_add_ps(x.a, x.b), _mm256_sub_ps(x.a, x.b)};
+    return {ButterflyOfHalf<kDistance>(x.a), ButterflyOfHalf<kDistance>(x.b)};
+  }
+
   static __m256 WidenBf16(const uint16_t* p) {
     const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));

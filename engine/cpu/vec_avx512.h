@@ -58,6 +58,23 @@ struct Avx512Lanes : PairDots, IntDots {
   static __m256 LowHalf(Float x) { return _mm512_castps512_ps256(x); }
   static __m256 HighHalf(Float x) { return _mm512_extractf32x8_ps(x, 1); }
 
+  /// Of each two lanes that lie kDistance apart, 1, 2, 4 or 8: their sum, then their difference.
+  template <int kDistance>
+  static Float Butterfly(Float x) {
+    constexpr int kSwap = kDistance == 1 || kDistance == 4 ? 0xb1 : 0x4e;
+    constexpr __mmask16 kUpper = kDistance == 1   ? 0xaaaa
+                                 : kDistance == 2 ? 0xcccc
+                                 : kDistance == 4 ? 0xf0f0
+                                                  : 0xff00;
+    Float other;
+    if constexpr (kDistance < 4) {
+      other = _mm512_permute_ps(x, kSwap);
+    } else {
+      other = _mm512_shuffle_f32x4(x, x, kSwap);
+    }
+    return _mm512_mask_sub_ps(_mm512_add_ps(x, other), kUpper, other, x);
+  }
+
   static Float LoadBf16(const uint16_t* p) {
     const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));

@@ -21,10 +21,6 @@ absl::string_view NameOf(Precision precision) {
   NG_CHECK(false);
 }
 
-Precision SensitivePrecision(Precision precision) {
-  return precision == Precision::kInt8A8 ? Precision::kInt8 : precision;
-}
-
 absl::StatusOr<Precision> ParsePrecision(absl::string_view name) {
   for (const Precision precision : {Precision::kAuto, Precision::kF32, Precision::kBf16,
                                     Precision::kInt8, Precision::kInt8A8}) {

@@ -7,15 +7,12 @@
 namespace neurogrid {
 
 /// kAuto: block types of GGUF as they are, all else in bf16. The others convert every matrix.
-/// kInt8A8: kInt8 that also rounds activations to 8 bits, in groups of 128: for processors alone.
+/// kInt8A8: kInt8 that also rounds activations to 8 bits, in groups of 128 whose outliers an
+/// orthogonal matrix spreads before: for processors alone.
 enum class Precision { kF32, kBf16, kInt8, kInt8A8, kAuto };
 
 /// "f32", "bf16", "int8", "int8-a8" or "auto".
 absl::string_view NameOf(Precision precision);
-
-/// What a matrix is held in whose product shows most of its input's rounding: the down projection,
-/// whose inputs have the largest outliers, and the head. kInt8A8 leaves those to kInt8.
-Precision SensitivePrecision(Precision precision);
 
 /// InvalidArgument naming the word and the known ones.
 absl::StatusOr<Precision> ParsePrecision(absl::string_view name);

@@ -95,10 +95,18 @@ class Matrices {
     int64_t rows = 0;
   };
   int64_t Joined(const std::vector<Part>& parts, int64_t columns, bool biased) const {
-    return JoinedIn(precision_, parts, columns, biased);
-  }
-  int64_t Sensitive(const std::string& tensor, int64_t rows, int64_t columns, bool biased) const {
-    return JoinedIn(SensitivePrecision(precision_), {{tensor, rows}}, columns, biased);
+    std::vector<StoredRows> stored;
+    int64_t rows = 0;
+    for (const Part& part : parts) {
+      stored.push_back({TypeOf(part.tensor), part.rows});
+      rows += part.rows;
+    }
+    if (layout_ == WeightLayout::kTiles) return JoinedTiles(stored, columns, precision_, biased);
+    const bool blocks = std::any_of(stored.begin(), stored.end(),
+                                    [](const StoredRows& part) { return IsBlockType(part.dtype); });
+    return (blocks ? StoredMatrixBytes(stored, columns)
+                   : PackedMatrixBytes(rows, columns, precision_)) +
+           (biased ? VectorBytes(rows) : 0);
   }
   int64_t Gated(const std::string& gate, const std::string& up, int64_t rows, int64_t columns,
                 bool biased) const {
@@ -123,21 +131,6 @@ class Matrices {
   Precision precision() const { return precision_; }
 
  private:
-  int64_t JoinedIn(Precision precision, const std::vector<Part>& parts, int64_t columns,
-                   bool biased) const {
-    std::vector<StoredRows> stored;
-    int64_t rows = 0;
-    for (const Part& part : parts) {
-      stored.push_back({TypeOf(part.tensor), part.rows});
-      rows += part.rows;
-    }
-    if (layout_ == WeightLayout::kTiles) return JoinedTiles(stored, columns, precision, biased);
-    const bool blocks = std::any_of(stored.begin(), stored.end(),
-                                    [](const StoredRows& part) { return IsBlockType(part.dtype); });
-    return (blocks ? StoredMatrixBytes(stored, columns)
-                   : PackedMatrixBytes(rows, columns, precision)) +
-           (biased ? VectorBytes(rows) : 0);
-  }
   DType TypeOf(const std::string& tensor) const {
     if (weights_ == nullptr) return DType::kBF16;
     const auto found = weights_->entries().find(tensor);
@@ -162,7 +155,7 @@ ModelMemory::Layer CommonParts(const TensorNames& names, const ModelConfig& conf
   layer.weight_bytes +=
       matrices.Gated(LayerTensor(number, names.gate), LayerTensor(number, names.up), ffn, hidden,
                      config.mlp_bias) +
-      matrices.Sensitive(LayerTensor(number, names.down), hidden, ffn, config.mlp_bias);
+      matrices.Joined({{LayerTensor(number, names.down), hidden}}, ffn, config.mlp_bias);
   layer.parameters = 3 * ffn * hidden;
   return layer;
 }
@@ -230,8 +223,8 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
   model.head_bytes =
       VectorBytes(hidden) +
       (tied ? table
-            : matrices.Sensitive(absl::StrCat(names.head, ".weight"), config.vocab_size, hidden,
-                                 /*biased=*/false));
+            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden,
+                              /*biased=*/false));
   model.shared_bytes = tied ? table : 0;
   model.head_parameters = config.vocab_size * hidden;
   model.activation_bytes_per_row = hidden * ActivationBytes(matrices.precision());

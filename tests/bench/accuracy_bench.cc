@@ -122,7 +122,8 @@ absl::StatusOr<bool> Run(const std::string& model, const std::string& text,
   {
     constexpr int64_t kGroup = 32;
     const RoundedWeights weights(checkpoint->weights(), kGroup);
-    InputRoundingOps ops(device->ops(), [](const Matrix&) { return kGroup; });
+    InputRoundingOps ops(
+        device->ops(), [](const Matrix&) { return kGroup; }, /*spreads=*/false);
     Chain chain(checkpoint->config(), weights.store(), ops, Precision::kF32);
     allowed = Print("q8_0 arithmetic", Differences(chain, base, ids));
   }

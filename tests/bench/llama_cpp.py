@@ -1,4 +1,4 @@
-"""Builds llama.cpp's benchmarks outside the tree, from the sources inside the Python package llama-cpp-python.
+"""Builds llama.cpp's programs outside the tree, from the sources inside the Python package llama-cpp-python.
 
   python3 tests/bench/llama_cpp.py      prints the folder with llama-bench and llama-batched-bench
 
@@ -37,14 +37,14 @@ def sources(peers):
     return found[-1]
 
 
-def build(jobs):
+def build(jobs, targets=TARGETS):
     peers = CACHE / "peers"
     out = peers / "llama-build"
     folder = out / "bin"
-    if not all((folder / name).exists() for name in TARGETS):
+    if not all((folder / name).exists() for name in targets):
         peers.mkdir(parents=True, exist_ok=True)
         subprocess.run(["cmake", "-S", str(sources(peers)), "-B", str(out), "-G", "Ninja", *OPTIONS], check=True, stdout=sys.stderr)
-        subprocess.run(["nice", "cmake", "--build", str(out), "-j", str(jobs), "--target", *TARGETS], check=True, stdout=sys.stderr)
+        subprocess.run(["nice", "cmake", "--build", str(out), "-j", str(jobs), "--target", *targets], check=True, stdout=sys.stderr)
     return folder
 
 

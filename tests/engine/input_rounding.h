@@ -9,18 +9,20 @@
 #include <vector>
 
 #include "engine/ops.h"
+#include "tests/engine/spread.h"
 
 namespace neurogrid {
 
 /// Float32 ops that round the inputs of products, group by group, to whole multiples of max|x| /
-/// 127.
+/// 127, perhaps spread as int8-a8 spreads them and taken back afterwards.
 class InputRoundingOps : public Ops {
  public:
   /// Inputs of one group for a matrix; 0: they stay as they are.
   using GroupOf = std::function<int64_t(const Matrix& w)>;
 
   /// `ops` outlives these.
-  InputRoundingOps(Ops& ops, GroupOf group_of) : ops_(ops), group_of_(std::move(group_of)) {}
+  InputRoundingOps(Ops& ops, GroupOf group_of, bool spreads)
+      : ops_(ops), group_of_(std::move(group_of)), spreads_(spreads) {}
 
   absl::string_view kernel_set() const override { return ops_.kernel_set(); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(int64_t bytes) override {
@@ -103,9 +105,12 @@ class InputRoundingOps : public Ops {
     rounded_.assign(x.as<float>(), x.as<float>() + x.shape.elements());
     const int64_t inputs = w.inputs();
     for (int64_t row = 0; row < x.shape[0]; ++row) {
+      float* const values = rounded_.data() + row * inputs;
+      if (spreads_) SpreadByDefinition(values, inputs);
       for (int64_t first = 0; first < inputs; first += group) {
-        Round(rounded_.data() + row * inputs + first, std::min(group, inputs - first));
+        Round(values + first, std::min(group, inputs - first));
       }
+      if (spreads_) SpreadByDefinition(values, inputs);
     }
     return {rounded_.data(), DType::kF32, x.shape};
   }
@@ -119,6 +124,7 @@ class InputRoundingOps : public Ops {
 
   Ops& ops_;
   GroupOf group_of_;
+  bool spreads_;
   std::vector<float> rounded_;
 };
 

@@ -9,6 +9,7 @@
 
 #include "engine/model/read_rows.h"
 #include "engine/model/weight_store.h"
+#include "tests/engine/spread.h"
 
 namespace neurogrid {
 
@@ -19,10 +20,10 @@ inline bool IsQuantised(const std::string& name, const WeightStore::Entry& entry
 
 /// A checkpoint's tensors, each matrix replaced by q * scale: scale = max|w| / 127 of a row, or of
 /// each `group` columns of it, in float32, q = w / scale rounded to the nearest integer, ties to
-/// even.
+/// even. Perhaps rounded when spread as int8-a8 spreads them, and taken back.
 class RoundedWeights {
  public:
-  explicit RoundedWeights(const WeightStore& weights, int64_t group = 0) {
+  explicit RoundedWeights(const WeightStore& weights, int64_t group = 0, bool spreads = false) {
     for (const auto& [name, entry] : weights.entries()) {
       if (!IsQuantised(name, entry)) {
         store_.Add(name, entry);
@@ -34,9 +35,12 @@ class RoundedWeights {
       ReadRows(entry, 0, rows, values.data());
       for (int64_t row = 0; row < rows; ++row) {
         const int64_t size = group == 0 ? columns : group;
+        float* const of_row = values.data() + row * columns;
+        if (spreads) SpreadByDefinition(of_row, columns);
         for (int64_t first = 0; first < columns; first += size) {
-          Round(values.data() + row * columns + first, std::min(size, columns - first));
+          Round(of_row + first, std::min(size, columns - first));
         }
+        if (spreads) SpreadByDefinition(of_row, columns);
       }
       store_.Add(name, {.tensor = {values.data(), DType::kF32, entry.tensor.shape},
                         .file = "rounded weights"});

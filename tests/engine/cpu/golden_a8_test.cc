@@ -15,15 +15,16 @@ TEST_CASE("int8-a8 errs by the rounding of its inputs", "[golden]") {
   CAPTURE(model);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
   const ModelConfig& config = checkpoint->config();
-  const int64_t queries = int64_t{config.query_heads} * config.head_dim;
-  REQUIRE((config.ffn_size != config.hidden_size && config.ffn_size != queries));
-  const RoundedWeights rounded(checkpoint->weights());
+  const RoundedWeights rounded(checkpoint->weights(), /*group=*/0, /*spreads=*/true);
   const Reference reference(Golden("tiny/" + model + "/reference.safetensors"));
   const std::unique_ptr<Device> device = TestDevice();
-  // The down projection is known by its width, the head by its outputs.
-  InputRoundingOps rounding(device->ops(), [&](const Matrix& w) {
-    return w.inputs() == config.ffn_size || w.outputs() == config.vocab_size ? 0 : 128;
-  });
+  // A tied head, known by its outputs, is the embedding, which is not quantised.
+  InputRoundingOps rounding(
+      device->ops(),
+      [&](const Matrix& w) {
+        return config.tied_embeddings && w.outputs() == config.vocab_size ? 0 : 128;
+      },
+      /*spreads=*/true);
   Chain exact(config, rounded.store(), device->ops(), Precision::kF32);
   Chain of_rounded_inputs(config, rounded.store(), rounding, Precision::kF32);
   Chain chain(*checkpoint, device->ops(), Precision::kInt8A8);

@@ -8,7 +8,9 @@
 #include "catch2/catch_test_macros.hpp"
 #include "catch2/generators/catch_generators.hpp"
 #include "catch2/generators/catch_generators_range.hpp"
+#include "engine/cpu/kernels.h"
 #include "tests/engine/cpu_support.h"
+#include "tests/engine/spread.h"
 
 namespace neurogrid {
 namespace {
@@ -57,30 +59,46 @@ Case MakeCase(Format format, int64_t rows, int64_t outputs, int64_t inputs) {
   return c;
 }
 
+/// Row `index` of values[][inputs] as the products of a format see it.
+std::vector<double> RowOf(Format format, const std::vector<float>& values, int64_t index,
+                          int64_t inputs) {
+  const auto first = values.begin() + index * inputs;
+  std::vector<double> row(first, first + inputs);
+  if (format == Format::kInt8A8) SpreadByDefinition(row.data(), inputs);
+  return row;
+}
+
 /// Every rounding of a chain of `inputs` products costs at most one unit of the sum of magnitudes.
 /// int16 activations add half a step, max|x| / 32767, for each weight; int8 ones max|x| / 127 of
-/// their group.
+/// their group. A value that is spread errs by 8 units of its group's norm, which is less than
+/// 0.001 of a step of 1 / 127.
 void FillExpected(Case& c, const PackedMatrix& packed) {
-  std::vector<float> w(static_cast<size_t>(c.outputs * c.inputs));
-  for (int64_t n = 0; n < c.outputs; ++n) packed.ReadRow(n, w.data() + n * c.inputs);
+  std::vector<float> held(static_cast<size_t>(c.outputs * c.inputs));
+  for (int64_t n = 0; n < c.outputs; ++n) packed.ReadRow(n, held.data() + n * c.inputs);
+  std::vector<std::vector<double>> weights;
+  for (int64_t n = 0; n < c.outputs; ++n) weights.push_back(RowOf(c.format, held, n, c.inputs));
+  const bool is_a8 = c.format == Format::kInt8A8;
   for (int64_t r = 0; r < c.rows; ++r) {
-    const int64_t group = c.format == Format::kInt8A8 ? 128 : c.inputs;
+    const int64_t group = is_a8 ? 128 : c.inputs;
+    const std::vector<double> x = RowOf(c.format, c.x32, r, c.inputs);
     std::vector<double> steps(static_cast<size_t>((c.inputs + group - 1) / group));
     for (int64_t k = 0; k < c.inputs; ++k) {
       double& step = steps[static_cast<size_t>(k / group)];
-      const double x = std::fabs(double{c.x32[static_cast<size_t>(r * c.inputs + k)]});
-      step = std::max(step, x / (c.format == Format::kInt8A8 ? 127 : 32767));
+      step = std::max(step, std::fabs(x[static_cast<size_t>(k)]) / (is_a8 ? 127 : 32767));
     }
     for (int64_t n = 0; n < c.outputs; ++n) {
+      const std::vector<double>& w = weights[static_cast<size_t>(n)];
+      double largest = 0;
+      for (const double weight : w) largest = std::max(largest, std::fabs(weight));
       double sum = c.bias[static_cast<size_t>(n)];
       double magnitude = std::fabs(sum);
       double rounded = 0;
       for (int64_t k = 0; k < c.inputs; ++k) {
-        const double weight = w[static_cast<size_t>(n * c.inputs + k)];
-        const double product = weight * double{c.x32[static_cast<size_t>(r * c.inputs + k)]};
-        sum += product;
-        magnitude += std::fabs(product);
-        rounded += std::fabs(weight) * steps[static_cast<size_t>(k / group)] * 0.51;
+        const auto i = static_cast<size_t>(k);
+        sum += w[i] * x[i];
+        magnitude += std::fabs(w[i] * x[i]);
+        rounded += std::fabs(w[i]) * steps[static_cast<size_t>(k / group)] * 0.51;
+        if (is_a8) rounded += std::fabs(x[i]) * largest / 127 * 0.001;
       }
       double bound = static_cast<double>(c.inputs + 4) * kF32Unit * magnitude;
       if (PackedMatrix::IsInt(c.format)) bound += rounded;
@@ -117,14 +135,14 @@ TEST_CASE("a packed matrix holds what it was given", "[cpu]") {
     int wrong = 0;
     for (int64_t n = 0; n < outputs; ++n) {
       packed.ReadRow(n, row.data());
-      float largest = 0;
-      for (int64_t k = 0; k < inputs; ++k)
-        largest = std::max(largest, std::fabs(w[static_cast<size_t>(n * inputs + k)]));
-      // Integers: half a step of max|w| / 127 and its own rounding.
-      const float allowed = PackedMatrix::IsInt(format) ? largest / 127 * 0.5001f : 0;
-      for (int64_t k = 0; k < inputs; ++k) {
-        wrong += std::fabs(row[static_cast<size_t>(k)] - w[static_cast<size_t>(n * inputs + k)]) >
-                 allowed;
+      const std::vector<double> found = RowOf(format, row, 0, inputs);
+      const std::vector<double> given = RowOf(format, w, n, inputs);
+      double largest = 0;
+      for (const double value : given) largest = std::max(largest, std::fabs(value));
+      // Integers: half a step of max|w| / 127, and what spreading and its own rounding cost.
+      const double allowed = PackedMatrix::IsInt(format) ? largest / 127 * 0.502 : 0;
+      for (size_t k = 0; k < given.size(); ++k) {
+        wrong += std::fabs(found[k] - given[k]) > allowed;
       }
     }
     CHECK(wrong == 0);
@@ -406,6 +424,16 @@ TEST_CASE("int8-a8 is the sum of exact integer products of groups times their sc
   std::vector<float> y(static_cast<size_t>(rows * outputs));
   MatMul({&pool, set}, View(y, {rows, outputs}), Activations(c), packed, nullptr,
          MatMulScratch::Allocate(rows, inputs).value());
+  // Spread as the next test checks it.
+  const auto spread = [&](std::vector<float> values) {
+    const int64_t count = static_cast<int64_t>(values.size()) / inputs;
+    for (int64_t i = 0; i < count; ++i) {
+      KernelsFor(set).spread_inputs(values.data() + i * inputs, inputs);
+    }
+    return values;
+  };
+  const std::vector<float> all_x = spread(c.x32);
+  const std::vector<float> all_w = spread(c.w);
   const auto largest = [](const float* values, int64_t count) {
     float found = 0;
     for (int64_t i = 0; i < count; ++i) found = std::max(found, std::fabs(values[i]));
@@ -414,8 +442,8 @@ TEST_CASE("int8-a8 is the sum of exact integer products of groups times their sc
   int wrong = 0;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t n = 0; n < outputs; ++n) {
-      const float* x = c.x32.data() + r * inputs;
-      const float* w = c.w.data() + n * inputs;
+      const float* x = all_x.data() + r * inputs;
+      const float* w = all_w.data() + n * inputs;
       const float w_scale = largest(w, inputs) / 127.0f;
       float sum = 0;
       for (int64_t first = 0; first < inputs; first += 128) {
@@ -431,6 +459,64 @@ TEST_CASE("int8-a8 is the sum of exact integer products of groups times their sc
     }
   }
   CHECK(wrong == 0);
+}
+
+TEST_CASE("spreading is Hadamard's matrix of each 128 inputs, and its own inverse", "[cpu]") {
+  const int64_t inputs = GENERATE(128, 576, 1, 15, 16, 33, 127, 240, 1023);
+  CAPTURE(inputs);
+  const std::vector<float> given = RandomFloats(5, inputs);
+  std::vector<double> expected(given.begin(), given.end());
+  SpreadByDefinition(expected.data(), inputs);
+  double norm = 0;
+  for (const float value : given) norm += double{value} * double{value};
+  // A product, seven sums and the rounding of the factor, of values no larger than the norm.
+  const double allowed = 9 * kF32Unit * std::sqrt(norm);
+  std::vector<float> first;
+  for (const InstructionSet set : InstructionSets()) {
+    CAPTURE(NameOf(set));
+    std::vector<float> x = given;
+    KernelsFor(set).spread_inputs(x.data(), inputs);
+    if (first.empty()) first = x;
+    CHECK(SameBits(x, first));
+    double worst = 0;
+    for (size_t k = 0; k < x.size(); ++k) {
+      worst = std::max(worst, std::fabs(double{x[k]} - expected[k]));
+    }
+    CHECK(worst <= allowed);
+    KernelsFor(set).spread_inputs(x.data(), inputs);
+    worst = 0;
+    for (size_t k = 0; k < x.size(); ++k) {
+      worst = std::max(worst, std::fabs(double{x[k]} - double{given[k]}));
+    }
+    CHECK(worst <= 2 * allowed);
+  }
+}
+
+TEST_CASE("one large input of int8-a8 does not drown the other 127 of its group", "[cpu]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  constexpr int64_t kInputs = 128;
+  ThreadPool pool(1);
+  std::vector<float> w = RandomFloats(1, 64 * kInputs);
+  for (int64_t n = 0; n < 64; ++n) w[static_cast<size_t>(n * kInputs + 77)] = 0;
+  std::vector<bf16> x = RandomBf16(2, kInputs);
+  x[77] = ToBf16(200.0f);
+  std::vector<float> y(64);
+  MatMul({&pool, set}, View(y, {1, 64}), View(x, {1, kInputs}),
+         PackRows(pool, Format::kInt8A8, w, kInputs), nullptr,
+         MatMulScratch::Allocate(1, kInputs).value());
+  double error = 0, size = 0;
+  for (size_t n = 0; n < 64; ++n) {
+    double expected = 0;
+    for (size_t k = 0; k < kInputs; ++k) {
+      expected += double{w[n * kInputs + k]} * double{ToFloat(x[k])};
+    }
+    error += (double{y[n]} - expected) * (double{y[n]} - expected);
+    size += expected * expected;
+  }
+  // Beside inputs and weights of deviation 1: steps of (200 / sqrt(128) + 3) / 127 round to within
+  // 0.05, and the weights' steps of 3 / 127 make 0.007 * 200 / sqrt(128) = 0.12 of the large input.
+  // Not spread, steps of 200 / 127 would give 0.45.
+  CHECK(std::sqrt(error / size) <= 0.2);
 }
 
 TEST_CASE(
