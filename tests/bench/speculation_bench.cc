@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "coordinator/scheduler.h"
 #include "engine/device.h"
 #include "engine/model/stage_memory.h"
@@ -28,7 +29,9 @@ namespace {
 constexpr int kContext = 2048;
 
 constexpr char kUsage[] =
-    "usage: speculation_bench PATH|SHAPE [QUANTIZATION [DEVICE [THREADS [ROUNDS [TOKENS]]]]]";
+    "usage: speculation_bench PATH|SHAPE [QUANTIZATION [DEVICE [THREADS [ROUNDS [TOKENS "
+    "[MS,...]]]]]]\n"
+    "MS,...: what steps of 1, 2, ... rows take, in place of the clock; the last growth goes on";
 
 constexpr char kText[] =
     "The lighthouse keeper wrote down the weather three times a day. On Monday the wind came from "
@@ -106,9 +109,32 @@ double Median(std::vector<double> values) {
 /// Times of steps by their number of rows.
 using StepTimes = std::map<int, std::vector<double>>;
 
+/// The clock, or one that only steps move, by their rows.
+class StepClock {
+ public:
+  using Time = std::chrono::steady_clock::time_point;
+
+  explicit StepClock(std::vector<double> ms) : ms_(std::move(ms)) {}
+  Time now() const { return ms_.empty() ? std::chrono::steady_clock::now() : now_; }
+  void Pass(int rows) {
+    if (ms_.empty()) return;
+    const auto count = static_cast<int>(ms_.size());
+    const double last = ms_.back();
+    const double growth = count > 1 ? last - ms_[ms_.size() - 2] : 0;
+    const double ms = rows <= count ? ms_[static_cast<size_t>(rows - 1)]
+                                    : last + growth * static_cast<double>(rows - count);
+    now_ += std::chrono::nanoseconds(static_cast<int64_t>(ms * 1e6));
+  }
+
+ private:
+  std::vector<double> ms_;  // by rows, from 1
+  Time now_;
+};
+
 class Side {
  public:
-  Side(Stage& stage, bool speculates) : stage_(stage), scheduler_(OptionsOf(stage, speculates)) {}
+  Side(Stage& stage, bool speculates, std::vector<double> ms)
+      : stage_(stage), scheduler_(OptionsOf(stage, speculates)), clock_(std::move(ms)) {}
 
   struct Answer {
     std::vector<int32_t> tokens;  // of all requests, by step
@@ -116,17 +142,16 @@ class Side {
     StepTimes steps;              // likewise
   };
   absl::StatusOr<Answer> Run(const Case& c) {
-    using Clock = std::chrono::steady_clock;
     std::vector<std::vector<int32_t>> tokens;
     std::vector<RequestId> ids;
     for (const GenerationRequest& asked : c.asked) {
       Refusal refusal;
-      const std::optional<RequestId> id = scheduler_.Admit(asked, Clock::now(), &refusal);
+      const std::optional<RequestId> id = scheduler_.Admit(asked, clock_.now(), &refusal);
       if (!id.has_value()) return absl::FailedPreconditionError(refusal.message);
       ids.push_back(*id);
       tokens.emplace_back();
     }
-    std::optional<Clock::time_point> start;
+    std::optional<StepClock::Time> start;
     size_t before = 0;
     const auto count = [&] {
       size_t all = 0;
@@ -143,40 +168,41 @@ class Side {
     struct UnderWay {
       uint64_t id;
       int rows;
-      Clock::time_point sent;
+      StepClock::Time sent;
     };
     std::deque<UnderWay> under_way;
-    Clock::time_point last_end = Clock::now();
+    StepClock::Time last_end = clock_.now();
     while (true) {
-      while (std::optional<SchedulerStep> step = scheduler_.NextStep(Clock::now())) {
-        under_way.push_back({step->id, step->batch.rows(), Clock::now()});
+      while (std::optional<SchedulerStep> step = scheduler_.NextStep(clock_.now())) {
+        under_way.push_back({step->id, step->batch.rows(), clock_.now()});
         NG_RETURN_IF_ERROR(stage_.Queue(step->batch, ConstTensor()));
       }
       if (under_way.empty()) break;
       const UnderWay oldest = under_way.front();
       under_way.pop_front();
       NG_ASSIGN_OR_RETURN(const Stage::Output output, stage_.Collect());
+      clock_.Pass(oldest.rows);
       NG_ASSIGN_OR_RETURN(const std::vector<SchedulerEvent> events,
-                          scheduler_.Commit(oldest.id, output.sampled, Clock::now()));
-      const Clock::time_point begun = std::max(oldest.sent, last_end);
-      last_end = Clock::now();
+                          scheduler_.Commit(oldest.id, output.sampled, clock_.now()));
+      const StepClock::Time begun = std::max(oldest.sent, last_end);
+      last_end = clock_.now();
       if (start.has_value()) {
         answer.steps[oldest.rows].push_back(
             std::chrono::duration<double>(last_end - begun).count());
       }
       take(events);
-      for (auto more = scheduler_.More(Clock::now()); !more.empty();
-           more = scheduler_.More(Clock::now())) {
+      for (auto more = scheduler_.More(clock_.now()); !more.empty();
+           more = scheduler_.More(clock_.now())) {
         take(more);
       }
       const bool all_begun =
           std::none_of(tokens.begin(), tokens.end(), [](const auto& own) { return own.empty(); });
       if (!start.has_value() && all_begun) {
-        start = Clock::now();
+        start = clock_.now();
         before = count();
       }
     }
-    const double seconds = std::chrono::duration<double>(Clock::now() - *start).count();
+    const double seconds = std::chrono::duration<double>(clock_.now() - *start).count();
     answer.tokens_per_s = static_cast<double>(count() - before) / seconds;
     for (const auto& own : tokens) {
       answer.tokens.insert(answer.tokens.end(), own.begin(), own.end());
@@ -196,6 +222,7 @@ class Side {
 
   Stage& stage_;
   Scheduler scheduler_;
+  StepClock clock_;
 };
 
 BatchLimits LimitsOf(const ModelConfig& config) {
@@ -246,9 +273,10 @@ void PrintByCounts(const std::vector<std::pair<std::string, std::array<StepTimes
   }
 }
 
-absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds) {
-  Side plain(stage, false);
-  Side guessing(stage, true);
+absl::Status Compare(Stage& stage, const std::vector<Case>& cases, int rounds,
+                     const std::vector<double>& ms) {
+  Side plain(stage, false, ms);
+  Side guessing(stage, true, ms);
   std::printf("%-24s %10s %10s   %-22s %8s %8s\n", "tok/s", "plain", "guessing", "ratio", "guessed",
               "right");
   std::vector<std::pair<std::string, std::array<StepTimes, 2>>> counted;
@@ -301,6 +329,12 @@ absl::Status Main(const std::vector<std::string>& words) {
       rounds < 1 || tokens < 2 || tokens > kContext / 2) {
     return absl::InvalidArgumentError(kUsage);
   }
+  std::vector<double> ms;
+  for (const absl::string_view part : absl::StrSplit(word(6, ""), ',', absl::SkipEmpty())) {
+    if (!absl::SimpleAtod(part, &ms.emplace_back()) || ms.back() <= 0) {
+      return absl::InvalidArgumentError(kUsage);
+    }
+  }
   NG_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(word(1, "auto")));
   NG_ASSIGN_OR_RETURN(const std::unique_ptr<Checkpoint> checkpoint,
                       real ? Checkpoint::Open(words[0]) : MakeSyntheticCheckpoint(words[0]));
@@ -317,7 +351,7 @@ absl::Status Main(const std::vector<std::string>& words) {
                                   {.layers = {0, config.layers_count()},
                                    .precision = precision,
                                    .limits = LimitsOf(config)}));
-  return Compare(*stage, CasesFor(tokenizer.get(), config.vocab_size, tokens), rounds);
+  return Compare(*stage, CasesFor(tokenizer.get(), config.vocab_size, tokens), rounds, ms);
 }
 
 }  // namespace
