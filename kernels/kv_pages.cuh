@@ -51,6 +51,7 @@ template <typename T, int kPairs>
 struct HeadPairs {
   T at[kPairs][2];
 
+  HeadPairs() = default;
   __device__ __forceinline__ HeadPairs(const T* values, int dim) {
     ForPairs<kPairs>(dim, [&](int p, int j) {
       at[p][0] = values[j];

@@ -102,13 +102,16 @@ __global__ void __launch_bounds__(kThreads)
   const T* from = x + (sources == nullptr ? row : sources[row]) * columns;
   T* to = y + row * columns;
   WaitForPredecessor();
-  float squares = 0;
-  for (int at = first; at < columns; at += kStep) {
+  Vec<T> held;
+  if (first < columns) held = pieces.Load(from, first);
+  float squares = first < columns ? AddSquares(0.0f, held) : 0.0f;
+  for (int at = first + kStep; at < columns; at += kStep) {
     squares = AddSquares(squares, pieces.Load(from, at));
   }
   const float factor = NormFactor(BlockSum<kThreads>(squares, scratch), columns, norm.epsilon);
   for (int at = first; at < columns; at += kStep) {
-    pieces.Store(to, at, NormedPiece(pieces.Load(from, at), factor, weight.At(at), norm));
+    const Vec<T> piece = at == first ? held : pieces.Load(from, at);
+    pieces.Store(to, at, NormedPiece(piece, factor, weight.At(at), norm));
   }
 }
 

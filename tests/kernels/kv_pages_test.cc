@@ -136,6 +136,45 @@ TEMPLATE_TEST_CASE("RopeAndWriteKv norms and rotates queries and keys and fills 
   CHECK(wrong == 0);
 }
 
+TEMPLATE_TEST_CASE("many rows rotate as each does alone", "[kernels]", float, Bf16) {
+  const Seeded seeded;
+  const auto [query_heads, kv_heads, dim] =
+      GENERATE(table<int, int, int>({{5, 2, 64}, {1, 1, 24}, {3, 1, 128}, {60, 3, 16}}));
+  CAPTURE(query_heads, kv_heads, dim);
+  constexpr int kRows = 512;
+  const int width = (query_heads + 2 * kv_heads) * dim;
+  std::vector<int32_t> positions;
+  std::vector<int64_t> slots;
+  for (int row = 0; row < kRows; ++row) {
+    positions.push_back(row % 34);
+    slots.push_back(row % 3 == 0 ? -1 : row);
+  }
+  const std::vector<TestType> qkv = RandomOf<TestType>(1, Size(kRows, width));
+  const int64_t page_elements = int64_t{2} * kPageTokens * kv_heads * dim;
+  const std::vector<TestType> pages =
+      RandomOf<TestType>(5, Size(kRows / kPageTokens, page_elements));
+  const Device<float> rotation(RotationOf(dim, 34));
+  const Device<int32_t> device_positions(positions);
+  const Device<int64_t> device_slots(slots);
+  const Device<float> weight(RandomFloats(2, Size(1, dim)));
+  const HeadNorms norms{weight.data(), weight.data(), 1e-6f, false};
+  const auto rotated = [&](int rows_at_once) {
+    Device<TestType> device_qkv(qkv);
+    Device<TestType> device_pages(pages);
+    const KvPages<TestType> kv{device_pages.data(), page_elements, kv_heads, dim};
+    for (int row = 0; row < kRows; row += rows_at_once) {
+      REQUIRE(RopeAndWriteKv(device_qkv.data() + int64_t{row} * width, rows_at_once, query_heads,
+                             norms, rotation.data(), device_positions.data() + row,
+                             device_slots.data() + row, kv, nullptr) == cudaSuccess);
+    }
+    return std::pair(device_qkv.Read(), device_pages.Read());
+  };
+  const auto many = rotated(kRows);
+  const auto few = rotated(kRows / 4);
+  CHECK(SameBits(many.first, few.first));
+  CHECK(SameBits(many.second, few.second));
+}
+
 TEST_CASE("RopeAndWriteKv refuses heads that its lanes cannot hold", "[kernels]") {
   const KvPages<Bf16> kv{nullptr, 0, 1, 264};
   CHECK(RopeAndWriteKv<Bf16>(nullptr, 1, 1, {}, nullptr, nullptr, nullptr, kv, nullptr) ==
