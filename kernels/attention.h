@@ -10,10 +10,12 @@
 //              equal runs of units, a tile's head after head, split after split. A run merges as
 //              it goes while it began with a head's first split; where runs cut a head, the states
 //              of its first run and of each later split go to memory, and a second kernel merges
-//              them. Bound by the bytes of keys and values; those of earlier steps are fetched
-//              before the predecessor has ended. Where no run has more than one unit and no tile
-//              more than one query, blocks rotate what they need for themselves, and the one with
-//              the last split of a head writes its new key and value.
+//              them. Many sequences of like lengths: a block takes whole heads, all blocks
+//              neighbouring ones at a time, so that pages, where heads lie side by side, are read
+//              in long pieces. Bound by the bytes of keys and values; those of earlier steps are
+//              fetched before the predecessor has ended. Where no run has more than one unit and no
+//              tile more than one query, blocks rotate what they need for themselves, and the one
+//              with the last split of a head writes its new key and value.
 //   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
 //              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
 // A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
@@ -77,6 +79,10 @@ struct AttentionCounts {
   int32_t more_tiles;
 };
 
+/// Whether blocks had better take whole heads: where none of so many multiprocessors then has much
+/// more to do than another.
+bool WholeHeadsPay(const AttentionWork& work, int kv_heads, int multiprocessors);
+
 /// One sequence of a batch.
 struct AttentionSequence {
   int32_t first_row;
@@ -108,6 +114,7 @@ struct AttentionWorkView {
   int merges_count;
   int more_tiles_count;
   const AttentionCounts* live = nullptr;
+  bool whole_heads = false;  // few rows: no block cuts a head; the same bits
 };
 
 /// What RopeAndWriteKv (kv_pages.h) would do to the rows first.

@@ -59,6 +59,34 @@ struct Units {
   }
 };
 
+/// The units of a block.
+struct Share {
+  int first;
+  int count;
+  int stride = 1;  // from one of its heads to the next
+
+  __device__ __forceinline__ Share(const AttentionWorkView& work, int kv_heads) {
+    const auto blocks = static_cast<int>(gridDim.x);
+    const auto block = static_cast<int>(blockIdx.x);
+    if (!work.whole_heads) {
+      const Units units(work, kv_heads, blocks);
+      first = units.BeginOf(block, work, kv_heads);
+      count = units.BeginOf(block + 1, work, kv_heads) - first;
+      return;
+    }
+    const int heads =
+        (work.live == nullptr ? work.few_tiles_count : work.live->few_tiles) * kv_heads;
+    first = 0;
+    count = 0;
+    stride = blocks;
+    for (int head = block; head < heads; head += stride) {
+      const AttentionTile& tile = work.few_tiles[head / kv_heads];
+      if (head == block) first = tile.first_item * kv_heads + head % kv_heads * tile.splits;
+      count += tile.splits;
+    }
+  }
+};
+
 /// A block's way from unit to unit.
 struct Walk {
   int tile;
@@ -76,11 +104,15 @@ struct Walk {
   __device__ __forceinline__ bool AtLastSplit() const {
     return place.split == place.tile.first_split + place.tile.splits - 1;
   }
-  __device__ __forceinline__ void Step(const Bf16Attention& o, const AttentionWorkView& work) {
+  /// `stride`: from one head to the next.
+  __device__ __forceinline__ void Step(const Bf16Attention& o, const AttentionWorkView& work,
+                                       int stride) {
     if (!AtLastSplit()) return place.SetSplit(place.split + 1, o);
-    if (++place.kv_head == o.kv.kv_heads) {
-      place.kv_head = 0;
-      place.tile = work.few_tiles[++tile];
+    place.kv_head += stride;
+    if (place.kv_head >= o.kv.kv_heads) {
+      tile += place.kv_head / o.kv.kv_heads;
+      place.kv_head %= o.kv.kv_heads;
+      place.tile = work.few_tiles[tile];
     }
     place.SetSplit(place.tile.first_split, o);
   }
@@ -124,22 +156,19 @@ template <int kDim>
 __global__ void __launch_bounds__(kAttentionThreads)
     AttendItemsKernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
-  const Units units(work, o.kv.kv_heads, static_cast<int>(gridDim.x));
-  const int run = static_cast<int>(blockIdx.x);
-  int unit = units.BeginOf(run, work, o.kv.kv_heads);
-  const int end = units.BeginOf(run + 1, work, o.kv.kv_heads);
-  if (unit >= end) return WaitForPredecessor();
+  const Share share(work, o.kv.kv_heads);
+  if (share.count <= 0) return WaitForPredecessor();
   const SplitAttention<kDim, 1> block(o, SharedMemory<uint8_t>());
-  Walk walk(o, work, unit);
+  Walk walk(o, work, share.first);
   block.CopyOld(walk.place);
   WaitForPredecessor();
   block.CopyNew(walk.place);
   SplitTotals<kDim, 1> totals;
   bool whole = false;  // the totals hold a head from its first split on
-  for (;;) {
-    const bool more = ++unit < end;
+  for (int left = share.count - 1;; --left) {
+    const bool more = left > 0;
     Walk following = walk;
-    if (more) following.Step(o, work);
+    if (more) following.Step(o, work, share.stride);
     typename SplitAttention<kDim, 1>::Outputs outputs;
     block.Attend(walk.place, outputs, [&](int chunk) {
       if (!more) return;
@@ -475,14 +504,16 @@ cudaError_t AttendFewRowsBy(int device_blocks, const Bf16Attention& o,
     constexpr int kDim = decltype(dim)::value;
     constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
     const bool rotates = o.rotation.table != nullptr;
-    const int units = work.items_count * o.kv.kv_heads;
+    const bool whole_heads = work.whole_heads && !rotates;
+    // Of units or heads, each of which may be a block.
+    const int parts = (whole_heads ? work.few_tiles_count : work.items_count) * o.kv.kv_heads;
     const int at_once = device_blocks > 0 ? device_blocks : DeviceBlocks(kBytes);
-    const auto blocks = static_cast<unsigned>(rotates || units < at_once ? units : at_once);
+    const auto blocks = static_cast<unsigned>(rotates || parts < at_once ? parts : at_once);
     auto* kernel = rotates ? AttendRotatingKernel<kDim> : AttendItemsKernel<kDim>;
     const cudaError_t error =
         Launch({"Attention, few rows", dim3(blocks), dim3(kAttentionThreads), kBytes, stream},
                kernel, o, work);
-    if (error != cudaSuccess || work.merges_count == 0) return error;
+    if (error != cudaSuccess || work.merges_count == 0 || whole_heads) return error;
     return LaunchMerge(o, work, blocks, stream);
   });
 }

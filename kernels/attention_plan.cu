@@ -1,6 +1,7 @@
 // Cuts a batch's rows into tiles: plain host code.
-#include "kernels/attention.h"
+#include <algorithm>
 
+#include "kernels/attention.h"
 namespace neurogrid::kernels {
 namespace {
 
@@ -44,6 +45,19 @@ void AddSequence(const AttentionSequence& s, int group, int window, int64_t stat
     if (tile.splits > 1) work.states += static_cast<int64_t>(queries) * tile.splits;
     work.few_tiles.push_back(tile);
   }
+}
+
+bool WholeHeadsPay(const AttentionWork& work, int kv_heads, int multiprocessors) {
+  constexpr double kMoreAtMost = 1.2;  // what cutting heads costs on an H200
+  const auto heads = static_cast<int>(work.few_tiles.size()) * kv_heads;
+  if (heads <= multiprocessors) return false;  // one block alone does not keep the memory busy
+  std::vector<int> splits(static_cast<size_t>(multiprocessors));  // of each one's heads
+  for (int head = 0; head < heads; ++head) {
+    splits[static_cast<size_t>(head % multiprocessors)] +=
+        work.few_tiles[static_cast<size_t>(head / kv_heads)].splits;
+  }
+  const double mean = static_cast<double>(work.items.size()) * kv_heads / multiprocessors;
+  return *std::max_element(splits.begin(), splits.end()) <= kMoreAtMost * mean;
 }
 
 }  // namespace neurogrid::kernels

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/device_limits.h"
+
 namespace neurogrid {
 
 static_assert(kPageTokens == kernels::kPageTokens);
@@ -125,6 +127,7 @@ void BatchInputs::CollectAttention(Plan& plan) {
                           first_page + batch_->page_offsets[sequence]},
                          plan.group, plan.window, states_bytes_ / plan.state_bytes, work);
   }
+  plan.whole_heads = kernels::WholeHeadsPay(work, plan.kv_heads, kernels::MultiprocessorCount());
 }
 
 void BatchInputs::CollectConvolution() {
@@ -152,6 +155,7 @@ void BatchInputs::CollectShape() {
     const int items = CountOf(plan->work.items);
     shape_.push_back(widened_ ? RoundedUp(items) : items);
     shape_.push_back(plan->work.merges.empty() ? 0 : 1);
+    shape_.push_back(plan->whole_heads ? 1 : 0);
   }
 }
 
@@ -225,7 +229,8 @@ void BatchInputs::LayOutAttention(Plan& plan, Writer& writer) const {
                .items_count = items_bound,
                .merges_count = merges_bound,
                .more_tiles_count = more,
-               .live = widened_ ? writer.Put(absl::MakeConstSpan(&live, 1), 1, {}) : nullptr};
+               .live = widened_ ? writer.Put(absl::MakeConstSpan(&live, 1), 1, {}) : nullptr,
+               .whole_heads = plan.whole_heads};
 }
 
 void BatchInputs::PlaceRows(const std::vector<int32_t>& pages) {
@@ -247,16 +252,19 @@ absl::Status BatchInputs::BeginAgain(cudaStream_t stream) {
   return Send(stream);
 }
 
-absl::StatusOr<const kernels::AttentionWorkView*> BatchInputs::Attention(int group, int window,
+absl::StatusOr<const kernels::AttentionWorkView*> BatchInputs::Attention(int group, int kv_heads,
+                                                                         int window,
                                                                          int64_t state_bytes,
                                                                          cudaStream_t stream) {
   for (const std::unique_ptr<Plan>& plan : plans_) {
-    if (plan->group == group && plan->window == window && plan->state_bytes == state_bytes) {
+    if (plan->group == group && plan->kv_heads == kv_heads && plan->window == window &&
+        plan->state_bytes == state_bytes) {
       return &plan->view;
     }
   }
   const auto& plan = plans_.emplace_back(std::make_unique<Plan>());
   plan->group = group;
+  plan->kv_heads = kv_heads;
   plan->window = window;
   plan->state_bytes = state_bytes;
   NG_RETURN_IF_ERROR(BeginAgain(stream));

@@ -54,8 +54,9 @@ class BatchInputs {
   };
   const Table& table(bool windowed) const { return windowed ? window_pages_ : pages_; }
 
-  /// The tiles of layers of this kind; `state_bytes` is one state's.
-  absl::StatusOr<const kernels::AttentionWorkView*> Attention(int group, int window,
+  /// The tiles of layers of this kind, of `group` query heads to each kv head; `state_bytes` is one
+  /// state's.
+  absl::StatusOr<const kernels::AttentionWorkView*> Attention(int group, int kv_heads, int window,
                                                               int64_t state_bytes,
                                                               cudaStream_t stream);
 
@@ -71,9 +72,11 @@ class BatchInputs {
   class Writer;
   struct Plan {
     int group = 0;
+    int kv_heads = 0;
     int window = 0;
     int64_t state_bytes = 0;
     kernels::AttentionWork work;
+    bool whole_heads = false;
     kernels::AttentionWorkView view;
   };
   absl::Status Grow(CudaBuffer& buffer, int64_t bytes);

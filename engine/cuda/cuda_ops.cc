@@ -495,8 +495,8 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
   if (!Healthy()) return;
   NG_CHECK(&batch == begun_);
   const int64_t state_bytes = 4 * kernels::StateFloats(1, spec.query_heads, kv.head_dim);
-  const absl::StatusOr<const kernels::AttentionWorkView*> work =
-      batch_.Attention(spec.query_heads / kv.kv_heads, spec.window, state_bytes, stream_);
+  const absl::StatusOr<const kernels::AttentionWorkView*> work = batch_.Attention(
+      spec.query_heads / kv.kv_heads, kv.kv_heads, spec.window, state_bytes, stream_);
   health_.Update(work.status());
   if (!Healthy()) return;
   const auto operands_of = [&](auto t) {

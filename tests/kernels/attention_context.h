@@ -68,6 +68,7 @@ class Context {
     int64_t states_max = 1000;
     Way* way = Attention;
     int spare = 0;  // places of each array that a recorded launch has beyond what there is
+    bool whole_heads = false;
   };
 
   std::vector<float> Run(const std::vector<Part>& batch) const { return Run(batch, How()); }
@@ -149,7 +150,8 @@ class Context {
                                  counts.items + how.spare,
                                  counts.merges + how.spare,
                                  counts.more_tiles + how.spare,
-                                 how.spare > 0 ? live.data() : nullptr};
+                                 how.spare > 0 ? live.data() : nullptr,
+                                 how.whole_heads};
     const auto narrowed = [](const std::vector<float>& wide) {
       if constexpr (sizeof(T) == 2) {
         return ToBf16(wide);

@@ -20,6 +20,10 @@ const Heads kHeads[] = {
     {5, 1, 64, 10, 70},  {12, 1, 96, 0, 0}, {7, 1, 200, 0, 256}, {16, 1, 256},
 };
 
+cudaError_t AttendByFiveBlocks(const AttentionOperands<Bf16>& operands,
+                               const AttentionWorkView& work, cudaStream_t stream) {
+  return AttendFewRowsBy(5, operands, work, stream);
+}
 cudaError_t AttendByManyBlocks(const AttentionOperands<Bf16>& operands,
                                const AttentionWorkView& work, cudaStream_t stream) {
   return AttendFewRowsBy(1000, operands, work, stream);
@@ -100,6 +104,39 @@ TEST_CASE("a head has the same bits wherever blocks cut it", "[kernels]") {
       CHECK(SameBits(RowsOf(context, out, static_cast<int>(i), 1), uncut[i]));
     }
   }
+}
+
+TEST_CASE("a head has the same bits where blocks take whole ones", "[kernels]") {
+  if (!UsesTensorCores()) SKIP("tiles are for GPUs from sm_80 on");
+  const Seeded seeded;
+  const Heads heads = GENERATE(Heads{6, 3, 64}, Heads{2, 1, 128}, Heads{4, 2, 16, 0, 300});
+  const Context<Bf16> context(heads, {700, 513, 20});
+  const std::vector<Context<Bf16>::Part> batch{{0, 699, 1}, {1, 512, 1}, {2, 0, 2},
+                                               {0, 300, 1}, {2, 19, 1},  {1, 255, 1}};
+  const std::vector<float> cut = context.Run(batch);
+  context.Check(RowsOf(context, cut, 0, 1), 0, 699);
+  // More heads than blocks, and the other way round; counts that a recorded launch reads.
+  for (auto* way : {AttendByFiveBlocks, AttendByManyBlocks}) {
+    for (const int spare : {0, 3}) {
+      CHECK(SameBits(cut, context.Run(batch, {.way = way, .spare = spare, .whole_heads = true})));
+    }
+  }
+}
+
+TEST_CASE("whole heads pay where multiprocessors have like shares", "[kernels]") {
+  const auto pay = [](int sequences, int kv_heads, int first, int others) {
+    AttentionWork work;
+    for (int s = 0; s < sequences; ++s) {
+      AddSequence({s, 1, s == 0 ? first : others, 0}, 1, 0, 1 << 20, work);
+    }
+    return WholeHeadsPay(work, kv_heads, 10);
+  };
+  CHECK(pay(20, 1, 1000, 1000));
+  CHECK(pay(2, 10, 1000, 1000));
+  CHECK_FALSE(pay(1, 10, 1000, 1000));    // a head each: too few blocks under way
+  CHECK_FALSE(pay(11, 1, 1000, 1000));    // one has two heads, the others one
+  CHECK_FALSE(pay(20, 1, 100000, 1000));  // one long sequence
+  CHECK(pay(60, 1, 1256, 1000));          // one that is a little longer
 }
 
 TEST_CASE("the states of many rows merge as those of few", "[kernels]") {
