@@ -115,7 +115,10 @@ class OpenSslStream : public TlsStream {
 
   absl::Status ShakeHands(const TlsOptions& options, Time deadline) {
     if (!ssl_ || SSL_set_fd(ssl_.get(), socket()) != 1) return TlsFailed("TLS");
-    if (!options.node_id.empty() && SSL_set1_host(ssl_.get(), options.node_id.c_str()) != 1) {
+    // Not SSL_set1_host: it looks for a node that is called 10.0.0.7 among the addresses.
+    if (!options.node_id.empty() &&
+        X509_VERIFY_PARAM_set1_host(SSL_get0_param(ssl_.get()), options.node_id.data(),
+                                    options.node_id.size()) != 1) {
       return TlsFailed("TLS");
     }
     while (true) {

@@ -64,10 +64,10 @@ class Catcher : public StepReceiver {
 };
 
 struct Ends {
-  explicit Ends(bool polls = false) {
+  explicit Ends(bool polls = false, const std::string& name = "to") {
     absl::StatusOr<std::unique_ptr<NodePort>> opened =
         NodePort::Open({.host = "127.0.0.1",
-                        .identity = IssueIdentity(authority, "to", Role::kWorker).value(),
+                        .identity = IssueIdentity(authority, name, Role::kWorker).value(),
                         .services = {},
                         .steps = &catcher,
                         .polls = polls,
@@ -173,6 +173,12 @@ TEST_CASE("an edge is opened to the node that was meant, at its epoch", "[edge]"
   CHECK(absl::IsUnavailable(other));
   CHECK(absl::StrContains(other.message(), "certificate verify failed"));
   CHECK(ends.catcher.ends().empty());
+}
+
+TEST_CASE("an edge is opened to a node whose name reads like an address", "[edge]") {
+  Ends ends(/*polls=*/false, "10.0.0.7");
+  CHECK(ends.Open(1, "10.0.0.7").ok());
+  CHECK_FALSE(ends.Open(1, "10.0.0.8").ok());
 }
 
 TEST_CASE("a frame that promises more than a message may hold ends its edge", "[edge]") {
