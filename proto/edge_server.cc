@@ -48,16 +48,22 @@ void EdgeServer::Serve(int socket) {
   Edge* edge = nullptr;
   {
     const std::lock_guard lock(mutex_);
-    const auto strangers = std::count_if(edges_.begin(), edges_.end(),
-                                         [](const Edge& other) { return !other.expected; });
-    if (strangers >= kStrangersMax) {
-      close(socket);
-      return;
-    }
+    EndOldest(/*expected=*/false, kStrangersMax);
     edge = &edges_.emplace_back();
     edge->socket = socket;
   }
   edge->thread = std::thread([this, edge, socket] { Run(edge, socket); });
+}
+
+/// Makes room for one more: a member needs a moment to be known, so whoever has taken longest goes.
+void EdgeServer::EndOldest(bool expected, size_t most) {
+  const auto counts = [expected](const Edge& edge) {
+    return edge.expected == expected && !edge.ended && edge.socket >= 0;
+  };
+  if (static_cast<size_t>(std::count_if(edges_.begin(), edges_.end(), counts)) < most) return;
+  Edge& oldest = *std::find_if(edges_.begin(), edges_.end(), counts);
+  oldest.ended = true;
+  shutdown(oldest.socket, SHUT_RDWR);
 }
 
 /// Joins the threads of edges that are over.
@@ -104,6 +110,7 @@ absl::Status EdgeServer::RunEdge(Edge* edge, EdgeStream& stream) {
   NG_RETURN_IF_ERROR(status);
   {
     const std::lock_guard lock(mutex_);
+    EndOldest(/*expected=*/true, kEdgesMax);
     edge->expected = true;
   }
   status = TakeSteps(stream, sender);

@@ -35,8 +35,10 @@ class EdgeServer {
   struct Edge {
     int socket = -1;  // -1: closed
     bool expected = false;
+    bool ended = false;  // by us: it made room
     std::thread thread;
   };
+  void EndOldest(bool expected, size_t most);
   void Forget();
   void Run(Edge* edge, int socket);
   absl::Status RunEdge(Edge* edge, EdgeStream& stream);

@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "proto/edge_stream.h"
+#include "proto/keepalive.h"
 #include "proto/peer.h"
 #include "proto/stage.pb.h"
 #include "proto/transport.h"
@@ -179,6 +180,43 @@ TEST_CASE("an edge is opened to a node whose name reads like an address", "[edge
   Ends ends(/*polls=*/false, "10.0.0.7");
   CHECK(ends.Open(1, "10.0.0.7").ok());
   CHECK_FALSE(ends.Open(1, "10.0.0.8").ok());
+}
+
+TEST_CASE("strangers that begin edges and fall silent keep no member out", "[edge]") {
+  Ends ends;
+  ends.catcher.Release();
+  std::vector<Socket> strangers;
+  while (strangers.size() < kStrangersMax) {
+    strangers.push_back(ConnectTcp("127.0.0.1", ends.port->port()).value());
+    REQUIRE(write(strangers.back().get(), kEdgePreamble.data(), kEdgePreamble.size()) == 8);
+  }
+  const std::unique_ptr<Peer> peer = ends.Open().value();
+  peer->Send(StepOf(1, 10));
+  CHECK(ends.catcher.WaitForSteps(1));
+}
+
+TEST_CASE("a member that opens edge after edge keeps the latest ones", "[edge]") {
+  Ends ends;
+  ends.catcher.Release();
+  std::vector<std::unique_ptr<Peer>> peers;
+  while (peers.size() <= kEdgesMax) peers.push_back(ends.Open().value());
+  REQUIRE(ends.WaitForWord());
+  peers.back()->Send(StepOf(1, 10));
+  CHECK(ends.catcher.WaitForSteps(1));
+  const std::lock_guard lock(ends.mutex);
+  CHECK(ends.told.size() == 1);
+}
+
+TEST_CASE("the reason of a refusal outlives what was still on its way", "[edge]") {
+  Ends ends;
+  const std::unique_ptr<Peer> peer = ends.Open().value();
+  Step step = StepOf(1, 10);
+  step.attempt = Catcher::kRefused;
+  peer->Send(std::move(step));
+  for (uint64_t i = 2; i < 6; ++i) peer->Send(StepOf(i, 9'000'000));
+  ends.catcher.Release();
+  REQUIRE(ends.WaitForWord());
+  CHECK(ends.told.front().message() == "edge to to: not this one");
 }
 
 TEST_CASE("a frame that promises more than a message may hold ends its edge", "[edge]") {
