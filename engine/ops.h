@@ -72,7 +72,8 @@ class Rotation {
   int positions_max_;
 };
 
-/// One layer's keys and values: page i is at data + i * page_bytes, laid out as its backend likes.
+/// One layer's keys and values: `pages` of them take pages * page_bytes at data, laid out as its
+/// backend likes.
 /// Which table names a sequence's pages depends on whether the layer has a window.
 struct KvLayerView {
   int kv_heads = 0;

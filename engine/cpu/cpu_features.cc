@@ -93,6 +93,11 @@ absl::string_view NameOf(InstructionSet set) {
   return "unknown";
 }
 
+bool FollowsStreams() {
+  static const bool follows = __builtin_cpu_is("amd") != 0;
+  return follows;
+}
+
 std::string CpuName() {
   uint32_t registers[12] = {};
   for (uint32_t part = 0; part < 3; ++part) {

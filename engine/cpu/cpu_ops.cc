@@ -42,7 +42,7 @@ class CpuRotation : public Rotation {
 KvLayer LayerOf(const KvLayerView& kv) {
   return {.layout = {.kv_heads = kv.kv_heads, .head_dim = kv.head_dim, .dtype = kv.dtype},
           .data = static_cast<uint8_t*>(kv.data),
-          .page_stride_bytes = kv.page_bytes,
+          .pages = kv.pages,
           .windowed = kv.windowed};
 }
 

@@ -57,28 +57,34 @@ struct PanelJob {
 
 inline constexpr int kSplitTokens = 256;      // of one attention split
 inline constexpr int kAttentionRowsMax = 24;  // (query, head) rows that share each load of K and V
+inline constexpr int kAttentionJobRowsMax = 64;  // of all kv heads of a job; a multiple of 16
 
-/// Queries at consecutive positions times heads of one kv head, over one sequence's pages.
-/// Row r is query r / heads, head r % heads.
+/// Queries at consecutive positions times heads of one kv head, or of several, over one sequence's
+/// pages. Row r of a kv head is query r / heads, head r % heads; the next kv head's rows follow.
 struct AttentionJob {
   bool is_bf16;      // pages, q and out; else f32
-  const uint8_t* q;  // [queries] rows of [heads][head_dim]
+  const uint8_t* q;  // [queries] rows of [kv_heads][heads][head_dim]
   int64_t q_stride_bytes;
   uint8_t* out;  // as q
   int64_t out_stride_bytes;
   int queries;
-  int heads;
+  int kv_heads;
+  int heads;  // of each kv head
   int head_dim;
   int first_position;  // of query 0
   float scale;
-  float softcap;              // 0: none
-  int window;                 // 0: none
-  const uint8_t* pages_data;  // of this kv head's key tile in page 0
-  int64_t page_stride_bytes;
-  int64_t tile_bytes;    // the value tile follows the key tile
+  float softcap;          // 0: none
+  int window;             // 0: none
+  const uint8_t* keys;    // the first kv head's tile in page 0; the next head's follows
+  const uint8_t* values;  // as keys
+  int64_t stride_bytes;   // from page to page
+  int64_t tile_bytes;
   const int32_t* pages;  // of the sequence, from position 0
 
-  int rows() const { return queries * heads; }
+  int head_rows() const { return queries * heads; }
+  int rows() const { return kv_heads * head_rows(); }
+  /// Whether tiles are read in the order of memory.
+  bool streams() const { return kv_heads > 1; }
   int padded_dim() const { return (head_dim + 15) / 16 * 16; }
   int last_position() const { return first_position + queries - 1; }
   int first_key(int position) const {
@@ -88,16 +94,16 @@ struct AttentionJob {
   int last_split() const { return last_position() / kSplitTokens + 1; }  // half-open
 };
 
-/// Floats of a softmax state: maximum and sum of each row (32 slots each), then outputs
-/// [rows][padded_dim].
+/// Floats of a softmax state: maximum and sum of each row (kAttentionJobRowsMax slots each), then
+/// outputs [rows][padded_dim].
 constexpr int64_t AttentionStateFloats(int rows, int padded_dim) {
-  return 64 + int64_t{rows} * padded_dim;
+  return 2 * kAttentionJobRowsMax + int64_t{rows} * padded_dim;
 }
 
 /// Floats of scores, probabilities, queries and one split's state.
 constexpr int64_t AttentionWorkFloats(int padded_dim) {
-  return 2 * kAttentionRowsMax * kSplitTokens + kAttentionRowsMax * padded_dim +
-         AttentionStateFloats(kAttentionRowsMax, padded_dim);
+  return 2 * kAttentionJobRowsMax * kSplitTokens + kAttentionJobRowsMax * padded_dim +
+         AttentionStateFloats(kAttentionJobRowsMax, padded_dim);
 }
 
 /// Some channels of one sequence through a short convolution. Pointers stand at the first of them.

@@ -24,9 +24,9 @@ constexpr int kGroupTokens = kGroupTiles * kTileTokens;
 struct AttentionWork {
   AttentionWork(float* work, int padded_dim)
       : scores(work),
-        probabilities(reinterpret_cast<uint8_t*>(work + kAttentionRowsMax * kSplitTokens)),
-        queries(reinterpret_cast<uint8_t*>(work + 2 * kAttentionRowsMax * kSplitTokens)),
-        state(work + 2 * kAttentionRowsMax * kSplitTokens + kAttentionRowsMax * padded_dim) {}
+        probabilities(reinterpret_cast<uint8_t*>(work + kAttentionJobRowsMax * kSplitTokens)),
+        queries(reinterpret_cast<uint8_t*>(work + 2 * kAttentionJobRowsMax * kSplitTokens)),
+        state(work + 2 * kAttentionJobRowsMax * kSplitTokens + kAttentionJobRowsMax * padded_dim) {}
 
   float* scores;           // [rows][256]
   uint8_t* probabilities;  // [rows][256] bf16 or f32
@@ -46,23 +46,34 @@ struct SplitRange {
   int first_token() const { return first / kGroupTokens * kGroupTokens; }
 };
 
-inline float* OutputsOf(float* state) { return state + 64; }
-inline const float* OutputsOf(const float* state) { return state + 64; }
+/// Some tiles of a split and the rows of one kv head.
+struct TileSpan {
+  int head = 0;
+  int first = 0;
+  int last = 0;
+};
 
-inline const uint8_t* KeyTile(const AttentionJob& job, const SplitRange& range, int tile) {
-  return job.pages_data + range.pages[tile] * job.page_stride_bytes;
+inline float* SumsOf(float* state) { return state + kAttentionJobRowsMax; }
+inline float* OutputsOf(float* state) { return state + 2 * kAttentionJobRowsMax; }
+inline const float* OutputsOf(const float* state) { return state + 2 * kAttentionJobRowsMax; }
+
+/// Bytes from a job's keys or values to those of a tile.
+inline int64_t TileOffset(const AttentionJob& job, const SplitRange& range, int head, int tile) {
+  return range.pages[tile] * job.stride_bytes + head * job.tile_bytes;
 }
 
 /// Scores of kRows rows and kTiles tiles of 16 tokens, one chain over head_dim each.
-/// kFetchValues: asks for the tiles' values on the way. Pieces of a page are too short for the
-/// hardware to see a stream; fetching the next keys as well gains nothing.
+/// kFetchValues: asks for the tiles' values on the way.
 template <class Steps, int kRows, int kTiles, bool kFetchValues>
-void ScoreTiles(const AttentionJob& job, const SplitRange& range, const uint8_t* queries, int tile,
-                float* scores) {
+void ScoreTiles(const AttentionJob& job, const SplitRange& range, int head, const uint8_t* queries,
+                int tile, float* scores) {
   const int64_t row_bytes = 4 * (job.head_dim / Steps::kElements);
   const uint8_t* keys[kTiles];
 #pragma GCC unroll 4
-  for (int t = 0; t < kTiles; ++t) keys[t] = KeyTile(job, range, tile + t);
+  for (int t = 0; t < kTiles; ++t) {
+    keys[t] = job.keys + TileOffset(job, range, head, tile + t);
+  }
+  const int64_t from_keys = job.values - job.keys;
   Simd::Float sum[kRows][kTiles];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -75,9 +86,7 @@ void ScoreTiles(const AttentionJob& job, const SplitRange& range, const uint8_t*
     for (int t = 0; t < kTiles; ++t) key[t] = Steps::Load(keys[t] + 16 * offset);
     if constexpr (kFetchValues) {
 #pragma GCC unroll 4
-      for (int t = 0; t < kTiles; ++t) {
-        __builtin_prefetch(keys[t] + job.tile_bytes + 16 * offset, 0, 2);
-      }
+      for (int t = 0; t < kTiles; ++t) __builtin_prefetch(keys[t] + from_keys + 16 * offset, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -95,22 +104,24 @@ void ScoreTiles(const AttentionJob& job, const SplitRange& range, const uint8_t*
   }
 }
 
-/// Scores of the tiles [tile, last_tile) for kRows rows from `row` on.
+/// Scores of a span's tiles for kRows rows from its head's row `row` on.
 template <class Steps, int kRows>
-void ScoreRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work, int row,
-               int tile, int last_tile) {
+void ScoreRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work,
+               const TileSpan& span, int row) {
   constexpr int kTiles = Simd::kTileColumns<kRows>;
-  const uint8_t* queries = work.queries + int64_t{row} * 4 * (job.head_dim / Steps::kElements);
-  float* scores = work.scores + kSplitTokens * row;
-  for (; tile + kTiles <= last_tile; tile += kTiles) {
-    if (row == 0) {
-      ScoreTiles<Steps, kRows, kTiles, true>(job, range, queries, tile, scores);
+  const int64_t first_row = span.head * job.head_rows() + row;
+  const uint8_t* queries = work.queries + first_row * 4 * (job.head_dim / Steps::kElements);
+  float* scores = work.scores + kSplitTokens * first_row;
+  int tile = span.first;
+  for (; tile + kTiles <= span.last; tile += kTiles) {
+    if (row == 0 && !job.streams()) {
+      ScoreTiles<Steps, kRows, kTiles, true>(job, range, span.head, queries, tile, scores);
     } else {
-      ScoreTiles<Steps, kRows, kTiles, false>(job, range, queries, tile, scores);
+      ScoreTiles<Steps, kRows, kTiles, false>(job, range, span.head, queries, tile, scores);
     }
   }
-  for (; tile < last_tile; ++tile) {
-    ScoreTiles<Steps, kRows, 1, false>(job, range, queries, tile, scores);
+  for (; tile < span.last; ++tile) {
+    ScoreTiles<Steps, kRows, 1, false>(job, range, span.head, queries, tile, scores);
   }
 }
 
@@ -164,11 +175,12 @@ template <class Steps>
   return total;
 }
 
-/// outputs[kRows][kColumns vectors from `column`] = probabilities times values.
+/// outputs[kRows][kColumns vectors from `column`] = probabilities times the values of the span,
+/// in one chain with the tiles before it.
 /// kMasked: the one vector is the last of a head_dim that is no multiple of 16.
 template <class Steps, int kRows, int kColumns, bool kMasked>
-void WeighColumns(const AttentionJob& job, const SplitRange& range, const uint8_t* probabilities,
-                  int column, float* outputs) {
+void WeighColumns(const AttentionJob& job, const SplitRange& range, const TileSpan& span,
+                  const uint8_t* probabilities, int column, float* outputs) {
   constexpr int kTileSteps = kTileTokens / Steps::kElements;
   constexpr int64_t kRowBytes = 4 * kSplitTokens / Steps::kElements;
   const int lanes = job.head_dim % 16;
@@ -176,11 +188,15 @@ void WeighColumns(const AttentionJob& job, const SplitRange& range, const uint8_
     if constexpr (kMasked) return Steps::LoadFirst(p, lanes);
     return Steps::Load(p);
   };
+  const int dim = job.padded_dim();
+  const bool continues = span.first > range.first_tile();
   Simd::Float sum[kRows][kColumns];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Zero();
+    for (int c = 0; c < kColumns; ++c) {
+      sum[r][c] = continues ? Simd::Load(outputs + r * dim + 16 * (column + c)) : Simd::Zero();
+    }
   }
   const auto add_step = [&](const typename Steps::Weight* value, const uint8_t* p) {
 #pragma GCC unroll 8
@@ -193,8 +209,8 @@ void WeighColumns(const AttentionJob& job, const SplitRange& range, const uint8_
   const int64_t step_bytes = int64_t{4} * job.head_dim;
   const int whole_steps = range.last / Steps::kElements;
   typename Steps::Weight value[kColumns];
-  for (int tile = range.first_tile(); tile < range.last_tile(); ++tile) {
-    const uint8_t* v = KeyTile(job, range, tile) + job.tile_bytes + 64 * column;
+  for (int tile = span.first; tile < span.last; ++tile) {
+    const uint8_t* v = job.values + TileOffset(job, range, span.head, tile) + 64 * column;
     const uint8_t* p = probabilities + 4 * kTileSteps * tile;
     const int left = whole_steps - kTileSteps * tile;
     const int steps = left < kTileSteps ? left : kTileSteps;
@@ -215,54 +231,86 @@ void WeighColumns(const AttentionJob& job, const SplitRange& range, const uint8_
 #pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) {
       // + 0 turns a flushed -0 into the +0 that a shorter walk over the same tokens would give.
-      Simd::Store(outputs + r * job.padded_dim() + 16 * (column + c),
-                  Simd::Add(sum[r][c], Simd::Zero()));
+      Simd::Store(outputs + r * dim + 16 * (column + c), Simd::Add(sum[r][c], Simd::Zero()));
     }
   }
 }
 
 template <class Steps, int kRows>
 void WeighRows(const AttentionJob& job, const SplitRange& range, const AttentionWork& work,
-               int row) {
+               const TileSpan& span, int row) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
-  const uint8_t* probabilities =
-      work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements;
-  float* outputs = OutputsOf(work.state) + int64_t{row} * job.padded_dim();
+  const int64_t first_row = span.head * job.head_rows() + row;
+  const uint8_t* p = work.probabilities + first_row * 4 * kSplitTokens / Steps::kElements;
+  float* outputs = OutputsOf(work.state) + first_row * job.padded_dim();
   const int whole = job.head_dim / 16;
   int column = 0;
   for (; column + kColumns <= whole; column += kColumns) {
-    WeighColumns<Steps, kRows, kColumns, false>(job, range, probabilities, column, outputs);
+    WeighColumns<Steps, kRows, kColumns, false>(job, range, span, p, column, outputs);
   }
   for (; column < whole; ++column) {
-    WeighColumns<Steps, kRows, 1, false>(job, range, probabilities, column, outputs);
+    WeighColumns<Steps, kRows, 1, false>(job, range, span, p, column, outputs);
   }
   if (job.head_dim % 16 != 0) {
-    WeighColumns<Steps, kRows, 1, true>(job, range, probabilities, column, outputs);
+    WeighColumns<Steps, kRows, 1, true>(job, range, span, p, column, outputs);
   }
 }
 
 template <int kRows, class Run>
-void RunRowsOf(int rows, int row, const Run& run) {
+void RunRowsOf(int rows, const TileSpan& span, int row, const Run& run) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      run.template operator()<kRows>(row);
+      run.template operator()<kRows>(span, row);
     } else {
-      RunRowsOf<kRows - 1>(rows, row, run);
+      RunRowsOf<kRows - 1>(rows, span, row, run);
     }
   }
 }
 
-/// Calls run.operator()<height>(first row) for all rows in tiles of nearly equal height.
+/// Calls run.operator()<height>(span, row) for every kv head's rows, in tiles of nearly equal
+/// height, over the split's tiles: `tiles` of them at a time.
 template <class Run>
-void RunRows(int rows, const Run& run) {
-  const int tiles = (rows + Simd::kTileRows - 1) / Simd::kTileRows;
-  for (int tile = 0; tile < tiles; ++tile) {
-    const int first = rows * tile / tiles;
-    RunRowsOf<Simd::kTileRows>(rows * (tile + 1) / tiles - first, first, run);
+void RunSpans(const AttentionJob& job, const SplitRange& range, int tiles, const Run& run) {
+  const int rows = job.head_rows();
+  const int blocks = (rows + Simd::kTileRows - 1) / Simd::kTileRows;
+  for (int tile = range.first_tile(); tile < range.last_tile(); tile += tiles) {
+    const int last_tile = std::min(tile + tiles, range.last_tile());
+    for (int head = 0; head < job.kv_heads; ++head) {
+      const TileSpan span = {head, tile, last_tile};
+      for (int block = 0; block < blocks; ++block) {
+        const int first = rows * block / blocks;
+        RunRowsOf<Simd::kTileRows>(rows * (block + 1) / blocks - first, span, first, run);
+      }
+    }
+  }
+}
+
+/// Each row's probabilities relative to its maximum, from the scores in work.
+template <class Steps>
+void TakeExponentials(const AttentionJob& job, const SplitRange& range, int start,
+                      const AttentionWork& work) {
+  float* const maxima = work.state;
+  for (int row = 0; row < job.rows(); ++row) {
+    const int position = job.first_position + row % job.head_rows() / job.heads;
+    const int first = job.first_key(position) - start;
+    float* const scores = work.scores + kSplitTokens * row;
+    const auto mask = job.softcap > 0 ? MaskScores<true> : MaskScores<false>;
+    maxima[row] = MaxOfLanes(mask(job, range, first, position + 1 - start, scores));
+  }
+  for (int row = 0; row < job.rows(); ++row) {
+    // A row that sees nothing here gets zeros: its maximum stays minus infinity.
+    const float base = maxima[row] < -FLT_MAX ? -FLT_MAX : maxima[row];
+    uint8_t* const probabilities =
+        work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements;
+    SumsOf(work.state)[row] = SumOfLanes(Exponentials<Steps>(
+        range, Simd::Set(base), work.scores + kSplitTokens * row, probabilities));
   }
 }
 
 /// work.state = the softmax state of split `split`.
+/// Several kv heads: memory is the bound, and a page's tiles of all heads are read as they lie,
+/// page after page. One: its rows pass over a few tiles of keys while these lie in L1, and keep
+/// their outputs in registers over all values.
 template <class Steps>
 void AttendSplit(const AttentionJob& job, int split, const AttentionWork& work) {
   const int start = split * kSplitTokens;
@@ -272,36 +320,22 @@ void AttendSplit(const AttentionJob& job, int split, const AttentionWork& work) 
   range.first = first_key > 0 ? first_key : 0;
   range.last = last_key < kSplitTokens ? last_key : kSplitTokens;
   range.pages = job.pages + start / kTileTokens;
-  // All rows pass over a few tiles of keys while these lie in L1.
-  for (int tile = range.first_tile(); tile < range.last_tile(); tile += kGroupTiles) {
-    const int last_tile = std::min(tile + kGroupTiles, range.last_tile());
-    RunRows(job.rows(), [&]<int kRows>(int row) {
-      ScoreRows<Steps, kRows>(job, range, work, row, tile, last_tile);
-    });
-  }
-  float* const maxima = work.state;
-  float* const sums = work.state + 32;
-  for (int row = 0; row < job.rows(); ++row) {
-    const int position = job.first_position + row / job.heads;
-    const int first = job.first_key(position) - start;
-    float* const scores = work.scores + kSplitTokens * row;
-    const auto mask = job.softcap > 0 ? MaskScores<true> : MaskScores<false>;
-    maxima[row] = MaxOfLanes(mask(job, range, first, position + 1 - start, scores));
-  }
-  for (int row = 0; row < job.rows(); ++row) {
-    // A row that sees nothing here gets zeros: its maximum stays minus infinity.
-    const float base = maxima[row] < -FLT_MAX ? -FLT_MAX : maxima[row];
-    sums[row] = SumOfLanes(Exponentials<Steps>(
-        range, Simd::Set(base), work.scores + kSplitTokens * row,
-        work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements));
-  }
-  RunRows(job.rows(), [&]<int kRows>(int row) { WeighRows<Steps, kRows>(job, range, work, row); });
+  const bool streams = job.streams();
+  RunSpans(job, range, streams ? 1 : kGroupTiles, [&]<int kRows>(const TileSpan& span, int row) {
+    ScoreRows<Steps, kRows>(job, range, work, span, row);
+  });
+  TakeExponentials<Steps>(job, range, start, work);
+  RunSpans(job, range, streams ? 1 : kSplitTokens / kTileTokens,
+           [&]<int kRows>(const TileSpan& span, int row) {
+             WeighRows<Steps, kRows>(job, range, work, span, row);
+           });
 }
 
 /// With a state that has seen nothing (maximum minus infinity, zeros) this is a copy, bit for bit.
 void MergeAttention(const AttentionJob& job, float* state, const float* next) {
-  alignas(64) float old_factor[32];
-  alignas(64) float next_factor[32];
+  alignas(64) float old_factor[kAttentionJobRowsMax];
+  alignas(64) float next_factor[kAttentionJobRowsMax];
+  constexpr int kSums = kAttentionJobRowsMax;
   for (int row = 0; row < job.rows(); row += 16) {
     const Simd::Float old_maximum = Simd::Load(state + row);
     const Simd::Float next_maximum = Simd::Load(next + row);
@@ -312,8 +346,8 @@ void MergeAttention(const AttentionJob& job, float* state, const float* next) {
     Simd::Store(old_factor + row, a);
     Simd::Store(next_factor + row, b);
     Simd::Store(state + row, maximum);
-    Simd::Store(state + 32 + row, Simd::Fma(Simd::Load(next + 32 + row), b,
-                                            Simd::Mul(Simd::Load(state + 32 + row), a)));
+    Simd::Store(state + kSums + row, Simd::Fma(Simd::Load(next + kSums + row), b,
+                                               Simd::Mul(Simd::Load(state + kSums + row), a)));
   }
   float* outputs = OutputsOf(state);
   const float* next_outputs = OutputsOf(next);
@@ -328,20 +362,28 @@ void MergeAttention(const AttentionJob& job, float* state, const float* next) {
   }
 }
 
+/// A row's query and query head, counted from the job's first.
+inline int64_t QueryOf(const AttentionJob& job, int row) {
+  return row % job.head_rows() / job.heads;
+}
+inline int64_t HeadOf(const AttentionJob& job, int row) {
+  return row / job.head_rows() * job.heads + row % job.heads;
+}
+
 void Attend(const AttentionJob& job, int first_split, int last_split, float* state,
             float* work_floats) {
   const AttentionWork work(work_floats, job.padded_dim());
   const size_t size = job.is_bf16 ? 2 : 4;
   const size_t head_bytes = size * static_cast<size_t>(job.head_dim);
   for (int row = 0; row < job.rows(); ++row) {
-    const uint8_t* q = job.q + row / job.heads * job.q_stride_bytes +
-                       static_cast<size_t>(row % job.heads) * head_bytes;
+    const uint8_t* q = job.q + QueryOf(job, row) * job.q_stride_bytes +
+                       HeadOf(job, row) * static_cast<int64_t>(head_bytes);
     std::memcpy(work.queries + static_cast<size_t>(row) * head_bytes, q, head_bytes);
   }
   // Slots beyond the rows are merged along with them, so they must hold numbers.
-  for (int i = 0; i < 32; ++i) {
+  for (int i = 0; i < kAttentionJobRowsMax; ++i) {
     state[i] = work.state[i] = -FLT_MAX;
-    state[32 + i] = work.state[32 + i] = 0;
+    SumsOf(state)[i] = SumsOf(work.state)[i] = 0;
   }
   for (int row = 0; row < job.rows(); ++row) state[row] = -__builtin_inff();
   std::memset(OutputsOf(state), 0,
@@ -361,8 +403,8 @@ void FinishAttention(const AttentionJob& job, const float* state) {
   for (int row = 0; row < job.rows(); ++row) {
     const float* outputs = OutputsOf(state) + int64_t{row} * job.padded_dim();
     uint8_t* out =
-        job.out + row / job.heads * job.out_stride_bytes + row % job.heads * job.head_dim * size;
-    const Simd::Float sum = Simd::Set(state[32 + row]);
+        job.out + QueryOf(job, row) * job.out_stride_bytes + HeadOf(job, row) * job.head_dim * size;
+    const Simd::Float sum = Simd::Set(state[kAttentionJobRowsMax + row]);
     for (int i = 0; i < job.head_dim; i += 16) {
       alignas(64) uint8_t values[64];
       StoreAs(values, job.is_bf16, Simd::Div(Simd::Load(outputs + i), sum));

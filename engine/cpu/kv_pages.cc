@@ -14,15 +14,14 @@ constexpr int64_t kRowsPerChunk = 8;
 /// Scatters one head's row of keys and values to lane `token` of its tiles. A unit is what the
 /// tiles keep together: for keys 4 bytes (a pair of bf16 or one f32), for values one element.
 template <typename Element>
-void WriteTiles(const KvLayer& layer, uint8_t* key_tile, int token, const Element* k,
+void WriteTiles(int dim, uint8_t* key_tile, uint8_t* value_tile, int token, const Element* k,
                 const Element* v) {
-  const int dim = layer.layout.head_dim;
   constexpr int kUnit = 4 / sizeof(Element);
   for (int i = 0; i < dim; i += kUnit) {
     std::memcpy(key_tile + (i / kUnit * kPageTokens + token) * 4, k + i, 4);
   }
-  Element* values = reinterpret_cast<Element*>(key_tile + layer.layout.tile_bytes()) +
-                    token / kUnit * dim * kUnit + token % kUnit;
+  Element* values =
+      reinterpret_cast<Element*>(value_tile) + token / kUnit * dim * kUnit + token % kUnit;
   for (int i = 0; i < dim; ++i) values[i * kUnit] = v[i];
 }
 
@@ -43,8 +42,8 @@ void WriteRow(const Kernels& kernels, Element* row, int query_heads, const RopeT
   const Element* k = row + query_heads * dim;
   const Element* v = k + kv_heads * dim;
   for (int head = 0; head < kv_heads; ++head) {
-    WriteTiles(layer, layer.keys(page, head), position % kPageTokens, k + head * dim,
-               v + head * dim);
+    WriteTiles(dim, layer.keys(page, head), layer.values(page, head), position % kPageTokens,
+               k + head * dim, v + head * dim);
   }
 }
 
@@ -72,7 +71,7 @@ void RopeAndWriteKv(const CpuContext& cpu, Tensor qkv, int query_heads, const Ro
       const int64_t slot =
           batch.page_offsets[static_cast<size_t>(sequence)] + position / kPageTokens;
       const int64_t page = pages[static_cast<size_t>(slot)];
-      NG_CHECK(page >= 0);
+      NG_CHECK(page >= 0 && page < layer.pages);
       if (layout.dtype == DType::kBF16) {
         WriteRow(kernels, qkv.as<uint16_t>() + row * columns, query_heads, rope, layer, position,
                  page);

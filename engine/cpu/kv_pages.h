@@ -12,7 +12,7 @@
 
 namespace neurogrid {
 
-/// A page holds for each kv head a tile of keys, then a tile of values:
+/// A page holds for each kv head a tile of keys and a tile of values:
 ///
 ///   bf16  keys [head_dim / 2][16 tokens][2]   values [8 token pairs][head_dim][2]
 ///   f32   keys [head_dim][16 tokens]          values [16 tokens][head_dim]
@@ -28,22 +28,26 @@ struct KvLayout {
   int64_t page_bytes() const { return 2 * kv_heads * tile_bytes(); }
 };
 
-/// One layer's pages: page i starts at data + i * page_stride_bytes, 64-byte aligned where head_dim
-/// allows (any head_dim works). Batch::window_pages names them when the layer has a window.
+/// One layer's pages: the keys of all, [pages][kv_heads] tiles, then the values of all. A sequence
+/// in neighbouring pages is so two streams, which memory gives up to twice as fast as pieces of a
+/// page. data is 64-byte aligned where head_dim allows (any head_dim works). Batch::window_pages
+/// names the pages when the layer has a window.
 struct KvLayer {
   KvLayout layout;
   uint8_t* data = nullptr;
-  int64_t page_stride_bytes = 0;
+  int64_t pages = 0;
   bool windowed = false;
 
   const std::vector<int32_t>& table(const Batch& batch) const {
     return windowed ? batch.window_pages : batch.pages;
   }
+  /// From a page's tiles of one kind to the next page's.
+  int64_t stride_bytes() const { return layout.kv_heads * layout.tile_bytes(); }
   uint8_t* keys(int64_t page, int kv_head) const {
-    return data + page * page_stride_bytes + 2 * kv_head * layout.tile_bytes();
+    return data + page * stride_bytes() + kv_head * layout.tile_bytes();
   }
   uint8_t* values(int64_t page, int kv_head) const {
-    return keys(page, kv_head) + layout.tile_bytes();
+    return keys(page, kv_head) + pages * stride_bytes();
   }
 };
 

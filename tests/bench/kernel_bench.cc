@@ -157,9 +157,8 @@ void BenchAttention(const CpuContext& cpu, int query_heads, int kv_heads, int he
     dots.push_back(speed.matmul_rate);
     times.push_back(Seconds([&] {
       for (int layer = 0; layer < kLayers; ++layer) {
-        const KvLayer pages_of = {layout,
-                                  memory.as<uint8_t>() + layer * pages * layout.page_bytes(),
-                                  layout.page_bytes()};
+        const KvLayer pages_of = {
+            layout, memory.as<uint8_t>() + layer * pages * layout.page_bytes(), pages};
         Attention(cpu, {out.data(), DType::kBF16, {rows, width}},
                   {q.data(), DType::kBF16, {rows, width}}, pages_of, batch,
                   {query_heads, 0.125f, 0, 0}, scratch);

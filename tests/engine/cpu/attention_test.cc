@@ -29,7 +29,7 @@ struct World {
   int columns() const { return (query_heads + 2 * kv_heads) * head_dim; }
   KvLayer layer() {
     const KvLayout layout = {kv_heads, head_dim, dtype};
-    return {layout, memory.data(), layout.page_bytes(), windowed};
+    return {layout, memory.data(), pages_total, windowed};
   }
 };
 
@@ -297,6 +297,39 @@ TEST_CASE("a row attends in the same bits however its sequence arrives", "[cpu]"
   }
 }
 
+TEST_CASE("decoding rows read all heads at a time in the bits of one head at a time", "[cpu]") {
+  const auto [query_heads, kv_heads, head_dim] = GENERATE(table<int, int, int>(
+      {{4, 4, 24}, {9, 3, 64}, {32, 8, 64}, {8, 2, 128}, {4, 2, 256}, {24, 2, 30}}));
+  const DType dtype = GENERATE(DType::kBF16, DType::kF32);
+  const int window = GENERATE(0, 300);
+  const float softcap = GENERATE(0.0f, 2.0f);
+  CAPTURE(query_heads, kv_heads, head_dim, InfoOf(dtype).name, window, softcap);
+  const auto make = [&] {
+    World world = MakeWorld(query_heads, kv_heads, head_dim, dtype, 160);
+    world.parameters.window = window;
+    world.parameters.softcap = softcap;
+    return world;
+  };
+  constexpr int kTokens = 1100;
+  const std::vector<int32_t> pages = PagesFrom(3, kTokens);
+  ThreadPool one(1);
+  World base = make();
+  const std::vector<uint8_t> whole =
+      Run(base, {&one, InstructionSets().back()}, {{1, 0, kTokens, pages}});
+  // Of these threads two leave enough chunks of all heads, twenty do not.
+  for (const int threads : {1, 2, 20}) {
+    for (const InstructionSet set : InstructionSets()) {
+      CAPTURE(threads, NameOf(set));
+      ThreadPool pool(threads);
+      World world = make();
+      Run(world, {&one, set}, {{1, 0, kTokens - 1, pages}});
+      const std::vector<uint8_t> last =
+          Run(world, {&pool, set}, {{1, kTokens - 1, kTokens, pages}});
+      CHECK(SameBits(last, RowsOf(world, whole, kTokens - 1, kTokens)));
+    }
+  }
+}
+
 TEST_CASE("a page that fell out of the window may be gone, and no bit changes", "[cpu]") {
   const int window = GENERATE(1, 16, 17, 300);
   const int chunk = GENERATE(1, 5, 64, 259);
@@ -318,10 +351,12 @@ TEST_CASE("a page that fell out of the window may be gone, and no bit changes", 
   for (int first = 0; first < tokens; first += chunk) {
     const int last = std::min(tokens, first + chunk);
     std::vector<int32_t> pages = PagesFrom(1, last);
-    const int64_t page_bytes = world.layer().page_stride_bytes;
+    const KvLayer layer = world.layer();
     for (int64_t i = 0; i < FirstWindowPage(first, window); ++i) {
-      std::fill_n(world.memory.begin() + pages[static_cast<size_t>(i)] * page_bytes, page_bytes,
-                  uint8_t{0xff});  // NaNs, as if another sequence's
+      // NaNs, as if another sequence's.
+      const int64_t page = pages[static_cast<size_t>(i)];
+      std::fill_n(layer.keys(page, 0), layer.stride_bytes(), uint8_t{0xff});
+      std::fill_n(layer.values(page, 0), layer.stride_bytes(), uint8_t{0xff});
       pages[static_cast<size_t>(i)] = -1;
     }
     const std::vector<uint8_t> part = Run(world, {&pool, set}, {{1, first, last, pages}});
