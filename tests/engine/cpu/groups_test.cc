@@ -1,5 +1,7 @@
 // Block types held as they are: values and products against the reference dequantisation and f64.
+#include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <map>
 #include <vector>
 
@@ -367,6 +369,102 @@ TEST_CASE("gate and up projections in blocks meet in one panel", "[groups]") {
     worst = std::max(worst, std::fabs(double{y[i]} - expected) / allowed);
   }
   CHECK(worst <= 1);
+}
+
+/// A tensor of kGoldenBlockRows rows whose blocks are all this one.
+struct SameBlocks {
+  SameBlocks(DType dtype, const std::vector<uint8_t>& block) {
+    const int64_t blocks = kOutputs * kInputs / InfoOf(dtype).block_elements;
+    for (int64_t i = 0; i < blocks; ++i) bytes.insert(bytes.end(), block.begin(), block.end());
+    entry = TheBlocks().Entry(dtype);
+    entry.tensor.data = bytes.data();
+  }
+
+  std::vector<uint8_t> bytes;
+  WeightStore::Entry entry;
+};
+
+/// Every code and factor at its end of the range; scales are 1, minimums too.
+std::vector<uint8_t> ExtremeBlock(DType dtype, bool upper) {
+  std::vector<uint8_t> block(static_cast<size_t>(InfoOf(dtype).block_bytes), upper ? 0xff : 0);
+  const auto put = [&](size_t at, std::initializer_list<uint8_t> bytes) {
+    std::copy(bytes.begin(), bytes.end(), block.begin() + static_cast<int64_t>(at));
+  };
+  switch (dtype) {
+    case DType::kQ8_0:
+      std::fill(block.begin(), block.end(), upper ? 0x7f : 0x80);
+      put(0, {0x00, 0x3c});
+      break;
+    case DType::kQ6_K:
+      std::fill(block.begin() + 192, block.end(), 0x80);  // factors of -128
+      put(208, {0x00, 0x3c});
+      break;
+    case DType::kIQ4_NL:
+      put(0, {0x00, 0x3c});
+      break;
+    default:  // Q4_K, Q5_K, Q5_1: a minimum behind the scale
+      put(0, {0x00, 0x3c, 0x00, 0x3c});
+  }
+  return block;
+}
+
+TEST_CASE("sums of the largest codes and activations are exact", "[groups]") {
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  const DType dtype = GENERATE(DType::kQ8_0, DType::kQ6_K, DType::kIQ4_NL, DType::kQ4_K,
+                               DType::kQ5_K, DType::kQ5_1);
+  const bool upper = GENERATE(false, true);
+  // The last number below and the first number at which the next power of two is taken.
+  const float largest = GENERATE(0x1.fcp0f, -0x1.fcp0f, 0x1.fep0f);
+  constexpr int64_t kRows = 17;  // codes in registers, and codes as bytes
+  CAPTURE(NameOf(set), InfoOf(dtype).name, upper, largest);
+  ThreadPool pool(1);
+  const SameBlocks blocks(dtype, ExtremeBlock(dtype, upper));
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kInputs, {blocks.entry}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(kRows, kInputs).value();
+  for (const int64_t rows : {int64_t{1}, kRows}) {
+    std::vector<bf16> x(static_cast<size_t>(rows * kInputs), ToBf16(largest));
+    const std::vector<float> bias(kOutputs);
+    std::vector<float> y(static_cast<size_t>(rows * kOutputs));
+    MatMul({&pool, set}, View(y, {rows, kOutputs}), View(x, {rows, kInputs}), packed, bias.data(),
+           scratch);
+    CHECK(WorstShare(
+              y, Expect(RowsOf(packed), MagnitudesOf(blocks.entry), Widen(x), bias, kInputs)) <= 1);
+  }
+}
+
+TEST_CASE("what is not finite leaves no number in its row, wherever it stands", "[groups]") {
+  const DType dtype = GENERATE(from_range(BlockTypes()));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  constexpr int64_t kTwice = 2 * kInputs;
+  const size_t at = GENERATE(size_t{0}, size_t{511}, size_t{512}, size_t{1023});
+  const uint16_t bits = GENERATE(uint16_t{0x7f80}, uint16_t{0xff80}, uint16_t{0x7f81},
+                                 uint16_t{0xffff});  // infinities; NaNs of either sign
+  CAPTURE(InfoOf(dtype).name, NameOf(set), at, bits);
+  ThreadPool pool(1);
+  WeightStore::Entry entry = TheBlocks().Entry(dtype);
+  entry.tensor.shape = Shape({kOutputs / 2, kTwice});
+  const PackedMatrix packed = PackedMatrix::PackStored(pool, kTwice, {entry}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(1, kTwice).value();
+  std::vector<bf16> x(kTwice);  // zeros but for it
+  x[at].bits = bits;
+  std::vector<float> y(kOutputs / 2);
+  MatMul({&pool, set}, View(y, {1, kOutputs / 2}), View(x, {1, kTwice}), packed, nullptr, scratch);
+  CHECK(std::all_of(y.begin(), y.end(), [](float value) { return std::isnan(value); }));
+}
+
+TEST_CASE("rows of zeros and of denormals give zeros", "[groups]") {
+  const DType dtype = GENERATE(from_range(BlockTypes()));
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  const uint16_t bits = GENERATE(uint16_t{0}, uint16_t{0x8000}, uint16_t{0x007f});
+  CAPTURE(InfoOf(dtype).name, NameOf(set), bits);
+  ThreadPool pool(1);
+  const PackedMatrix packed =
+      PackedMatrix::PackStored(pool, kInputs, {TheBlocks().Entry(dtype)}).value();
+  const MatMulScratch scratch = MatMulScratch::Allocate(1, kInputs).value();
+  std::vector<bf16> x(kInputs, bf16{bits});
+  std::vector<float> y(kOutputs, 1.0f);
+  MatMul({&pool, set}, View(y, {1, kOutputs}), View(x, {1, kInputs}), packed, nullptr, scratch);
+  CHECK(std::all_of(y.begin(), y.end(), [](float value) { return value == 0; }));
 }
 
 TEST_CASE("a NaN in a row of activations leaves the other rows alone", "[groups]") {
