@@ -152,6 +152,7 @@ TEST_CASE("a receiver that refuses a step says why", "[edge]") {
   REQUIRE(ends.WaitForWord());
   CHECK(absl::IsInvalidArgument(ends.told.front()));
   CHECK(ends.told.front().message() == "edge to to: not this one");
+  REQUIRE(ends.catcher.WaitForEnd());
   CHECK(absl::IsInvalidArgument(ends.catcher.ends().front()));
   peer->Send(StepOf(2, 10));  // dropped
 }
