@@ -193,6 +193,36 @@ TEST_CASE("a paused request is not ahead", "[ahead]") {
   CHECK(server.tokens[{id, 0}] == Alone(asked));
 }
 
+TEST_CASE("whoever may go on again has its turn beside one that was ahead", "[ahead]") {
+  AheadServer server(Ahead(false));
+  const RequestId a = server.Admit(Ask(Prompt(5), 200));
+  const RequestId b = server.Admit(Ask(Prompt(9, 3), 200));
+  server.RunToTokens(a, 5);
+  server.scheduler.Pause(b, true);
+  server.RunToTokens(a, 20);
+  const size_t before = server.tokens[{b, 0}].size();
+  server.scheduler.Pause(b, false);
+  server.RunToTokens(a, 25);
+  CHECK(server.tokens[{b, 0}].size() > before);
+  server.RunAhead();
+  CHECK(server.tokens[{b, 0}] == Alone(Ask(Prompt(9, 3), 200)));
+}
+
+TEST_CASE("others stay ahead when one ends", "[ahead]") {
+  AheadServer server(Ahead(false));
+  GenerationRequest first = Ask(Prompt(5), 100);
+  first.end_ids = {Alone(first)[7]};
+  const RequestId a = server.Admit(first);
+  const RequestId b = server.Admit(Ask(Prompt(9, 3), 100));
+  server.RunToTokens(a, Alone(first).size());
+  for (int i = 0; i < 10; ++i) {
+    CHECK(server.Fill() == 2);
+    server.CommitOldest();
+  }
+  server.RunAhead();
+  CHECK(server.tokens[{b, 0}].size() == 100);
+}
+
 TEST_CASE("steps stay ahead until the last page and go on without", "[ahead]") {
   const int pages = GENERATE(range(5, 9));
   AheadServer server(Ahead(false, pages));
