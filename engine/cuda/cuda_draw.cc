@@ -73,10 +73,8 @@ void CudaOps::Await(int samples, int parity) {
 }
 
 bool CudaOps::DrawnIsThere() {
-  if (!Healthy() || awaited_draws_.empty()) return true;
-  if (cudaEventQuery(drew_[awaited_draws_.front().parity]) != cudaErrorNotReady) return true;
-  cudaGetLastError();  // asked and answered: else the next to ask for an error hears of this one
-  return false;
+  return !Healthy() || awaited_draws_.empty() ||
+         cudaEventQuery(drew_[awaited_draws_.front().parity]) != cudaErrorNotReady;
 }
 
 std::vector<SampledToken> CudaOps::DoDrawn() {

@@ -150,21 +150,6 @@ TEST_CASE("a CUDA device draws from logits what the CPU draws", "[cuda]") {
   }
 }
 
-TEST_CASE("asking whether a step is done leaves no error for the next to ask", "[cuda][stage]") {
-  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama");
-  const std::unique_ptr<Device> device = Cuda();
-  const std::unique_ptr<Stage> stage = Load(*checkpoint, *device, {0, 4});
-  REQUIRE(stage->Queue(OneRow(0, 17), {}).ok());
-  bool done = stage->Done();
-#if defined(NG_SIMT)
-  CHECK_FALSE(done);
-#endif
-  CHECK(cudaGetLastError() == cudaSuccess);
-  while (!done) done = stage->Done();
-  CHECK(stage->Collect().ok());
-  CHECK(cudaGetLastError() == cudaSuccess);
-}
-
 #if defined(NG_SIMT)  // a GPU would not be the same afterwards
 TEST_CASE("an error of the device ends its stage, and says what was found", "[cuda][stage]") {
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/llama");

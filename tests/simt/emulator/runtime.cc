@@ -111,9 +111,6 @@ void Drain(Stream& stream) {
 
 cudaError_t Status() { return Failure().empty() ? cudaSuccess : cudaErrorLaunchFailure; }
 
-/// The answer of cudaEventQuery that it also keeps, like any error, until cudaGetLastError.
-thread_local cudaError_t not_ready = cudaSuccess;
-
 void CopyNow(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -204,11 +201,8 @@ const char* cudaGetErrorString(cudaError_t error) {
   }
   return "unknown error";
 }
-cudaError_t cudaGetLastError() {
-  const cudaError_t last = std::exchange(simt::not_ready, cudaSuccess);
-  return Status() != cudaSuccess ? Status() : last;
-}
-cudaError_t cudaPeekAtLastError() { return Status() != cudaSuccess ? Status() : simt::not_ready; }
+cudaError_t cudaGetLastError() { return Status(); }
+cudaError_t cudaPeekAtLastError() { return Status(); }
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
@@ -421,7 +415,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   if (Status() != cudaSuccess) return Status();
   if (event->stream == nullptr) return cudaSuccess;
   simt::RunOldest(*event->stream);  // whoever asks again and again gets there
-  return simt::not_ready = cudaErrorNotReady;
+  return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const std::lock_guard lock(mutex);
