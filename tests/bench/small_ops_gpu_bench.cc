@@ -132,6 +132,7 @@ void TimeSampler(cudaStream_t stream, const char* name, int rows, int vocab, flo
   std::vector<LogitEdit> edits(1);
   const float* logits = Upload(Logits(rows, vocab, deviation));
   const Memory results(static_cast<int64_t>(sizeof(SamplerResult)) * rows);
+  const Memory drawn(static_cast<int64_t>(sizeof(int32_t)) * rows);
   const Memory raw(4);
   const Memory scratch(SamplerScratchBytes(rows, vocab));
   const SamplerOperands operands{const_cast<float*>(logits),
@@ -141,7 +142,8 @@ void TimeSampler(cudaStream_t stream, const char* name, int rows, int vocab, flo
                                  Upload(edits),
                                  raw.as<float>(),
                                  scratch.as<void>(),
-                                 results.as<SamplerResult>()};
+                                 results.as<SamplerResult>(),
+                                 drawn.as<int32_t>()};
   const SamplerNeeds needs{row.draws(), row.limited()};
   const std::string what = std::string("Sample ") + name + ", vocab " + std::to_string(vocab);
   TimeOp(stream, what.c_str(), rows, [&] { return Sample(operands, rows, needs, stream); });

@@ -91,8 +91,9 @@ TEST_CASE("CheckBatch names the offset that is out of order", "[batch]") {
 }
 
 TEST_CASE("CheckBatch names the id that is out of bounds", "[batch]") {
-  CheckRefused("tokens[20] is 100, outside [0, 100)", [](Batch& b) { b.tokens[20] = 100; });
-  CheckRefused("tokens[0] is -1", [](Batch& b) { b.tokens[0] = -1; });
+  // Below zero are the samples of the step before, of which there are at most four.
+  CheckRefused("tokens[20] is 100, outside [-4, 100)", [](Batch& b) { b.tokens[20] = 100; });
+  CheckRefused("tokens[0] is -5", [](Batch& b) { b.tokens[0] = -5; });
   CheckRefused("pages[1] is 10, outside [0, 10)", [](Batch& b) { b.pages[1] = 10; });
   CheckRefused("pages[1] is -1", [](Batch& b) { b.pages[1] = -1; });
   CheckRefused("state_slots[1] is 4", [](Batch& b) { b.state_slots[1] = 4; });
