@@ -20,24 +20,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/owned.h"
 
 namespace neurogrid {
 namespace {
 
 constexpr int kConnectMs = 2'000;
 
-template <auto kFree>
-struct Free {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using BioPtr = std::unique_ptr<BIO, Free<BIO_free_all>>;
-using ContextPtr = std::unique_ptr<SSL_CTX, Free<SSL_CTX_free>>;
-using SslPtr = std::unique_ptr<SSL, Free<SSL_free>>;
-using CertificatePtr = std::unique_ptr<X509, Free<X509_free>>;
-using KeyPtr = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
+using BioPtr = std::unique_ptr<BIO, FreeBy<BIO_free_all>>;
+using ContextPtr = std::unique_ptr<SSL_CTX, FreeBy<SSL_CTX_free>>;
+using SslPtr = std::unique_ptr<SSL, FreeBy<SSL_free>>;
+using CertificatePtr = std::unique_ptr<X509, FreeBy<X509_free>>;
+using KeyPtr = std::unique_ptr<EVP_PKEY, FreeBy<EVP_PKEY_free>>;
 
 absl::Status TlsFailed(absl::string_view what) {
   const unsigned long code = ERR_get_error();
@@ -199,7 +193,7 @@ absl::StatusOr<Socket> ConnectTcp(const std::string& host, int port) {
     return absl::UnavailableError(
         absl::StrCat(host, ": cannot find the address: ", gai_strerror(code)));
   }
-  const std::unique_ptr<addrinfo, Free<freeaddrinfo>> owned(found);
+  const std::unique_ptr<addrinfo, FreeBy<freeaddrinfo>> owned(found);
   std::string reason = "no address";
   for (const addrinfo* at = found; at != nullptr; at = at->ai_next) {
     Socket socket(::socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
