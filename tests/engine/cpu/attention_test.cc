@@ -304,25 +304,19 @@ TEST_CASE("decoding rows read all heads at a time in the bits of one head at a t
   const int window = GENERATE(0, 300);
   const float softcap = GENERATE(0.0f, 2.0f);
   CAPTURE(query_heads, kv_heads, head_dim, InfoOf(dtype).name, window, softcap);
-  const auto make = [&] {
-    World world = MakeWorld(query_heads, kv_heads, head_dim, dtype, 160);
-    world.parameters.window = window;
-    world.parameters.softcap = softcap;
-    return world;
-  };
+  World world = MakeWorld(query_heads, kv_heads, head_dim, dtype, 160);
+  world.parameters.window = window;
+  world.parameters.softcap = softcap;
   constexpr int kTokens = 1100;
   const std::vector<int32_t> pages = PagesFrom(3, kTokens);
   ThreadPool one(1);
-  World base = make();
   const std::vector<uint8_t> whole =
-      Run(base, {&one, InstructionSets().back()}, {{1, 0, kTokens, pages}});
+      Run(world, {&one, InstructionSets().back()}, {{1, 0, kTokens, pages}});
   // Of these threads two leave enough chunks of all heads, twenty do not.
   for (const int threads : {1, 2, 20}) {
+    ThreadPool pool(threads);
     for (const InstructionSet set : InstructionSets()) {
       CAPTURE(threads, NameOf(set));
-      ThreadPool pool(threads);
-      World world = make();
-      Run(world, {&one, set}, {{1, 0, kTokens - 1, pages}});
       const std::vector<uint8_t> last =
           Run(world, {&pool, set}, {{1, kTokens - 1, kTokens, pages}});
       CHECK(SameBits(last, RowsOf(world, whole, kTokens - 1, kTokens)));
