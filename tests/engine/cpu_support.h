@@ -54,7 +54,9 @@ inline Tensor View(std::vector<bf16>& values, const Shape& shape) {
 /// Bit for bit: NaN equals itself, -0 differs from 0.
 template <typename T>
 bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  // memcmp takes no null, which is what an empty vector may hold.
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 }  // namespace neurogrid
