@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "common/unaligned.h"
 
 namespace neurogrid {
 namespace {
@@ -25,20 +26,6 @@ HighBits HighBitsOf(int code_bits, int step, int column) {
   return {kLowBytes + 4 * kColumn * step, 2 * column};
 }
 
-uint16_t LoadWord(const uint8_t* p) {
-  uint16_t word;
-  std::memcpy(&word, p, sizeof word);
-  return word;
-}
-
-/// Bytes of four inputs as one word.
-uint32_t LoadFour(const uint8_t* p) {
-  uint32_t four;
-  std::memcpy(&four, p, sizeof four);
-  return four;
-}
-void StoreFour(uint8_t* p, uint32_t four) { std::memcpy(p, &four, sizeof four); }
-
 /// The same byte four times.
 constexpr uint32_t Fours(uint32_t byte) { return byte * 0x01010101u; }
 
@@ -48,27 +35,29 @@ void WriteStep(const uint8_t* const* codes, int step, uint8_t* octet) {
   for (int j = 0; j < kColumn; ++j) {
     uint32_t four[4];
     for (int column = 0; column < 4; ++column) {
-      four[column] = LoadFour(codes[kColumn * column + j] + kStepInputs * step);
+      four[column] = LoadUnaligned<uint32_t>(codes[kColumn * column + j] + kStepInputs * step);
     }
     if constexpr (kBits == 8) {
       for (int column = 0; column < 4; ++column) {
-        StoreFour(octet + 4 * (kColumn * (4 * step + column) + j), four[column] ^ Fours(kTopBit));
+        StoreUnaligned<uint32_t>(octet + 4 * (kColumn * (4 * step + column) + j),
+                                 four[column] ^ Fours(kTopBit));
       }
       continue;
     }
     for (int half = 0; half < 2; ++half) {
-      StoreFour(octet + 4 * (kColumn * (2 * step + half) + j),
-                (four[2 * half] & Fours(15)) | (four[2 * half + 1] & Fours(15)) << 4);
+      StoreUnaligned<uint32_t>(octet + 4 * (kColumn * (2 * step + half) + j),
+                               (four[2 * half] & Fours(15)) | (four[2 * half + 1] & Fours(15))
+                                                                  << 4);
     }
     if constexpr (kBits == 4) continue;
     // Fifth bits of both steps share a four.
     uint8_t* const high = octet + HighBitsOf(kBits, step, 0).offset + 4 * j;
-    uint32_t bits = kBits == 5 && step == 1 ? LoadFour(high) : 0;
+    uint32_t bits = kBits == 5 && step == 1 ? LoadUnaligned<uint32_t>(high) : 0;
     for (int column = 0; column < 4; ++column) {
       bits |= (four[column] >> 4 & Fours(kBits == 5 ? 1 : 3))
               << HighBitsOf(kBits, step, column).shift;
     }
-    StoreFour(high, bits);
+    StoreUnaligned<uint32_t>(high, bits);
   }
 }
 
@@ -107,14 +96,12 @@ uint8_t ReadCode(int code_bits, const uint8_t* octet, int n, int k) {
 float ReadScale(GroupScales kind, const uint8_t* scales, int g, int n) {
   switch (kind) {
     case GroupScales::kHalf:
-      return HalfToFloat(LoadWord(scales + 2 * (kOutputs * g + n)));
+      return HalfToFloat(LoadUnaligned<uint16_t>(scales + 2 * (kOutputs * g + n)));
     case GroupScales::kHalfTimesInt8:
-      return HalfToFloat(LoadWord(scales + 2 * n)) *
+      return HalfToFloat(LoadUnaligned<uint16_t>(scales + 2 * n)) *
              static_cast<float>(static_cast<int8_t>(scales[(2 + g) * kOutputs + n]));
     case GroupScales::kFloat:
-      float scale;
-      std::memcpy(&scale, scales + 4 * (kOutputs * g + n), sizeof scale);
-      return scale;
+      return LoadUnaligned<float>(scales + 4 * (kOutputs * g + n));
   }
   NG_CHECK(false);
 }

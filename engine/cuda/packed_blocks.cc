@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "common/unaligned.h"
 #include "engine/model/block_groups.h"
 
 namespace neurogrid {
@@ -42,10 +43,7 @@ void OrPlane(const uint8_t* codes, int count, int first_bit, int in_tile, int k,
     const auto bits =
         static_cast<uint32_t>((codes[i] ^ kFlipped) >> first_bit) & ((1u << kBits) - 1);
     uint8_t* at = plane + 4 * places[i].word;
-    uint32_t word;
-    std::memcpy(&word, at, sizeof(word));
-    word |= bits << places[i].shift;
-    std::memcpy(at, &word, sizeof(word));
+    StoreUnaligned(at, LoadUnaligned<uint32_t>(at) | bits << places[i].shift);
   }
 }
 

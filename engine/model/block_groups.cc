@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "common/unaligned.h"
 
 namespace neurogrid {
 namespace {
@@ -46,22 +47,12 @@ constexpr GroupFormat kQ6_K = Linear(6, 16, kTimes, false, -32);
 constexpr GroupFormat kIQ4_NL = IQ4_NL();
 constexpr GroupFormat kWide = Linear(8, 16, GroupScales::kFloat, true, 0);
 
-uint16_t LoadHalf(const uint8_t* bytes) {
-  uint16_t half;
-  std::memcpy(&half, bytes, sizeof half);
-  return half;
-}
+uint16_t LoadHalf(const uint8_t* bytes) { return LoadUnaligned<uint16_t>(bytes); }
 
 constexpr uint16_t kHalfSign = 0x8000;
 
 // Codes are taken out eight at a time: a word holds those of eight neighbours, a byte each.
 constexpr size_t kWord = 8;
-uint64_t LoadWord(const uint8_t* bytes) {
-  uint64_t word;
-  std::memcpy(&word, bytes, sizeof word);
-  return word;
-}
-void StoreWord(uint8_t* bytes, uint64_t word) { std::memcpy(bytes, &word, sizeof word); }
 
 /// The same byte eight times.
 constexpr uint64_t Everywhere(uint64_t byte) { return byte * 0x0101010101010101u; }
@@ -90,13 +81,15 @@ void DecodeNibbles(const uint8_t* block, BlockNumbers& out) {
   }
   uint32_t high = 0;
   if constexpr (kFifthBits) {
-    std::memcpy(&high, block, sizeof high);
+    high = LoadUnaligned<uint32_t>(block);
     block += 4;
   }
   for (size_t j = 0; j < 16; j += kWord) {
-    const uint64_t both = LoadWord(block + j);
-    StoreWord(&out.codes[j], BitsOf(both, 0, 15) | SpreadBits((high >> j) & 255) << 4);
-    StoreWord(&out.codes[j + 16], BitsOf(both, 4, 15) | SpreadBits((high >> (j + 16)) & 255) << 4);
+    const uint64_t both = LoadUnaligned<uint64_t>(block + j);
+    StoreUnaligned<uint64_t>(&out.codes[j], BitsOf(both, 0, 15) | SpreadBits((high >> j) & 255)
+                                                                      << 4);
+    StoreUnaligned<uint64_t>(&out.codes[j + 16],
+                             BitsOf(both, 4, 15) | SpreadBits((high >> (j + 16)) & 255) << 4);
   }
 }
 
@@ -114,7 +107,8 @@ void DecodeQ2_K(const uint8_t* block, BlockNumbers& out) {
     const uint8_t* q = block + 16 + 32 * (group / 8) + 16 * (group % 2);
     const size_t shift = 2 * (group / 2 % 4);
     for (size_t l = 0; l < 16; l += kWord) {
-      StoreWord(&out.codes[16 * group + l], BitsOf(LoadWord(q + l), shift, 3));
+      StoreUnaligned<uint64_t>(&out.codes[16 * group + l],
+                               BitsOf(LoadUnaligned<uint64_t>(q + l), shift, 3));
     }
   }
 }
@@ -133,8 +127,9 @@ void DecodeQ3_K(const uint8_t* block, BlockNumbers& out) {
     const size_t shift = 2 * (group / 2 % 4);
     for (size_t l = 0; l < 16; l += kWord) {
       const uint64_t bits =
-          BitsOf(LoadWord(block + first + l), group / 2, 1);  // without it, 4 less
-      StoreWord(&out.codes[16 * group + l], BitsOf(LoadWord(q + l), shift, 3) | bits << 2);
+          BitsOf(LoadUnaligned<uint64_t>(block + first + l), group / 2, 1);  // without it, 4 less
+      StoreUnaligned<uint64_t>(&out.codes[16 * group + l],
+                               BitsOf(LoadUnaligned<uint64_t>(q + l), shift, 3) | bits << 2);
     }
   }
 }
@@ -156,8 +151,10 @@ void DecodeQ45_K(const uint8_t* block, const uint8_t* high, const uint8_t* qs, B
     const uint8_t* q = qs + 32 * (run / 2);
     const size_t shift = 4 * (run % 2);
     for (size_t l = 0; l < 32; l += kWord) {
-      const uint64_t fifth = high == nullptr ? 0 : BitsOf(LoadWord(high + l), run, 1);
-      StoreWord(&out.codes[32 * run + l], BitsOf(LoadWord(q + l), shift, 15) | fifth << 4);
+      const uint64_t fifth =
+          high == nullptr ? 0 : BitsOf(LoadUnaligned<uint64_t>(high + l), run, 1);
+      StoreUnaligned<uint64_t>(&out.codes[32 * run + l],
+                               BitsOf(LoadUnaligned<uint64_t>(q + l), shift, 15) | fifth << 4);
     }
   }
 }
@@ -171,8 +168,9 @@ void DecodeQ6_K(const uint8_t* block, BlockNumbers& out) {
     const size_t low_shift = 4 * (run % 4 / 2);
     const size_t high_shift = 2 * (run % 4);
     for (size_t l = 0; l < 32; l += kWord) {
-      StoreWord(&out.codes[32 * run + l], BitsOf(LoadWord(low + l), low_shift, 15) |
-                                              BitsOf(LoadWord(high + l), high_shift, 3) << 4);
+      StoreUnaligned<uint64_t>(&out.codes[32 * run + l],
+                               BitsOf(LoadUnaligned<uint64_t>(low + l), low_shift, 15) |
+                                   BitsOf(LoadUnaligned<uint64_t>(high + l), high_shift, 3) << 4);
     }
   }
 }

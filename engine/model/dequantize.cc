@@ -3,17 +3,11 @@
 #include <cstring>
 
 #include "common/check.h"
+#include "common/unaligned.h"
 #include "engine/model/block_groups.h"
 
 namespace neurogrid {
 namespace {
-
-template <typename T>
-T LoadAs(const uint8_t* bytes) {
-  T value;
-  std::memcpy(&value, bytes, sizeof value);
-  return value;
-}
 
 /// HalfToFloat without branches, so that the loop over F16 tensors becomes vector code; it takes no
 /// subnormal float32 as input, so a flush-to-zero mode cannot change it.
@@ -31,13 +25,13 @@ float HalfToFloatStraight(uint16_t half) {
 
 void PlainF16(const uint8_t* data, int64_t elements, float* out) {
   for (int64_t i = 0; i < elements; ++i) {
-    out[i] = HalfToFloatStraight(LoadAs<uint16_t>(data + 2 * i));
+    out[i] = HalfToFloatStraight(LoadUnaligned<uint16_t>(data + 2 * i));
   }
 }
 
 void PlainBf16(const uint8_t* data, int64_t elements, float* out) {
   for (int64_t i = 0; i < elements; ++i) {
-    out[i] = ToFloat(bf16{LoadAs<uint16_t>(data + 2 * i)});
+    out[i] = ToFloat(bf16{LoadUnaligned<uint16_t>(data + 2 * i)});
   }
 }
 
