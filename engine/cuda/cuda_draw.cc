@@ -33,33 +33,31 @@ void CudaOps::DoDraw(Tensor logits, absl::Span<const SamplingRow> sampling, int 
   if (!Ready()) return;
   const auto rows = static_cast<int>(sampling.size());
   int parity = batch_parity_;
-  kernels::SamplerOperands operands{logits.as<float>(),
-                                    logits.shape[1],
-                                    vocab_size,
-                                    batch_.sampler_rows(),
-                                    batch_.edits(),
-                                    raw_logits_.as<float>(),
-                                    sampler_scratch_.data(),
-                                    host_results_.as<kernels::SamplerResult>(),
-                                    drawn_.as<int32_t>()};
+  const kernels::SamplerRow* row_inputs = batch_.sampler_rows();
+  const kernels::LogitEdit* edits = batch_.edits();
   kernels::SamplerNeeds needs = batch_.sampler().needs;
   if (begun_ == nullptr || sampling.data() != begun_->sampling.data()) {
     SamplerRows request;
     parity = parity_ ^= 1;
     FillSamplerRows(sampling, parity, request);
-    const auto edits = static_cast<int64_t>(request.edits.size());
-    health_.Update(GrowSampler(rows, edits, vocab_size));
+    const auto edits_count = static_cast<int64_t>(request.edits.size());
+    health_.Update(GrowSampler(rows, edits_count, vocab_size));
     needs = request.needs;
-    operands.rows = static_cast<const kernels::SamplerRow*>(
+    row_inputs = static_cast<const kernels::SamplerRow*>(
         Aside(request.rows.data(), rows * static_cast<int64_t>(sizeof(kernels::SamplerRow))));
-    operands.edits = static_cast<const kernels::LogitEdit*>(
-        Aside(request.edits.data(), edits * static_cast<int64_t>(sizeof(kernels::LogitEdit))));
-    operands.raw = raw_logits_.as<float>();
-    operands.scratch = sampler_scratch_.data();
-    operands.results = host_results_.as<kernels::SamplerResult>();
-    operands.drawn = drawn_.as<int32_t>();
+    edits = static_cast<const kernels::LogitEdit*>(Aside(
+        request.edits.data(), edits_count * static_cast<int64_t>(sizeof(kernels::LogitEdit))));
     if (!Healthy()) return;
   }
+  const kernels::SamplerOperands operands{logits.as<float>(),
+                                          logits.shape[1],
+                                          vocab_size,
+                                          row_inputs,
+                                          edits,
+                                          raw_logits_.as<float>(),
+                                          sampler_scratch_.data(),
+                                          host_results_.as<kernels::SamplerResult>(),
+                                          drawn_.as<int32_t>()};
   Note(kernels::Sample(operands, rows, needs, stream_), "Draw");
   draws_ = true;
   if (!in_steps_) Await(rows, parity);
