@@ -337,14 +337,15 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     for (const PlannedStage& stage : plan_.stages) blamed_.erase(stage.node);
     shape = ShapeOf(plan_, plan_limits_);
   }
+  const bool gpus = absl::StrContains(determinism_class, "cuda");
   // A GPU runs steps of one row a sequence as recorded graphs and those with guesses without one,
   // so that wrong guesses may cost prose a percent: there they want to be asked for. Where bits
   // depend on the rows beside them guesses would change answers.
   const std::string& asked = options_.config.speculation;
-  const bool pays = asked == "on" || !absl::StrContains(determinism_class, "cuda");
+  const bool pays = asked == "on" || !gpus;
   shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");
   // A GPU goes on by itself while its tokens travel; for a processor a step behind an end is time.
-  shape.ahead = shape.stages == 1 && absl::StrContains(determinism_class, "cuda");
+  shape.ahead = shape.stages == 1 && gpus;
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
                    std::move(shape), determinism_class);
   options_.on_ready();

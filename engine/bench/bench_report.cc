@@ -27,8 +27,7 @@ void PrintSubject(const BenchSubject& s, int rounds) {
                rounds);
   absl::PrintF(
       "loaded in %.2f s, %.2f s of it to see the files; then, of all processors, %.2f s to pack "
-      "and "
-      "%.2f s of the system to touch memory first\n",
+      "and %.2f s of the system to touch memory first\n",
       s.load_s, s.read_s, s.pack_cpu_s, s.touch_cpu_s);
   absl::PrintF("%-8s %5s %6s %10s  %-22s %9s %6s %8s %8s %7s %10s %7s %8s %9s\n", "case", "seqs",
                "depth", "tok/s", "(least to most)", "ms/step", "floor", "library", "GB/s", "read",
