@@ -82,6 +82,8 @@ struct Verbs {
         "smollm2-135m or a config.json; --quantization auto then means bf16 and int8");
     bench->add_option("--prompt", b.prompts,
                       "tokens of a prompt, a list (512; on a GPU 512,2048,8192)");
+    bench->add_option("--prompt-depths", b.prompt_depths,
+                      "tokens before those of a prompt, a list (0)");
     bench->add_option("--depths", b.depths,
                       "tokens before those that one sequence decodes, a list (0; on a GPU "
                       "0,4096,32768)");
@@ -97,6 +99,10 @@ struct Verbs {
     add("--decode", b.decode_tokens, 8192, "tokens that a sequence decodes in a round");
     add("--chunk", b.chunk_tokens, 1 << 16, "tokens of a prompt in one step, at most");
     add("--rounds", b.rounds, 100, "repetitions of all cases in turn; the median counts");
+    bench
+        ->add_option("--busy-threads", b.busy_threads,
+                     "threads that keep processors busy while every case runs once more (0)")
+        ->check(CLI::Range(0, 1024));
     bench->add_flag("--json", b.json, "one JSON object a line instead of the table");
   }
 

@@ -13,6 +13,7 @@
 #include "engine/bench/bench_batches.h"
 #include "engine/bench/bench_report.h"
 #include "engine/bench/bench_work.h"
+#include "engine/bench/busy_threads.h"
 #include "engine/bench/processor_time.h"
 #include "engine/ops.h"
 #include "engine/stage.h"
@@ -52,6 +53,9 @@ absl::StatusOr<std::unique_ptr<Stage>> TimedLoad(const Checkpoint& checkpoint, D
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Stage> stage, Stage::Load(checkpoint, device, options));
   const OwnTime after = ReadOwnTime();
   subject.load_s = SecondsSince(start);
+  const Batch first = BenchBatch(options.limits, 1, 1, 0, 1);
+  NG_RETURN_IF_ERROR(stage->Run(first, ConstTensor()).status());
+  subject.first_token_s = SecondsSince(start);
   subject.pack_cpu_s = after.program_s - before.program_s;
   subject.touch_cpu_s = after.system_s - before.system_s;
   return stage;
@@ -62,6 +66,7 @@ struct Run {
   double seconds = 0;
   HostWork work;
   double library_s = 0;
+  double busy_s = 0;        // beside busy threads; 0: not measured
   DeviceCeilings ceilings;  // of the same round
 };
 
@@ -184,6 +189,8 @@ BenchResult ResultOf(const BenchCase& c, const BenchModel& model, const std::vec
       median([&](const Run& run) { return 1e6 * (run.seconds - run.work.waited_s) / c.steps; });
   r.launches_per_step =
       median([&](const Run& run) { return static_cast<double>(run.work.launches) / c.steps; });
+  r.busy_cost =
+      SpreadOf(runs, [](const Run& run) { return std::max(0.0, run.busy_s / run.seconds - 1); });
   return r;
 }
 
@@ -207,6 +214,11 @@ absl::StatusOr<std::vector<std::vector<Run>>> Rounds(Bench& bench, Device& devic
     for (size_t i = 0; i < cases.size(); ++i) {
       NG_ASSIGN_OR_RETURN(Run run, bench.Time(cases[i]));
       run.ceilings = ceilings;
+      if (subject.busy_threads > 0) {
+        const BusyThreads busy(subject.busy_threads);
+        NG_ASSIGN_OR_RETURN(const Run slowed, bench.Time(cases[i]));
+        run.busy_s = slowed.seconds;
+      }
       if (subject.library.empty() && subject.precision == Precision::kBf16) {
         const absl::StatusOr<double> library = bench.LibrarySeconds(cases[i]);
         if (library.ok()) run.library_s = *library;
@@ -220,6 +232,23 @@ absl::StatusOr<std::vector<std::vector<Run>>> Rounds(Bench& bench, Device& devic
 }
 
 }  // namespace
+
+std::optional<double> SecondsPerTokenBefore(const std::vector<BenchResult>& results) {
+  double count = 0, depths = 0, seconds = 0, squares = 0, products = 0;
+  for (const BenchResult& r : results) {
+    if (r.what.kind != BenchCase::Kind::kDecode) continue;
+    const double token_s = 1e-3 * r.step_ms;
+    count += 1;
+    depths += r.what.depth;
+    seconds += token_s;
+    squares += static_cast<double>(r.what.depth) * r.what.depth;
+    products += r.what.depth * token_s;
+  }
+  const double spread = count * squares - depths * depths;
+  const double slope = spread > 0 ? (count * products - depths * seconds) / spread : 0;
+  if (slope <= 0) return std::nullopt;
+  return slope;
+}
 
 absl::StatusOr<std::vector<Precision>> BenchPrecisions(const std::string& quantization,
                                                        bool synthetic) {
@@ -241,6 +270,7 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(const Checkpoint& checkpoint,
   subject.model = name;
   subject.precision = precision;
   subject.device = device.Report();
+  subject.busy_threads = options.busy_threads;
   const bool gpu = subject.device.kind != "cpu";
   NG_ASSIGN_OR_RETURN(const std::vector<BenchCase> cases,
                       BenchCases(options, gpu, checkpoint.config()));
@@ -267,9 +297,10 @@ absl::StatusOr<std::vector<BenchResult>> RunBench(const Checkpoint& checkpoint,
     if (options.json) {
       PrintJson(subject, MedianOf(runs[i]), results.back(), options.rounds);
     } else {
-      PrintRow(results.back());
+      PrintRow(subject, results.back());
     }
   }
+  if (!options.json) PrintContextCost(subject, results);
   if (!options.json && !cases.empty()) PrintCeilings(subject, MedianOf(runs[0]));
   return results;
 }

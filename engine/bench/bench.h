@@ -26,11 +26,13 @@ struct BenchSubject {
   std::optional<double> foreign_share;  // of the processors' time, while the rounds ran
   int64_t weight_bytes_per_step = 0;
   int64_t cache_bytes_per_token = 0;
-  double load_s = 0;       // from files in cache or on disk to weights on the device
-  double read_s = 0;       // of it until every page of the files has been seen
-  double pack_cpu_s = 0;   // of all processors, in the rest: rounding, ordering, copying
-  double touch_cpu_s = 0;  // the system's: memory that is used for the first time
-  std::string library;     // why there is nothing to compare with; empty: there is
+  double load_s = 0;         // from files in cache or on disk to weights on the device
+  double read_s = 0;         // of it until every page of the files has been seen
+  double pack_cpu_s = 0;     // of all processors, in the rest: rounding, ordering, copying
+  double touch_cpu_s = 0;    // the system's: memory that is used for the first time
+  double first_token_s = 0;  // from the same start to a token after a prompt of one
+  int busy_threads = 0;      // beside the second run of each case
+  std::string library;       // why there is nothing to compare with; empty: there is
 };
 
 struct Spread {
@@ -52,7 +54,12 @@ struct BenchResult {
   double matmul_share = 0;       // of the ceiling
   double host_us_per_step = 0;   // not spent waiting for the device
   double launches_per_step = 0;  // kernels
+  Spread busy_cost;              // more time beside busy threads / time
 };
+
+/// The slope of the line of least squares through the times of single sequences' tokens by depth;
+/// nothing without two depths, or where depth costs nothing.
+std::optional<double> SecondsPerTokenBefore(const std::vector<BenchResult>& results);
 
 /// Loads `checkpoint` whole on `device`, runs every case in turn in each round, and prints ceilings
 /// and results to stdout: a table, or one JSON object a line.

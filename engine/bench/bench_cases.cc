@@ -51,6 +51,10 @@ absl::StatusOr<std::vector<BenchCase>> BenchCases(const BenchOptions& options, b
   NG_ASSIGN_OR_RETURN(
       const std::vector<int> prompts,
       Numbers("prompt", options.prompts, gpu ? "512,2048,8192" : "512", 1, model.max_positions));
+  const int longest = prompts.empty() ? 0 : *std::max_element(prompts.begin(), prompts.end());
+  NG_ASSIGN_OR_RETURN(
+      const std::vector<int> prompt_depths,
+      Numbers("prompt-depths", options.prompt_depths, "0", 0, model.max_positions - longest));
   NG_ASSIGN_OR_RETURN(const std::vector<int> depths,
                       Numbers("depths", options.depths, gpu ? "0,4096,32768" : "0", 0, room));
   NG_ASSIGN_OR_RETURN(
@@ -65,10 +69,13 @@ absl::StatusOr<std::vector<BenchCase>> BenchCases(const BenchOptions& options, b
   std::vector<BenchCase> cases;
   for (const int tokens : prompts) {
     const int rows = std::min(tokens, options.chunk_tokens);
-    cases.push_back({.kind = BenchCase::Kind::kPrefill,
-                     .steps = (tokens + rows - 1) / rows,
-                     .rows = rows,
-                     .tokens = tokens});
+    for (const int depth : prompt_depths) {
+      cases.push_back({.kind = BenchCase::Kind::kPrefill,
+                       .depth = depth,
+                       .steps = (tokens + rows - 1) / rows,
+                       .rows = rows,
+                       .tokens = tokens});
+    }
   }
   for (const int depth : depths) {
     cases.push_back(Decoding(BenchCase::Kind::kDecode, 1, depth, options.decode_tokens));

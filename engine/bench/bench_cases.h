@@ -27,7 +27,7 @@ struct BenchCase {
   /// Pages of a sequence, with those of the tokens before.
   int pages_each() const { return (first_position() + tokens + kPageTokens - 1) / kPageTokens; }
   /// Decoding starts behind one token at least.
-  int first_position() const { return kind == Kind::kPrefill ? 0 : std::max(depth, 1); }
+  int first_position() const { return kind == Kind::kPrefill ? depth : std::max(depth, 1); }
 };
 
 /// Prompts first, then depths, then batches. A processor gets 512 tokens of prompt and batches

@@ -27,25 +27,39 @@ void PrintSubject(const BenchSubject& s, int rounds) {
                rounds);
   absl::PrintF(
       "loaded in %.2f s, %.2f s of it to see the files; then, of all processors, %.2f s to pack "
-      "and %.2f s of the system to touch memory first\n",
-      s.load_s, s.read_s, s.pack_cpu_s, s.touch_cpu_s);
-  absl::PrintF("%-8s %5s %6s %10s  %-22s %9s %6s %8s %8s %7s %10s %7s %8s %9s\n", "case", "seqs",
-               "depth", "tok/s", "(least to most)", "ms/step", "floor", "library", "GB/s", "read",
-               "Gop/s", "peak", "host us", "launches");
+      "and %.2f s of the system to touch memory first; first token after %.2f s\n",
+      s.load_s, s.read_s, s.pack_cpu_s, s.touch_cpu_s, s.first_token_s);
+  absl::PrintF("%-8s %5s %6s %6s %10s  %-22s %9s %6s %8s %8s %7s %10s %7s %8s %9s\n", "case",
+               "seqs", "tokens", "depth", "tok/s", "(least to most)", "ms/step", "floor", "library",
+               "GB/s", "read", "Gop/s", "peak", "host us", "launches");
   std::fflush(stdout);
 }
 
-void PrintRow(const BenchResult& r) {
+void PrintRow(const BenchSubject& s, const BenchResult& r) {
   const bool queued = r.launches_per_step > 0;
-  const int depth = r.what.kind == BenchCase::Kind::kPrefill ? r.what.tokens : r.what.depth;
-  absl::PrintF("%-8s %5d %6d %10.1f  %-22s %9.3f %6s %8s %8.1f %7s %10.0f %7s %8s %9s\n",
-               r.what.name(), r.what.sequences, depth, r.tokens_per_s.median,
+  absl::PrintF("%-8s %5d %6d %6d %10.1f  %-22s %9.3f %6s %8s %8.1f %7s %10.0f %7s %8s %9s\n",
+               r.what.name(), r.what.sequences, r.what.tokens, r.what.depth, r.tokens_per_s.median,
                absl::StrFormat("(%.1f to %.1f)", r.tokens_per_s.least, r.tokens_per_s.most),
                r.step_ms, Percent(r.floor_share), Percent(r.library_share), r.bytes_per_s / kGiga,
                Percent(r.read_share), r.operations_per_s / kGiga, Percent(r.matmul_share),
                queued ? absl::StrFormat("%.1f", r.host_us_per_step) : "-",
                queued ? absl::StrFormat("%.1f", r.launches_per_step) : "-");
+  if (s.busy_threads > 0) {
+    absl::PrintF("         beside %d busy thread%s: %.0f %% more time (%.0f to %.0f)\n",
+                 s.busy_threads, s.busy_threads == 1 ? "" : "s", 100 * r.busy_cost.median,
+                 100 * r.busy_cost.least, 100 * r.busy_cost.most);
+  }
   std::fflush(stdout);
+}
+
+void PrintContextCost(const BenchSubject& s, const std::vector<BenchResult>& results) {
+  const std::optional<double> seconds = SecondsPerTokenBefore(results);
+  if (!seconds) return;
+  absl::PrintF(
+      "context: a token costs %.2f ms more for each 1,000 before it; their keys and values are "
+      "%.1f MB: %.1f GB/s\n",
+      1e6 * *seconds, 1e-3 * static_cast<double>(s.cache_bytes_per_token),
+      static_cast<double>(s.cache_bytes_per_token) / *seconds / kGiga);
 }
 
 void PrintCeilings(const BenchSubject& subject, const DeviceCeilings& c) {
@@ -74,6 +88,7 @@ void PrintJson(const BenchSubject& s, const DeviceCeilings& c, const BenchResult
   line.Set("read_s", Json(s.read_s));
   line.Set("pack_cpu_s", Json(s.pack_cpu_s));
   line.Set("touch_cpu_s", Json(s.touch_cpu_s));
+  line.Set("first_token_s", Json(s.first_token_s));
   line.Set("case", Json(r.what.name()));
   line.Set("sequences", Json(r.what.sequences));
   line.Set("depth", Json(r.what.depth));
@@ -93,6 +108,8 @@ void PrintJson(const BenchSubject& s, const DeviceCeilings& c, const BenchResult
   line.Set("share_of_dot_peak", Json(r.matmul_share));
   line.Set("host_us_per_step", Json(r.host_us_per_step));
   line.Set("launches_per_step", Json(r.launches_per_step));
+  line.Set("busy_threads", Json(s.busy_threads));
+  line.Set("busy_cost", Json(r.busy_cost.median));
   line.Set("read_gb_per_s", Json(c.read_bandwidth / kGiga));
   line.Set("copy_gb_per_s", Json(c.copy_bandwidth / kGiga));
   line.Set("matmul_gop_per_s", Json(c.matmul_rate / kGiga));

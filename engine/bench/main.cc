@@ -14,7 +14,8 @@ namespace {
 
 constexpr char kUsage[] =
     "usage: neurogrid-gpu-bench --synthetic SHAPE | --model PATH [--device cuda:0]\n"
-    "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--depths 0,4096,32768]\n"
+    "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--prompt-depths 0]\n"
+    "  [--depths 0,4096,32768]\n"
     "  [--batches 1,8,64,256] [--batch-depth 1024] [--decode 64] [--chunk 8192] [--rounds 5]\n"
     "  [--determinism on|off] [--managed-memory] [--json]\n"
     "SHAPE: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, smollm2-135m or a config.json\n";
@@ -44,6 +45,7 @@ absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
                                                            {"--quantization", &flags.quantization},
                                                            {"--synthetic", &b.synthetic},
                                                            {"--prompt", &b.prompts},
+                                                           {"--prompt-depths", &b.prompt_depths},
                                                            {"--depths", &b.depths},
                                                            {"--batches", &b.batches}};
   const std::map<absl::string_view, int*> numbers = {{"--batch-depth", &b.batch_depth},

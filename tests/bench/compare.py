@@ -48,6 +48,10 @@ class Foreign:
         return used.ru_utime + used.ru_stime
 
 
+def prefill(options, depth):
+    return f"prefill {options.prompt}" + (f" at {depth}" if depth else "")
+
+
 def run(command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -56,12 +60,12 @@ def ours(options):
     """tok/s by case, and raw read bandwidth of the same minutes."""
     out = run([str(ROOT / "build/bin/neurogrid-coordinator"), "bench", "--json", "--rounds", "1", "--model", str(options.gguf),
                "--batches", ",".join(map(str, (1, *options.batches))), "--prompt", str(options.prompt),
-               "--depths", ",".join(map(str, options.depths)), "--decode", str(options.decode), "--threads", str(options.threads),
-               "--quantization", options.quantization])
+               "--prompt-depths", ",".join(map(str, options.prompt_depths)), "--depths", ",".join(map(str, options.depths)),
+               "--decode", str(options.decode), "--threads", str(options.threads), "--quantization", options.quantization])
     speeds = {}
     for line in map(json.loads, out.splitlines()):
         if line["case"] == "prefill":
-            speeds[f"prefill {options.prompt}"] = line["tokens_per_s"]
+            speeds[prefill(options, line["depth"])] = line["tokens_per_s"]
         elif line["case"] == "decode":
             speeds[f"decode at {line['depth']}"] = line["tokens_per_s"]
         elif line["sequences"] > 1:
@@ -73,10 +77,11 @@ def ours(options):
 def theirs(options, flash_attention):
     common = ["-m", str(options.gguf), "-t", str(options.threads), "-fa", flash_attention]
     speeds = {}
-    for depth in options.depths:
-        cases = ["-p", str(options.prompt) if depth == options.depths[0] else "0", "-n", str(options.decode), "-d", str(depth)]
+    for depth in sorted({*options.depths, *options.prompt_depths}):
+        cases = ["-p", str(options.prompt if depth in options.prompt_depths else 0),
+                 "-n", str(options.decode if depth in options.depths else 0), "-d", str(depth)]
         for line in json.loads(run([str(options.peers / "llama-bench"), *common, *cases, "-r", "1", "-o", "json"])):
-            name = f"decode at {depth}" if line["n_gen"] else f"prefill {options.prompt}"
+            name = f"decode at {depth}" if line["n_gen"] else prefill(options, depth)
             speeds[name] = line["avg_ts"]
     if options.batches:
         cells = max(options.batches) * (16 + options.decode)
@@ -104,6 +109,16 @@ def one_round(options):
     return own, best, read, foreign.share
 
 
+def print_context(options, rounds):
+    """What the deepest single stream loses a token, for each 1,000 tokens before it."""
+    least, most = min(options.depths), max(options.depths)
+    if least == most:
+        return
+    costs = [statistics.median(1e6 / (most - least) * (1 / speeds[f"decode at {most}"] - 1 / speeds[f"decode at {least}"])
+                               for speeds in side) for side in ([r[0] for r in rounds], [r[1] for r in rounds])]
+    print("context: a token costs %.2f against %.2f ms more for each 1,000 before it" % tuple(costs))
+
+
 def numbers(value):
     return [int(n) for n in value.split(",") if n]
 
@@ -118,6 +133,7 @@ def arguments():
     parser.add_argument("--prompt", type=int, default=512)
     parser.add_argument("--decode", type=int, default=32)
     parser.add_argument("--depths", type=numbers, default=[0], help="tokens before those that one sequence decodes, a list")
+    parser.add_argument("--prompt-depths", type=numbers, default=[0], help="tokens before a prompt, a list")
     parser.add_argument("--batches", type=numbers, default=[8, 32])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -148,9 +164,10 @@ def main():
         if case not in rounds[0][1]:
             continue
         ratios = [own[case] / best[case] for own, best, _, _ in rounds]
-        print("%-14s %8.1f against %8.1f tok/s: %.2f (%.2f to %.2f)" % (
+        print("%-20s %8.1f against %8.1f tok/s: %.2f (%.2f to %.2f)" % (
             case, statistics.median(r[0][case] for r in rounds), statistics.median(r[1][case] for r in rounds),
             statistics.median(ratios), min(ratios), max(ratios)))
+    print_context(options, rounds)
     print(note)
 
 

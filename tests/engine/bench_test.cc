@@ -103,13 +103,49 @@ TEST_CASE("a prompt longer than a chunk takes several steps", "[bench]") {
         4.0 * 4 * 4 * checkpoint->config().head_dim * (40 * 41 / 2));
 }
 
+TEST_CASE("a prompt behind a depth reads what lies before it", "[bench]") {
+  const auto checkpoint = MakeSyntheticCheckpoint(Golden("tiny/qwen2/config.json")).value();
+  BenchOptions options = Options("40", "", "");
+  options.prompt_depths = "0,20";
+  const auto cases = BenchCases(options, false, checkpoint->config()).value();
+  REQUIRE(cases[1].kind == BenchCase::Kind::kPrefill);
+  CHECK(cases[0].depth == 0);
+  CHECK(cases[1].first_position() == 20);
+  CHECK(cases[1].pages_each() == 4);
+  // Rows 1..40 see 21..60 keys.
+  const BenchModel model(*checkpoint, Precision::kBf16);
+  CHECK(model.WorkOf(cases[1]).attention_operations ==
+        4.0 * 4 * 4 * checkpoint->config().head_dim * (60 * 61 / 2 - 20 * 21 / 2));
+}
+
+TEST_CASE("what depth costs is the slope through the times of single sequences", "[bench]") {
+  const auto result = [](BenchCase::Kind kind, int depth, double step_ms) {
+    BenchResult r;
+    r.what = {.kind = kind, .depth = depth};
+    r.step_ms = step_ms;
+    return r;
+  };
+  using Kind = BenchCase::Kind;
+  std::vector<BenchResult> results = {result(Kind::kPrefill, 512, 900),
+                                      result(Kind::kDecode, 0, 30)};
+  CHECK_FALSE(SecondsPerTokenBefore(results).has_value());
+  results.push_back(result(Kind::kDecode, 1000, 31.5));
+  CHECK(SecondsPerTokenBefore(results).value() == Catch::Approx(1.5e-6));
+  // Around the means, 1,000 tokens and 31 ms: (1,000 * 1 + 1,000 * 0.5) / (2 * 1,000^2).
+  results.push_back(result(Kind::kDecode, 2000, 31.5));
+  CHECK(SecondsPerTokenBefore(results).value() == Catch::Approx(0.75e-6));
+  results = {result(Kind::kDecode, 0, 30), result(Kind::kDecode, 1000, 29)};
+  CHECK_FALSE(SecondsPerTokenBefore(results).has_value());
+}
+
 TEST_CASE("every batch of a bench is one that a stage takes", "[bench]") {
   for (const char* name : {"tiny/lfm2", "tiny/gemma3", "tiny/mistral-window", "tiny/qwen3"}) {
     CAPTURE(name);
     const auto checkpoint =
         MakeSyntheticCheckpoint(Golden(std::string(name) + "/config.json")).value();
-    const auto cases =
-        BenchCases(Options("40,17", "0,33", "1,4"), false, checkpoint->config()).value();
+    BenchOptions options = Options("40,17", "0,33", "1,4");
+    options.prompt_depths = "0,33";
+    const auto cases = BenchCases(options, false, checkpoint->config()).value();
     const BatchLimits limits = LimitsFor(cases, checkpoint->config());
     for (const BenchCase& c : cases) {
       CAPTURE(c.name(), c.sequences, c.depth);
@@ -135,6 +171,9 @@ TEST_CASE("a bench refuses lists that no model can run", "[bench]") {
         "--depths: \"255\" must be a whole number from 0 to 254");
   CHECK(message(Options("8", "", "1,x")) ==
         "--batches: \"x\" must be a whole number from 1 to 1024");
+  BenchOptions behind = Options("8,200", "", "");
+  behind.prompt_depths = "57";
+  CHECK(message(behind) == "--prompt-depths: \"57\" must be a whole number from 0 to 56");
   BenchOptions deep = Options("8", "", "");
   deep.batch_depth = 255;
   CHECK(absl::StrContains(message(deep), "--batch-depth: 255 is more than the 254 tokens"));
