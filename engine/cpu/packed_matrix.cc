@@ -1,7 +1,5 @@
 #include "engine/cpu/packed_matrix.h"
 
-#include <emmintrin.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -10,6 +8,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
 #include "common/dtype.h"
+#include "engine/cpu/fill_panel.h"
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/packed_groups.h"
 #include "engine/model/read_rows.h"
@@ -21,7 +20,6 @@ constexpr int kOutputs = PackedMatrix::kPanelOutputs;
 constexpr int kGatedOutputs = kOutputs / 2;  // values a gated panel yields
 constexpr int64_t kLineBytes = 64;
 constexpr int64_t kAheadBytes = 256;  // of a row's blocks, asked for before they are wanted
-constexpr int64_t kBlockInputs = 16;  // one line of each row at a time
 
 using Format = PackedMatrix::Format;
 
@@ -35,124 +33,6 @@ int64_t StepBytesOf(Format format) { return (format == Format::kInt8 ? 2 : 4) * 
 int64_t PanelsOf(int64_t outputs, bool gated) {
   const int64_t values = gated ? kGatedOutputs : kOutputs;
   return (outputs + values - 1) / values;
-}
-
-/// Writes [64][inputs] floats as one panel; `convert` turns output n's value into an element.
-template <typename Element, int kPerStep, typename Convert>
-void Interleave(const float* rows, int64_t inputs, Element* panel, Convert convert) {
-  for (int64_t block = 0; block < inputs; block += kBlockInputs) {
-    const int64_t end = std::min(inputs, block + kBlockInputs);
-    for (int n = 0; n < kOutputs; ++n) {
-      const float* row = rows + n * inputs;
-      for (int64_t k = block; k < end; ++k) {
-        panel[(k / kPerStep * kOutputs + n) * kPerStep + k % kPerStep] = convert(n, row[k]);
-      }
-    }
-  }
-}
-
-/// ToBf16 of four values, in the low halves of lanes and sign-extended.
-__m128i RoundToBf16(__m128 x) {
-  const __m128i bits = _mm_castps_si128(x);
-  const __m128i odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
-  const __m128i half = _mm_add_epi32(odd, _mm_set1_epi32(0x7fff));
-  const __m128i rounded = _mm_srai_epi32(_mm_add_epi32(bits, half), 16);
-  const __m128i quiet = _mm_or_si128(_mm_srai_epi32(bits, 16), _mm_set1_epi32(0x40));
-  const __m128i is_nan = _mm_castps_si128(_mm_cmpunord_ps(x, x));
-  return _mm_or_si128(_mm_and_si128(is_nan, quiet), _mm_andnot_si128(is_nan, rounded));
-}
-
-/// A row becomes bf16 in the first half of its own space.
-void RoundInPlace(float* row, int64_t inputs) {
-  auto* out = reinterpret_cast<uint8_t*>(row);
-  int64_t k = 0;
-  for (; k + 8 <= inputs; k += 8) {
-    const __m128i both =
-        _mm_packs_epi32(RoundToBf16(_mm_loadu_ps(row + k)), RoundToBf16(_mm_loadu_ps(row + k + 4)));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 2 * k), both);
-  }
-  for (; k < inputs; ++k) {
-    const bf16 rounded = ToBf16(row[k]);
-    std::memcpy(out + 2 * k, &rounded, sizeof rounded);
-  }
-}
-
-/// Four steps of four outputs: rows of `stride` bytes become columns of a panel.
-void TransposePairs(const uint8_t* rows, int64_t stride, uint8_t* panel) {
-  __m128 pairs[4];
-  for (int n = 0; n < 4; ++n) {
-    pairs[n] = _mm_loadu_ps(reinterpret_cast<const float*>(rows + n * stride));
-  }
-  _MM_TRANSPOSE4_PS(pairs[0], pairs[1], pairs[2], pairs[3]);
-  for (int step = 0; step < 4; ++step) {
-    _mm_storeu_ps(reinterpret_cast<float*>(panel + step * 4 * kOutputs), pairs[step]);
-  }
-}
-
-/// Writes [64][inputs] floats, which are overwritten, as a panel of bf16. Lines of rows are read
-/// whole while they are in cache.
-void FillBf16Panel(float* rows, int64_t inputs, uint8_t* panel) {
-  constexpr int64_t kLineInputs = 32;
-  constexpr int64_t kStepBytes = 2 * sizeof(bf16);
-  const int64_t stride = inputs * int64_t{sizeof(float)};
-  for (int n = 0; n < kOutputs; ++n) RoundInPlace(rows + n * inputs, inputs);
-  const auto* const pairs = reinterpret_cast<const uint8_t*>(rows);
-  const int64_t whole = inputs / kLineInputs * kLineInputs;
-  for (int64_t line = 0; line < whole; line += kLineInputs) {
-    for (int64_t n = 0; n < kOutputs; n += 4) {
-      for (int64_t k = line; k < line + kLineInputs; k += 8) {
-        TransposePairs(pairs + n * stride + 2 * k, stride,
-                       panel + (k / 2 * kOutputs + n) * kStepBytes);
-      }
-    }
-  }
-  for (int64_t n = 0; n < kOutputs; ++n) {
-    for (int64_t k = whole; k < inputs; k += 2) {
-      const auto bytes = static_cast<size_t>(std::min<int64_t>(2, inputs - k)) * sizeof(bf16);
-      std::memcpy(panel + (k / 2 * kOutputs + n) * kStepBytes, pairs + n * stride + 2 * k, bytes);
-    }
-  }
-}
-
-/// max|row| / 127, or a NaN for a row with a value that is not finite.
-float ScaleOf(const float* row, int64_t inputs) {
-  float largest = 0;
-  for (int64_t k = 0; k < inputs; ++k) {
-    if (!std::isfinite(row[k])) return std::nanf("");
-    largest = std::max(largest, std::fabs(row[k]));
-  }
-  return largest / 127.0f;
-}
-
-/// The scales of a panel's rows, and their integers + kOffset, kPerStep of a row together.
-template <typename Element, int kPerStep, int kOffset>
-void FillIntPanel(const float* rows, int64_t inputs, uint8_t* panel, float* scales) {
-  for (int n = 0; n < kOutputs; ++n) scales[n] = ScaleOf(rows + n * inputs, inputs);
-  Interleave<Element, kPerStep>(
-      rows, inputs, reinterpret_cast<Element*>(panel), [scales](int n, float value) {
-        const int64_t q = scales[n] > 0 ? std::lrint(value / scales[n]) : 0;
-        return static_cast<Element>(q + kOffset);
-      });
-}
-
-/// `rows` may be overwritten.
-void FillPanel(Format format, float* rows, int64_t inputs, uint8_t* panel, float* scales) {
-  switch (format) {
-    case Format::kGroups:
-      NG_CHECK(false);  // FillStoredPanel writes them
-    case Format::kF32:
-      Interleave<float, 1>(rows, inputs, reinterpret_cast<float*>(panel),
-                           [](int, float value) { return value; });
-      return;
-    case Format::kBf16:
-      return FillBf16Panel(rows, inputs, panel);
-    case Format::kInt8:
-      FillIntPanel<int8_t, 2, 0>(rows, inputs, panel, scales);
-      return;
-    case Format::kInt8A8:
-      FillIntPanel<uint8_t, 4, 128>(rows, inputs, panel, scales);
-      return;
-  }
 }
 
 /// Any instruction set gives the same bits; this one is always there.
