@@ -1,7 +1,8 @@
-// The owner of a block of host memory: zeroed pages, huge ones where the system allows.
+// Owners of host memory: zeroed pages, huge ones where the system allows.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 #include "common/status.h"
@@ -29,9 +30,30 @@ class Buffer {
   }
 
  private:
+  friend class BufferArena;
+  Buffer(void* data, size_t bytes) : data_(data), bytes_(bytes) {}
   void Free();
   void* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+/// Gives buffers that lie side by side, so that huge pages hold the ends of neighbours too: a
+/// buffer of its own has them for whole multiples of 2 MiB alone. Buffers may outlive the arena;
+/// one that goes leaves a gap.
+class BufferArena {
+ public:
+  BufferArena() = default;
+  ~BufferArena();
+  BufferArena(const BufferArena&) = delete;
+  BufferArena& operator=(const BufferArena&) = delete;
+
+  /// As Buffer::Allocate. The next page is the next buffer's.
+  absl::StatusOr<Buffer> Allocate(size_t bytes);
+
+ private:
+  // What is left of the addresses reserved last. Pages that nobody touched take no memory.
+  uint8_t* next_ = nullptr;
+  size_t left_ = 0;
 };
 
 }  // namespace neurogrid

@@ -21,35 +21,36 @@ PackedMatrix::Format FormatOf(MatrixFormat format) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::Pack(ThreadPool& pool, const MatrixSpec& spec,
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::Pack(const Packing& packing,
+                                                        const MatrixSpec& spec,
                                                         Ops::RowSource rows) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::Pack(pool, FormatOf(spec.format),
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::Pack(packing, FormatOf(spec.format),
                                                               spec.outputs, spec.inputs, rows));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, false, std::move(packed)));
 }
 
-absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(ThreadPool& pool,
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(const Packing& packing,
                                                              const MatrixSpec& spec,
                                                              Ops::RowSource gate,
                                                              Ops::RowSource up) {
   NG_ASSIGN_OR_RETURN(
       PackedMatrix packed,
-      PackedMatrix::PackGated(pool, FormatOf(spec.format), spec.outputs, spec.inputs, gate, up));
+      PackedMatrix::PackGated(packing, FormatOf(spec.format), spec.outputs, spec.inputs, gate, up));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackStored(
-    ThreadPool& pool, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::PackStored(pool, spec.inputs, parts));
+    const Packing& packing, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::PackStored(packing, spec.inputs, parts));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, false, std::move(packed)));
 }
 
-absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGatedStored(ThreadPool& pool,
+absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGatedStored(const Packing& packing,
                                                                    const MatrixSpec& spec,
                                                                    const WeightStore::Entry& gate,
                                                                    const WeightStore::Entry& up) {
   NG_ASSIGN_OR_RETURN(PackedMatrix packed,
-                      PackedMatrix::PackGatedStored(pool, spec.inputs, gate, up));
+                      PackedMatrix::PackGatedStored(packing, spec.inputs, gate, up));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
 }
 

@@ -13,13 +13,14 @@ namespace neurogrid {
 
 class CpuMatrix : public Matrix {
  public:
-  static absl::StatusOr<std::unique_ptr<Matrix>> Pack(ThreadPool& pool, const MatrixSpec& spec,
-                                                      Ops::RowSource rows);
-  static absl::StatusOr<std::unique_ptr<Matrix>> PackGated(ThreadPool& pool, const MatrixSpec& spec,
+  static absl::StatusOr<std::unique_ptr<Matrix>> Pack(const Packing& packing,
+                                                      const MatrixSpec& spec, Ops::RowSource rows);
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const Packing& packing,
+                                                           const MatrixSpec& spec,
                                                            Ops::RowSource gate, Ops::RowSource up);
   static absl::StatusOr<std::unique_ptr<Matrix>> PackStored(
-      ThreadPool& pool, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts);
-  static absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(ThreadPool& pool,
+      const Packing& packing, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts);
+  static absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(const Packing& packing,
                                                                  const MatrixSpec& spec,
                                                                  const WeightStore::Entry& gate,
                                                                  const WeightStore::Entry& up);

@@ -77,7 +77,7 @@ void ForRows(const CpuContext& cpu, int64_t rows, Each each) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceBuffer>> CpuOps::Allocate(int64_t bytes) {
-  NG_ASSIGN_OR_RETURN(Buffer buffer, Buffer::Allocate(static_cast<size_t>(bytes)));
+  NG_ASSIGN_OR_RETURN(Buffer buffer, arena_.Allocate(static_cast<size_t>(bytes)));
   return std::make_unique<HostBuffer>(std::move(buffer), bytes);
 }
 
@@ -111,23 +111,23 @@ absl::Status CpuOps::Reserve(const OpsLimits& limits) {
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPack(const MatrixSpec& spec, RowSource rows) {
-  return CpuMatrix::Pack(*cpu_.pool, spec, rows);
+  return CpuMatrix::Pack({*cpu_.pool, &arena_}, spec, rows);
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackGated(const MatrixSpec& spec, RowSource gate,
                                                             RowSource up) {
-  return CpuMatrix::PackGated(*cpu_.pool, spec, gate, up);
+  return CpuMatrix::PackGated({*cpu_.pool, &arena_}, spec, gate, up);
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackStored(
     const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
-  return CpuMatrix::PackStored(*cpu_.pool, spec, parts);
+  return CpuMatrix::PackStored({*cpu_.pool, &arena_}, spec, parts);
 }
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuOps::DoPackGatedStored(const MatrixSpec& spec,
                                                                   const WeightStore::Entry& gate,
                                                                   const WeightStore::Entry& up) {
-  return CpuMatrix::PackGatedStored(*cpu_.pool, spec, gate, up);
+  return CpuMatrix::PackGatedStored({*cpu_.pool, &arena_}, spec, gate, up);
 }
 
 absl::StatusOr<std::unique_ptr<Rotation>> CpuOps::DoMakeRotation(const RopeParameters& parameters,

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/buffer.h"
 #include "engine/cpu/attention.h"
 #include "engine/cpu/cpu_context.h"
 #include "engine/cpu/matmul.h"
@@ -64,6 +65,7 @@ class CpuOps : public Ops {
   std::vector<SampledToken> DoDrawn() override;
 
   CpuContext cpu_;
+  BufferArena arena_;  // weights, caches and activations
   OpsLimits reserved_;
   MatMulScratch matmul_scratch_;
   AttentionScratch attention_scratch_;

@@ -204,13 +204,13 @@ void PackedMatrix::AddSection(Format format, const GroupFormat* groups, int64_t 
   sections_.push_back(section);
 }
 
-absl::Status PackedMatrix::Allocate() {
+absl::Status PackedMatrix::Allocate(const Packing& packing) {
   const Section& last = sections_.back();
   const int64_t bytes = last.offset + last.panels * last.panel_bytes;
-  NG_ASSIGN_OR_RETURN(panels_data_, Buffer::Allocate(static_cast<size_t>(bytes)));
+  NG_ASSIGN_OR_RETURN(panels_data_, packing.Allocate(static_cast<size_t>(bytes)));
   if (IsInt(format_)) {
     const size_t scales = static_cast<size_t>(panels_) * kOutputs;
-    NG_ASSIGN_OR_RETURN(scales_, Buffer::Allocate(scales * sizeof(float)));
+    NG_ASSIGN_OR_RETURN(scales_, packing.Allocate(scales * sizeof(float)));
   }
   return absl::OkStatus();
 }
@@ -239,13 +239,13 @@ PackedMatrix::Panel PackedMatrix::panel(int64_t index) const {
   return panel;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format, int64_t outputs,
-                                                int64_t inputs, RowSource rows) {
+absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Packing& packing, Format format,
+                                                int64_t outputs, int64_t inputs, RowSource rows) {
   PackedMatrix matrix(inputs, false);
   matrix.AddSection(format, nullptr, outputs);
-  NG_RETURN_IF_ERROR(matrix.Allocate());
-  Packer packer(pool.threads(), format, inputs);
-  pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
+  NG_RETURN_IF_ERROR(matrix.Allocate(packing));
+  Packer packer(packing.pool.threads(), format, inputs);
+  packing.pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
     const absl::Status status = packer.Read(worker, rows, panel * kOutputs, kOutputs, outputs, 0);
     if (!status.ok()) return packer.Fail(status);
@@ -256,14 +256,14 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Pack(ThreadPool& pool, Format format,
   return matrix;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(ThreadPool& pool, Format format,
+absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(const Packing& packing, Format format,
                                                      int64_t outputs, int64_t inputs,
                                                      RowSource gate, RowSource up) {
   PackedMatrix matrix(inputs, true);
   matrix.AddSection(format, nullptr, outputs);
-  NG_RETURN_IF_ERROR(matrix.Allocate());
-  Packer packer(pool.threads(), format, inputs);
-  pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
+  NG_RETURN_IF_ERROR(matrix.Allocate(packing));
+  Packer packer(packing.pool.threads(), format, inputs);
+  packing.pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
     if (packer.failed()) return;
     const int64_t first = panel * kGatedOutputs;
     absl::Status status = packer.Read(worker, gate, first, kGatedOutputs, outputs, 0);
@@ -278,7 +278,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(ThreadPool& pool, Format fo
   return matrix;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(ThreadPool& pool, int64_t inputs,
+absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(const Packing& packing, int64_t inputs,
                                                       absl::Span<const WeightStore::Entry> parts) {
   PackedMatrix matrix(inputs, false);
   for (size_t i = 0; i < parts.size();) {
@@ -289,8 +289,8 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(ThreadPool& pool, int64_t 
     }
     matrix.AddSection(FormatOf(groups), groups, outputs);
   }
-  NG_RETURN_IF_ERROR(matrix.Allocate());
-  pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
+  NG_RETURN_IF_ERROR(matrix.Allocate(packing));
+  packing.pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
     const Panel panel = matrix.panel(index);
     PartRow slots[kOutputs];
     for (int n = 0; n < panel.outputs; ++n) slots[n] = FindRow(parts, panel.first_output + n);
@@ -299,15 +299,15 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(ThreadPool& pool, int64_t 
   return matrix;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::PackGatedStored(ThreadPool& pool, int64_t inputs,
+absl::StatusOr<PackedMatrix> PackedMatrix::PackGatedStored(const Packing& packing, int64_t inputs,
                                                            const WeightStore::Entry& gate,
                                                            const WeightStore::Entry& up) {
   NG_CHECK(gate.tensor.shape == up.tensor.shape);
   const GroupFormat* groups = GroupsOfBoth(gate.tensor.dtype, up.tensor.dtype);
   PackedMatrix matrix(inputs, true);
   matrix.AddSection(FormatOf(groups), groups, gate.tensor.shape[0]);
-  NG_RETURN_IF_ERROR(matrix.Allocate());
-  pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
+  NG_RETURN_IF_ERROR(matrix.Allocate(packing));
+  packing.pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {
     const Panel panel = matrix.panel(index);
     PartRow slots[kOutputs];
     for (int n = 0; n < panel.outputs; ++n) {

@@ -14,6 +14,18 @@
 
 namespace neurogrid {
 
+/// What packing needs beside the weights: threads, and memory of `arena` or, without one, of the
+/// system.
+struct Packing {
+  ThreadPool& pool;
+  BufferArena* arena;
+
+  Packing(ThreadPool& threads, BufferArena* memory = nullptr) : pool(threads), arena(memory) {}
+  absl::StatusOr<Buffer> Allocate(size_t bytes) const {
+    return arena == nullptr ? Buffer::Allocate(bytes) : arena->Allocate(bytes);
+  }
+};
+
 /// A weight [outputs, inputs] of y = W x, cut into panels of 64 outputs:
 ///
 ///   kBf16    [outputs / 64][inputs / 2][64][2]  bf16
@@ -48,23 +60,24 @@ class PackedMatrix {
   PackedMatrix() = default;
 
   /// ResourceExhausted without memory, or the first error of `rows`.
-  static absl::StatusOr<PackedMatrix> Pack(ThreadPool& pool, Format format, int64_t outputs,
+  static absl::StatusOr<PackedMatrix> Pack(const Packing& packing, Format format, int64_t outputs,
                                            int64_t inputs, RowSource rows);
 
   /// Two matrices [outputs, inputs] in one: a panel holds 32 rows of `gate`, then the same 32 rows
   /// of `up`, so that one panel yields 32 values of SiLU(gate x) * (up x). outputs() counts those
   /// values.
-  static absl::StatusOr<PackedMatrix> PackGated(ThreadPool& pool, Format format, int64_t outputs,
-                                                int64_t inputs, RowSource gate, RowSource up);
+  static absl::StatusOr<PackedMatrix> PackGated(const Packing& packing, Format format,
+                                                int64_t outputs, int64_t inputs, RowSource gate,
+                                                RowSource up);
 
   /// The rows of all parts, one below the other, as their files store them: block types without
   /// loss in groups, other types in bf16. Each type begins a panel of its own.
-  static absl::StatusOr<PackedMatrix> PackStored(ThreadPool& pool, int64_t inputs,
+  static absl::StatusOr<PackedMatrix> PackStored(const Packing& packing, int64_t inputs,
                                                  absl::Span<const WeightStore::Entry> parts);
 
   /// PackGated of stored rows. Two block types share a panel in WideGroupFormat(), a block type and
   /// a plain one in bf16.
-  static absl::StatusOr<PackedMatrix> PackGatedStored(ThreadPool& pool, int64_t inputs,
+  static absl::StatusOr<PackedMatrix> PackGatedStored(const Packing& packing, int64_t inputs,
                                                       const WeightStore::Entry& gate,
                                                       const WeightStore::Entry& up);
 
@@ -104,7 +117,7 @@ class PackedMatrix {
   PackedMatrix(int64_t inputs, bool gated) : inputs_(inputs), gated_(gated) {}
   int64_t panel_values() const { return gated_ ? kPanelOutputs / 2 : kPanelOutputs; }
   void AddSection(Format format, const GroupFormat* groups, int64_t outputs);
-  absl::Status Allocate();
+  absl::Status Allocate(const Packing& packing);
   const Section& SectionOfPanel(int64_t index) const;
   uint8_t* PanelData(const Section& section, int64_t index) const;
 

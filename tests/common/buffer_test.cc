@@ -1,0 +1,63 @@
+// Buffers of an arena lie side by side and belong to nobody but their owners.
+#include "common/buffer.h"
+
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+namespace neurogrid {
+namespace {
+
+constexpr size_t kPage = 4096;
+
+bool IsZero(const Buffer& buffer) {
+  const auto* const data = buffer.as<uint8_t>();
+  return std::all_of(data, data + buffer.bytes(), [](uint8_t byte) { return byte == 0; });
+}
+
+TEST_CASE("buffers of an arena lie side by side, each from a page's start", "[buffer]") {
+  BufferArena arena;
+  const Buffer first = arena.Allocate(3 * kPage + 1).value();
+  const Buffer second = arena.Allocate(1).value();
+  const Buffer third = arena.Allocate(kPage).value();
+  CHECK(first.bytes() == 3 * kPage + 1);
+  CHECK(reinterpret_cast<uintptr_t>(first.data()) % kPage == 0);
+  CHECK(second.as<uint8_t>() == first.as<uint8_t>() + 4 * kPage);
+  CHECK(third.as<uint8_t>() == second.as<uint8_t>() + kPage);
+  CHECK((IsZero(first) && IsZero(second) && IsZero(third)));
+}
+
+TEST_CASE("a buffer that goes takes nothing of its neighbours, nor does the arena", "[buffer]") {
+  std::optional<BufferArena> arena(std::in_place);
+  std::optional<Buffer> left = arena->Allocate(kPage - 1).value();
+  std::optional<Buffer> middle = arena->Allocate(kPage + 1).value();
+  const Buffer right = arena->Allocate(kPage).value();
+  for (Buffer* buffer : {&*left, &*middle, const_cast<Buffer*>(&right)}) {
+    std::fill_n(buffer->as<uint8_t>(), buffer->bytes(), uint8_t{7});
+  }
+  middle.reset();
+  CHECK(left->as<uint8_t>()[kPage - 2] == 7);
+  CHECK(right.as<uint8_t>()[0] == 7);
+  left.reset();
+  arena.reset();
+  CHECK(right.as<uint8_t>()[kPage - 1] == 7);
+}
+
+TEST_CASE("an arena gives what is larger than it reserves, and says when there is none",
+          "[buffer]") {
+  BufferArena arena;
+  const Buffer small = arena.Allocate(1).value();
+  const Buffer large = arena.Allocate(size_t{257} << 20).value();
+  large.as<uint8_t>()[large.bytes() - 1] = 1;
+  CHECK(small.as<uint8_t>()[0] == 0);
+  CHECK(arena.Allocate(0).value().data() == nullptr);
+  for (const size_t bytes : {size_t{1} << 60, std::numeric_limits<size_t>::max()}) {
+    CHECK(absl::IsResourceExhausted(arena.Allocate(bytes).status()));
+  }
+  CHECK(arena.Allocate(1).ok());
+}
+
+}  // namespace
+}  // namespace neurogrid
