@@ -24,6 +24,17 @@ constexpr int WideRowsMin(int code_bits) {
   return code_bits == 4 ? Simd::kWideRowsMinOf4 : Simd::kWideRowsMin;
 }
 
+/// Blocks are asked for so far ahead, line after line: instructions between the loads let a
+/// processor look ahead less than memory wants, and loads out of turn mislead its prefetcher, as
+/// many lines at once or much further ahead do too.
+constexpr int64_t kAheadBytes = 128;
+
+template <int64_t kBytes>
+inline void AskForLines(const uint8_t* p) {
+#pragma GCC unroll 8
+  for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(p + kAheadBytes + at);
+}
+
 /// Columns of sixteen outputs that a tile of so many rows sums side by side in registers.
 template <int kRows>
 constexpr int kGroupColumns =
@@ -96,6 +107,7 @@ template <class Codes, int kRows>
         for (int c = 0; c < kColumns; ++c) chain[r][c] = start;
       }
       for (int o = 0; o < run.octets_per_group; ++o, octet += Codes::kBytes, a += 16) {
+        if (kRows == 1 && first == 0) AskForLines<Codes::kBytes>(octet);
 #pragma GCC unroll 2
         for (int step = 0; step < 2; ++step) {
           Simd::Fours weight[kColumns];
@@ -157,12 +169,14 @@ void AddGroupsOf(int count, const GroupRun& run, const Simd::CodeTable& table,
 /// Writes out [groups of a unit][64]: what its header keeps at `kept`, as f32.
 template <GroupScales kKind>
 void WidenUnitScales(const uint8_t* kept, int groups, float* out) {
+  constexpr int64_t kSize = kKind == GroupScales::kFloat ? 4 : kKind == GroupScales::kHalf ? 2 : 1;
   Simd::Float halves[4];
   if constexpr (kKind == GroupScales::kHalfTimesInt8) {
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) halves[c] = Simd::LoadHalves(kept + 32 * c);
   }
   for (int g = 0; g < groups; ++g) {
+    AskForLines<64 * kSize>(kept + 64 * kSize * g);
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
       const int at = 64 * g + 16 * c;

@@ -175,40 +175,41 @@ void QuantizeGroups(const uint16_t* x, int64_t count, int8_t* q, float* scales, 
   }
 }
 
-/// out[i] = in[2 * i] + in[2 * i + 1]
-inline void AddPairs(const float* __restrict in, int count, float* __restrict out) {
-  for (int i = 0; i < count; ++i) out[i] = in[2 * i] + in[2 * i + 1];
-}
-
 void QuantizeBlocks(const uint16_t* x, int64_t count, uint8_t* q, float* scales,
                     int32_t* sums_of_16, int32_t* sums_of_32) {
-  alignas(64) float whole[kGroupBlockInputs];
-  alignas(64) float pairs[kGroupBlockInputs / 2];
   for (int64_t first = 0; first < count; first += kGroupBlockInputs) {
     const int64_t left = count - first;
     const int size = static_cast<int>(left < kGroupBlockInputs ? left : kGroupBlockInputs);
-    const uint16_t largest = LargestMagnitude(x + first, size);
-    const bool finite = largest < kInfinityBits;
+    Simd::Float most = Simd::Zero();
+    Simd::Float poison = Simd::Zero();  // a NaN where a value is not finite
+    for (int i = 0; i < size; i += 16) {
+      const Simd::Float v = Simd::LoadBf16(x + first + i);
+      most = Simd::Max(most, Simd::Max(v, Simd::Sub(Simd::Zero(), v)));
+      poison = Simd::Fma(v, Simd::Zero(), poison);
+    }
+    const bool finite = SumOfLanes(poison) == 0;
+    const auto largest = static_cast<int>(std::bit_cast<uint32_t>(MaxOfLanes(most)) >> 16);
     // Exponent + 127 of the power of two. Numbers of eight significant bits below it are at most
     // 2^15 - 2^7 = 32640 times the scale; where one is that, the next power is taken.
     const int exponent = (largest + 1) / 128 + 1;
     const int above = exponent < 27 ? 27 : exponent;
     const Simd::Float inverse = Simd::Set(std::bit_cast<float>((2 * 127 + 15 - above) << 23));
     *scales++ = finite ? std::bit_cast<float>((above - 15) << 23) : __builtin_nanf("");
-    for (int i = 0; i < size; i += 16) {
-      const Simd::Float v = finite ? Simd::LoadBf16(x + first + i) : Simd::Zero();
-      const Simd::Float rounded = Simd::Round(Simd::Mul(v, inverse));
-      Simd::StoreSplit(q + 2 * (first + i), rounded);
-      Simd::Store(whole + i, rounded);
+    for (int i = 0; i < size; i += 32) {
+      // Sums stay below 2^24, so they are exact.
+      int32_t sums[2];
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const int64_t at = first + i + 16 * half;
+        const Simd::Float v = finite ? Simd::LoadBf16(x + at) : Simd::Zero();
+        const Simd::Float rounded = Simd::Round(Simd::Mul(v, inverse));
+        Simd::StoreSplit(q + 2 * at, rounded);
+        sums[half] = static_cast<int32_t>(SumOfLanes(rounded));
+      }
+      *sums_of_16++ = sums[0];
+      *sums_of_16++ = sums[1];
+      *sums_of_32++ = sums[0] + sums[1];
     }
-    // Sums stay below 2^24, so they are exact.
-    AddPairs(whole, size / 2, pairs);
-    AddPairs(pairs, size / 4, whole);
-    AddPairs(whole, size / 8, pairs);
-    AddPairs(pairs, size / 16, whole);
-    for (int i = 0; i < size / 16; ++i) *sums_of_16++ = static_cast<int32_t>(whole[i]);
-    AddPairs(whole, size / 32, pairs);
-    for (int i = 0; i < size / 32; ++i) *sums_of_32++ = static_cast<int32_t>(pairs[i]);
   }
 }
 
