@@ -62,6 +62,7 @@ struct Config {
   std::string sampling_defaults = "model";  // model | openai
   int default_max_tokens = 0;               // 0: the rest of the context
   int http_max_connections = 512;
+  int http_max_connections_per_address = 64;
   int64_t max_body_bytes = int64_t{8} << 20;
   int max_running = 256;
   int max_queued = 256;

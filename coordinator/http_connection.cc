@@ -57,7 +57,9 @@ HttpConnection::HttpConnection(int socket, std::string remote_address, const Htt
     : socket_(socket),
       remote_address_(std::move(remote_address)),
       limits_(limits),
-      budget_(budget) {}
+      budget_(budget) {
+  request_.request_id = RequestIdFrom("");
+}
 
 HttpConnection::~HttpConnection() { ReleaseBody(); }
 

@@ -1,5 +1,6 @@
 #include "coordinator/http_server.h"
 
+#include <httplib.h>  // under the macros of the target ng_httplib
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -19,8 +20,6 @@
 #include "common/log.h"
 #include "coordinator/api_error.h"
 #include "coordinator/http_connection.h"
-
-#include <httplib.h>  // under the macros of the target ng_httplib
 
 namespace neurogrid {
 namespace {
@@ -340,10 +339,14 @@ class HttpServer::Impl final : private httplib::Server {
   }
 
   void RefuseConnection(HttpConnection& connection) {
-    const ApiError error = {.status = 503,
-                            .code = "too_many_connections",
-                            .message = "Too many connections are open.",
-                            .retry_after_s = 1};
+    const ApiError error = {
+        .status = 503,
+        .code = "too_many_connections",
+        .message = absl::StrCat("Too many connections are open: at most ",
+                                limits_.connections_per_address_max, " of one address (",
+                                "http_max_connections_per_address) and ", limits_.connections_max,
+                                " in all (http_max_connections) are taken."),
+        .retry_after_s = 1};
     handler_.Refused(error.code);
     Exchange exchange{connection, ErrorResponse(error), true};
     Respond(exchange);

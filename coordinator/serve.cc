@@ -344,6 +344,7 @@ absl::Status Serve(const Config& config) {
 
   HttpLimits limits;
   limits.connections_max = config.http_max_connections;
+  limits.connections_per_address_max = config.http_max_connections_per_address;
   // After all that its handlers ask, so that it is the first to go.
   NG_ASSIGN_OR_RETURN(std::unique_ptr<HttpServer> server,
                       HttpServer::Start(config.http_host, config.http_port, limits, *api));

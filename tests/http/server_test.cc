@@ -168,7 +168,10 @@ TEST_CASE("connections above the limits hear so in JSON", "[http][P22][R42]") {
   const RawResponse refused = server.Get("/health");
   CHECK(refused.status == 503);
   CHECK(refused.Header("Retry-After") == "1");
-  CHECK(refused.json().Find("error")->Find("code")->as_string() == "too_many_connections");
+  CHECK(absl::StartsWith(refused.Header("X-Request-Id"), "req-"));
+  const Json error = *refused.json().Find("error");
+  CHECK(error.Find("code")->as_string() == "too_many_connections");
+  CHECK(absl::StrContains(error.Find("message")->as_string(), "at most 3 of one address"));
   held.clear();
   CHECK(Eventually([&] { return server.server->connections() == 0; }));
   CHECK(server.Get("/health").status == 200);
