@@ -100,10 +100,10 @@ class Scheduler {
 
   /// The next step, with everything in it: to be sent down the chain at once. Nothing when enough
   /// steps are in flight or there is nothing to run. A sequence that decodes is in at most one
-  /// step, or with `ahead` in one more: while everything that runs decodes and nothing waits, the
-  /// step behind the one in flight takes its tokens from what that one draws (Batch::tokens). What
-  /// it computed for a choice that has ended meanwhile is dropped. More must have returned nothing
-  /// since the last Commit.
+  /// step, or with `ahead` in one more: while everything that may run decodes and nobody else could
+  /// start, the step behind the one in flight takes its tokens from what that one draws
+  /// (Batch::tokens). What it computed for a choice that has ended meanwhile is dropped. More must
+  /// have returned nothing since the last Commit.
   std::optional<SchedulerStep> NextStep(SteadyTime now);
 
   /// Takes a step's result, one token a sampled row in order. Events are in order of rows. Text is
@@ -181,6 +181,7 @@ class Scheduler {
     bool ahead = false;
   };
   struct World;  // what PlanStep looks at, and whose sequences those are
+  enum class Onward { kAhead, kLeftOut, kWaits };
 
   // Admission (scheduler.cc).
   std::optional<Refusal> RefusalOf(const GenerationRequest& request, SteadyTime now) const;
@@ -196,7 +197,8 @@ class Scheduler {
   bool CutsPrefill(const Sequence& sequence) const;
   PrefixMatch MatchOf(const Sequence& sequence) const;
   std::optional<SchedulerStep> StepAhead(SteadyTime now);
-  bool GoesAhead(const Part& part) const;
+  Onward OnwardOf(const Part& part) const;
+  bool OthersHaveATurn() const;
   SchedulerStep Issue(const StepPlan& plan, const World& world, SteadyTime now);
   void Start(Sequence& sequence, SteadyTime now);
   void Preempt(Sequence& sequence);

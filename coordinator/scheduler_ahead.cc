@@ -32,37 +32,44 @@ bool WouldGuess(const std::vector<Next>& next, const BatchLimits& limits, const 
 
 }  // namespace
 
-/// Whether all that the next row of the part's sequence depends on is known but its token.
-bool Scheduler::GoesAhead(const Part& part) const {
+/// Whether the part's sequence can have its next row while only its token is unknown. Left out is
+/// who will not go on after this token, or not now; what waits for its token holds the step for
+/// all: alone in every other one it would be half as fast.
+Scheduler::Onward Scheduler::OnwardOf(const Part& part) const {
   const Sequence& sequence = *part.sequence;
   const Request& request = *sequence.request;
   const GenerationRequest& asked = request.asked;
-  return part.draws && part.drafts.empty() && sequence.in_flight == 1 && sequence.replay == 0 &&
-         sequence.scheduled == sequence.known() && request.followers(sequence) == 0 &&
-         !request.paused && !sequence.penalties.on() && sequence.forced.empty() &&
-         asked.reasoning_budget < 0 && sequence.generated() + 1 < asked.tokens_max &&
-         sequence.known() + 1 < context_tokens_max();
+  if (sequence.state == Sequence::State::kEnded || request.paused) return Onward::kLeftOut;
+  if (!part.draws || !part.drafts.empty()) return Onward::kWaits;
+  if (sequence.generated() + 1 >= asked.tokens_max ||
+      sequence.known() + 1 >= context_tokens_max()) {
+    return Onward::kLeftOut;
+  }
+  const bool waits = sequence.in_flight != 1 || sequence.replay != 0 ||
+                     sequence.scheduled != sequence.known() || request.followers(sequence) > 0 ||
+                     sequence.penalties.on() || !sequence.forced.empty() ||
+                     asked.reasoning_budget >= 0;
+  return waits ? Onward::kWaits : Onward::kAhead;
 }
 
 std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
   if (!options_.ahead || flights_.size() != 1) return std::nullopt;
-  if (!preempted_.empty() || queue_.size() > 0) return std::nullopt;
   std::vector<Next> next;
   Stock needed;
   int samples = 0;
   for (const Part& part : flights_.begin()->second.parts) {
     samples += part.samples;
+    const Onward onward = OnwardOf(part);
+    if (onward == Onward::kWaits) return std::nullopt;
+    if (onward == Onward::kLeftOut) continue;
     Sequence& sequence = *part.sequence;
-    if (sequence.state == Sequence::State::kEnded) continue;
-    if (!GoesAhead(part)) return std::nullopt;
     next.push_back({&sequence, samples - 1});
     const auto held = static_cast<int64_t>(sequence.pages.size());
     const int64_t pages = std::max<int64_t>(0, PagesOf(sequence.known() + 1) - held);
     needed += {options_.limits.pages > 0 ? pages : 0, options_.limits.window_pages > 0 ? pages : 0,
                NeedsSlot(pools_, sequence) ? 1 : 0};
   }
-  // Whoever runs and is not in the step in flight has its turn with the others, after that.
-  if (next.empty() || next.size() != running_.size()) return std::nullopt;
+  if (next.empty() || OthersHaveATurn()) return std::nullopt;
   if (options_.speculates && WouldGuess(next, options_.limits, row_costs_, guess_account_))
     return std::nullopt;
   const Stock left = pools_.available();

@@ -38,20 +38,38 @@ struct Scheduler::World {
   std::vector<Sequence*> waiting_sequences;  // preempted ones first
   size_t preempted = 0;                      // of those
   int64_t places = 0;                        // of those that run, followers counted
+
+  StepView Seen() const {
+    StepView seen = view;
+    seen.running = running;
+    seen.waiting = waiting;
+    return seen;
+  }
 };
 
 std::optional<SchedulerStep> Scheduler::NextStep(SteadyTime now) {
   if (static_cast<int>(flights_.size()) >= options_.steps_in_flight) return StepAhead(now);
   while (!running_.empty() || !preempted_.empty() || queue_.size() > 0) {
-    World world = Look();
-    world.view.running = world.running;
-    world.view.waiting = world.waiting;
-    const StepPlan plan = PlanStep(world.view);
+    const World world = Look();
+    const StepPlan plan = PlanStep(world.Seen());
     for (const int i : plan.preempted) Preempt(*world.running_sequences[i]);
     if (!plan.slices.empty()) return Issue(plan, world, now);
     if (plan.preempted.empty()) break;
   }
   return std::nullopt;
+}
+
+/// Whether somebody who is in no step has a turn in the next one: then it waits for the one in
+/// flight and takes all. Of those that hold no pages only who would get some counts.
+bool Scheduler::OthersHaveATurn() const {
+  const auto idles = [](const Sequence* sequence) {
+    return sequence->in_flight == 0 && !sequence->request->paused;
+  };
+  if (std::any_of(running_.begin(), running_.end(), idles)) return true;
+  if (preempted_.empty() && queue_.size() == 0) return false;
+  const World world = Look();
+  const StepPlan plan = PlanStep(world.Seen());
+  return !plan.slices.empty() || !plan.preempted.empty();
 }
 
 PrefixMatch Scheduler::MatchOf(const Sequence& sequence) const {

@@ -193,6 +193,78 @@ TEST_CASE("a paused request is not ahead", "[ahead]") {
   CHECK(server.tokens[{id, 0}] == Alone(asked));
 }
 
+TEST_CASE("a paused reader keeps nobody else from going ahead", "[ahead]") {
+  const bool recurrent = GENERATE(false, true);
+  AheadServer server(Ahead(recurrent));
+  const RequestId a = server.Admit(Ask(Prompt(5), 200));
+  const RequestId b = server.Admit(Ask(Prompt(9, 3), 200));
+  server.RunToTokens(a, 5);
+  server.scheduler.Pause(b, true);
+  for (int i = 0; i < 20; ++i) {
+    CHECK(server.Fill() == 2);
+    server.CommitOldest();
+  }
+  CHECK(server.tokens[{b, 0}].size() <= 7);
+  CHECK(IsAhead(server.batches.back()));
+  CHECK(server.batches.back().rows() == 1);
+  server.scheduler.Pause(b, false);
+  server.RunAhead();
+  CHECK(server.tokens[{a, 0}] == Alone(Ask(Prompt(5), 200), recurrent));
+  CHECK(server.tokens[{b, 0}] == Alone(Ask(Prompt(9, 3), 200), recurrent));
+}
+
+TEST_CASE("a request that cannot start yet keeps nobody from going ahead", "[ahead]") {
+  SchedulerOptions options = Ahead(false, 16);
+  std::vector<int32_t> prompt = Prompt(9, 3);
+  SECTION("for want of a place") { options.running_max = 1; }
+  SECTION("for want of pages") { prompt = Prompt(200, 3); }
+  SECTION("since its reader is paused") { options.running_max = 2; }
+  AheadServer server(options);
+  const GenerationRequest first = Ask(Prompt(65), 100);
+  const RequestId a = server.Admit(first);
+  server.RunToTokens(a, 1);
+  const RequestId b = server.Admit(Ask(prompt, 20));
+  if (options.running_max == 2) server.scheduler.Pause(b, true);
+  for (int i = 0; i < 50; ++i) {
+    CHECK(server.Fill() == 2);
+    server.CommitOldest();
+  }
+  CHECK(server.tokens[{b, 0}].empty());
+  server.scheduler.Pause(b, false);
+  server.RunAhead();
+  CHECK(server.tokens[{a, 0}] == Alone(first));
+  CHECK(server.tokens[{b, 0}] == Alone(Ask(prompt, 20)));
+}
+
+TEST_CASE("a request that can start waits for no more than the steps under way", "[ahead]") {
+  AheadServer server(Ahead(false));
+  const RequestId a = server.Admit(Ask(Prompt(5), 100));
+  server.RunToTokens(a, 5);
+  CHECK(server.Fill() == 2);
+  const RequestId b = server.Admit(Ask(Prompt(9, 3), 20));
+  server.CommitOldest();
+  CHECK(server.Fill() == 1);
+  server.CommitOldest();
+  CHECK(server.Fill() == 2);
+  server.CommitOldest();
+  CHECK(server.tokens[{b, 0}].size() == 1);
+}
+
+TEST_CASE("one whose last token is under way is left out of the step ahead", "[ahead]") {
+  AheadServer server(Ahead(false));
+  const RequestId a = server.Admit(Ask(Prompt(5), 10));
+  const RequestId b = server.Admit(Ask(Prompt(9, 3), 100));
+  for (int token = 1; token < 100; ++token) {
+    CHECK(server.Fill() == 2);
+    CHECK(server.batches.back().rows() == (token < 10 ? 2 : 1));
+    server.CommitOldest();
+  }
+  server.RunAhead();
+  CHECK(server.batches.size() == 100);
+  CHECK(server.tokens[{a, 0}] == Alone(Ask(Prompt(5), 10)));
+  CHECK(server.tokens[{b, 0}] == Alone(Ask(Prompt(9, 3), 100)));
+}
+
 TEST_CASE("whoever may go on again has its turn beside one that was ahead", "[ahead]") {
   AheadServer server(Ahead(false));
   const RequestId a = server.Admit(Ask(Prompt(5), 200));
