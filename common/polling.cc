@@ -2,6 +2,8 @@
 
 #include <sched.h>
 
+#include "common/cpu_quota.h"
+
 namespace neurogrid {
 namespace {
 
@@ -11,7 +13,8 @@ constexpr int kCoresLeast = 8;
 
 bool Polling::CoresSuffice() {
   cpu_set_t cores;
-  return sched_getaffinity(0, sizeof(cores), &cores) == 0 && CPU_COUNT(&cores) >= kCoresLeast;
+  return sched_getaffinity(0, sizeof(cores), &cores) == 0 && CPU_COUNT(&cores) >= kCoresLeast &&
+         CpuQuota() >= kCoresLeast;
 }
 
 }  // namespace neurogrid

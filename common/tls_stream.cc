@@ -138,6 +138,9 @@ class OpenSslStream : public TlsStream {
     ERR_clear_error();
     return Count(SSL_write(ssl_.get(), data, Int(size)), "sending");
   }
+  bool closed() const override {
+    return (SSL_get_shutdown(ssl_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
+  }
   void Close() override {
     SSL_shutdown(ssl_.get());
     ERR_clear_error();
@@ -161,9 +164,14 @@ class OpenSslStream : public TlsStream {
   static int Int(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)); }
 
   absl::StatusOr<size_t> Count(int result, absl::string_view what) {
+    const int system = errno;
     if (result > 0) return static_cast<size_t>(result);
     const int reason = SSL_get_error(ssl_.get(), result);
     if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) return size_t{0};
+    if (reason == SSL_ERROR_SYSCALL && system != 0) {
+      ERR_clear_error();
+      return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(system)));
+    }
     return TlsFailed(what);
   }
 

@@ -58,6 +58,8 @@ class TlsStream {
   absl::Status Write(absl::string_view bytes, Time deadline);
   /// Says that nothing follows.
   virtual void Close() = 0;
+  /// Whether the other end has said so; a connection that is over without it was lost.
+  virtual bool closed() const = 0;
 
   /// The other end's certificates as PEM, its own first; empty when it showed none.
   virtual std::vector<std::string> PeerChain() const = 0;

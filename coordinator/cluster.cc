@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/digest.h"
 #include "common/log.h"
 #include "common/polling.h"
@@ -29,6 +30,13 @@ absl::StatusOr<wire::WirePrecision> PrecisionOf(const std::string& name) {
   if (name == "auto") return wire::PRECISION_AUTO;
   return absl::InvalidArgumentError(
       absl::StrCat("precision ", name, ": auto, f32, bf16, int8 or int8-a8"));
+}
+
+/// Of the whole chain, once all stages are ready.
+std::string ClassOf(const PlanInForce& plan) {
+  std::set<std::string> classes;
+  for (const StageState& stage : plan.stages) classes.insert(stage.facts.determinism_class);
+  return absl::StrJoin(classes, "+");
 }
 
 /// Both ends of the wire compare it: what is loaded is what was ordered.
@@ -107,7 +115,6 @@ absl::Status Cluster::Open() {
                                       .identity = identity_,
                                       .services = {service_.get()},
                                       .steps = pipeline_.get(),
-                                      .polls = Polling::CoresSuffice(),
                                       .enroll = [this](int socket, const std::string& address) {
                                         Enroll(socket, address);
                                       }}));
@@ -285,13 +292,8 @@ void Cluster::Do(const action::TellProgress& action) {
 }
 
 void Cluster::Do(const action::TellActive& action) {
-  std::set<std::string> classes;
-  for (const StageState& stage : state_.plan()->stages)
-    classes.insert(stage.facts.determinism_class);
   WarnOfMemory(*state_.plan());
-  std::string name;
-  for (const std::string& one : classes) absl::StrAppend(&name, name.empty() ? "" : "+", one);
-  listener_->OnPlanActive(action.epoch, name);
+  listener_->OnPlanActive(action.epoch, ClassOf(*state_.plan()));
 }
 
 void Cluster::WarnOfMemory(const PlanInForce& plan) {
@@ -318,6 +320,7 @@ Pipeline::Route Cluster::RouteOf(const PlanInForce& plan) const {
   Pipeline::Route route;
   route.epoch = plan.epoch;
   route.stages = plan.stages.size();
+  route.polls = Polling::CoresSuffice() && GpusAlone(ClassOf(plan));
   for (const Node& node : state_.Members()) {
     if (node.connection == plan.stages.front().connection) {
       route.first_node = node.id;

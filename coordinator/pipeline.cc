@@ -37,6 +37,7 @@ void Pipeline::Stop() {
 void Pipeline::Begin(const Route& route) {
   const std::lock_guard lock(mutex_);
   route_ = route;
+  polls_ = route.polls;
   in_flight_.clear();
   next_sent_ = next_result_ = 1;
   longest_step_ = {};
@@ -88,6 +89,7 @@ void Pipeline::End(uint64_t epoch) {
   if (route_.epoch != epoch) return;
   closed_epoch_ = std::max(closed_epoch_, epoch);
   route_ = Route();
+  polls_ = false;
   to_open_.reset();
   in_flight_.clear();
   if (peer_ == nullptr) return;
@@ -196,9 +198,10 @@ void Pipeline::OnEdgeEnd(const EdgeSender& sender, const absl::Status& status) {
     const std::lock_guard lock(mutex_);
     if (route_.epoch == 0 || sender.epoch != route_.epoch) return;
   }
-  options_.on_broken(sender.epoch, absl::UnavailableError(absl::StrCat(
-                                       "the last stage, ", sender.node_id, ", closed its edge",
-                                       status.ok() ? "" : ": ", status.message())));
+  options_.on_broken(
+      sender.epoch, absl::UnavailableError(absl::StrCat(
+                        "the edge of the last stage, ", sender.node_id, ", ",
+                        status.ok() ? "was closed" : absl::StrCat("is over: ", status.message()))));
 }
 
 }  // namespace neurogrid

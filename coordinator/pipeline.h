@@ -46,6 +46,7 @@ class Pipeline : public StepReceiver {
     uint64_t last_boot_id = 0;
     size_t stages = 1;
     int vocab_size = 0;
+    bool polls = false;  // cores are free to wait for results on, see Polling
   };
   struct Options {
     std::string cluster_id;
@@ -78,6 +79,7 @@ class Pipeline : public StepReceiver {
   absl::Status CheckSender(const EdgeSender& sender) override;
   absl::Status TakeStep(const EdgeSender& sender, Step step) override;
   void OnEdgeEnd(const EdgeSender& sender, const absl::Status& status) override;
+  bool polls() const override { return polls_; }
 
  private:
   struct InFlight {
@@ -99,8 +101,9 @@ class Pipeline : public StepReceiver {
   uint64_t next_result_ = 1;
   std::chrono::steady_clock::duration longest_step_{0};
   std::atomic<uint64_t> stale_ = 0;
-  std::mutex peer_mutex_;       // one step at a time goes out; taken before mutex_
-  std::unique_ptr<Peer> peer_;  // null: not open
+  std::atomic<bool> polls_ = false;  // of route_
+  std::mutex peer_mutex_;            // one step at a time goes out; taken before mutex_
+  std::unique_ptr<Peer> peer_;       // null: not open
   std::condition_variable to_open_changed_;
   std::optional<Route> to_open_;
   std::vector<std::unique_ptr<Peer>> to_close_;

@@ -1,10 +1,14 @@
 // Who runs which layers: the planner's answer, the pipeline's map.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "engine/model/layer_range.h"
 
 namespace neurogrid {
@@ -34,5 +38,12 @@ struct Plan {
   std::vector<std::string> not_loss_of;       // without this one nothing does
   std::string explanation;                    // for people: the table and the reasons
 };
+
+/// Whether no processor computes in a chain of these determinism classes, joined by '+'.
+inline bool GpusAlone(absl::string_view determinism_class) {
+  const std::vector<absl::string_view> classes = absl::StrSplit(determinism_class, '+');
+  return std::all_of(classes.begin(), classes.end(),
+                     [](absl::string_view one) { return absl::StartsWith(one, "cuda/"); });
+}
 
 }  // namespace neurogrid

@@ -4,10 +4,10 @@
 #include <future>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/digest.h"
 #include "common/log.h"
+#include "coordinator/plan.h"
 
 namespace neurogrid {
 namespace {
@@ -259,7 +259,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     chain_ = chain;
     chain_tag_ = tag;
     // A processor's stage wants every core for itself.
-    polling_.Allow(options_.polls && absl::StrContains(determinism_class, "cuda"));
+    polling_.Allow(options_.polls && GpusAlone(determinism_class));
     last_token_ns_ = 0;
     canary_begun_ = {};
     context_tokens_max_ = scheduler_->context_tokens_max();

@@ -121,7 +121,7 @@ absl::Status EdgeServer::RunEdge(Edge* edge, EdgeStream& stream) {
 }
 
 absl::Status EdgeServer::TakeSteps(EdgeStream& stream, const EdgeSender& sender) {
-  Polling polling(options_.polls);
+  Polling polling(false);
   absl::StatusOr<std::optional<absl::string_view>> frame;
   const auto ready = [&] {
     frame = stream.TryRead(kDataBytesMax);
@@ -129,13 +129,14 @@ absl::Status EdgeServer::TakeSteps(EdgeStream& stream, const EdgeSender& sender)
   };
   while (true) {
     if (!ready()) {
+      polling.Allow(receiver_->polls());
       polling.Wait(ready, [&] {
         pollfd polled = {.fd = stream.socket(), .events = POLLIN, .revents = 0};
         poll(&polled, 1, -1);
       });
     }
     // Whoever closes an edge has no complaint; the plan says whether that is the end of an epoch.
-    if (!frame.ok()) return absl::IsUnavailable(frame.status()) ? absl::OkStatus() : frame.status();
+    if (!frame.ok()) return stream.closed() ? absl::OkStatus() : frame.status();
     if (frame->has_value()) NG_RETURN_IF_ERROR(TakeFrame(**frame, sender));
   }
 }

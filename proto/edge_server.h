@@ -20,7 +20,6 @@ class EdgeServer {
   struct Options {
     std::string cluster_id;
     Identity identity;
-    bool polls = false;
   };
   /// Feeds `receiver`, which must outlive this.
   EdgeServer(Options options, StepReceiver* receiver)

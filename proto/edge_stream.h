@@ -46,6 +46,8 @@ class EdgeStream {
   bool flushed() const { return queue_.empty(); }
   absl::Status Write(std::string frame, TlsStream::Time deadline);
   void Close() { tls_->Close(); }
+  /// Whether the other end has closed the connection; one that is over without it was lost.
+  bool closed() const { return tls_->closed(); }
 
  private:
   EdgeStream(Socket owned, std::unique_ptr<TlsStream> tls, PeerIdentity peer);

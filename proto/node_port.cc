@@ -128,15 +128,17 @@ class GrpcNodePort : public NodePort {
     options_ = std::move(options);
     NG_ASSIGN_OR_RETURN(listener_, Listen(options_.host, options_.port, &port_));
     wake_ = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (wake_ < 0) {
+      return absl::UnavailableError(absl::StrCat("the port's eventfd: ", std::strerror(errno)));
+    }
     rlimit limit = {};
     getrlimit(RLIMIT_NOFILE, &limit);
     descriptors_max_ = limit.rlim_cur > 1'000'000 ? 1'000'000 : static_cast<int>(limit.rlim_cur);
     if (options_.steps != nullptr) {
       NG_ASSIGN_OR_RETURN(std::string cluster_id, ClusterIdOf(options_.identity.authority));
-      edges_ = std::make_unique<EdgeServer>(EdgeServer::Options{.cluster_id = std::move(cluster_id),
-                                                                .identity = options_.identity,
-                                                                .polls = options_.polls},
-                                            options_.steps);
+      edges_ = std::make_unique<EdgeServer>(
+          EdgeServer::Options{.cluster_id = std::move(cluster_id), .identity = options_.identity},
+          options_.steps);
     }
     if (!options_.services.empty()) {
       StartServer();

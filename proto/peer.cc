@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -43,13 +45,12 @@ absl::Status StatusIn(absl::string_view frame) {
 /// take at once, and hears of the end.
 class FramedPeer : public Peer {
  public:
-  FramedPeer(PeerOptions options, std::unique_ptr<EdgeStream> stream)
+  /// `wake` is an eventfd.
+  FramedPeer(PeerOptions options, std::unique_ptr<EdgeStream> stream, Socket wake)
       : options_(std::move(options)),
         stream_(std::move(stream)),
-        wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-    NG_CHECK(wake_.get() >= 0);
-    thread_ = std::thread([this] { Loop(); });
-  }
+        wake_(std::move(wake)),
+        thread_([this] { Loop(); }) {}
 
   ~FramedPeer() override {
     {
@@ -112,10 +113,10 @@ class FramedPeer : public Peer {
     const absl::StatusOr<std::optional<absl::string_view>> frame =
         stream_->TryRead(kControlBytesMax);
     if (frame.ok() && !frame->has_value()) return std::nullopt;
-    const absl::Status said = frame.ok() ? StatusIn(**frame) : absl::OkStatus();
-    return absl::Status(said.ok() ? absl::StatusCode::kUnavailable : said.code(),
-                        absl::StrCat("edge to ", options_.node_id, ": ",
-                                     said.ok() ? "closed by the receiver" : said.message()));
+    absl::Status said = frame.ok() ? StatusIn(**frame) : frame.status();
+    if (said.ok() || stream_->closed()) said = absl::UnavailableError("closed by the receiver");
+    return absl::Status(said.code(),
+                        absl::StrCat("edge to ", options_.node_id, ": ", said.message()));
   }
 
   void WaitForMore(bool unsent) {
@@ -129,7 +130,7 @@ class FramedPeer : public Peer {
 
   const PeerOptions options_;
   std::unique_ptr<EdgeStream> stream_;  // under mutex_, but for its socket
-  const Socket wake_;                   // an eventfd
+  const Socket wake_;
   std::mutex mutex_;
   bool deaf_ = false;     // the connection takes no more
   bool ended_ = false;    // steps are dropped
@@ -151,12 +152,15 @@ absl::StatusOr<std::unique_ptr<EdgeStream>> OpenEdge(const PeerOptions& options)
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Peer>> OpenPeer(PeerOptions options) {
-  absl::StatusOr<std::unique_ptr<EdgeStream>> stream = OpenEdge(options);
-  if (!stream.ok()) {
+  const auto failed = [&](absl::string_view why) {
     return absl::UnavailableError(absl::StrCat("edge to ", options.node_id, " at ", options.host,
-                                               ":", options.port, ": ", stream.status().message()));
-  }
-  return std::make_unique<FramedPeer>(std::move(options), *std::move(stream));
+                                               ":", options.port, ": ", why));
+  };
+  Socket wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (wake.get() < 0) return failed(absl::StrCat("an eventfd: ", std::strerror(errno)));
+  absl::StatusOr<std::unique_ptr<EdgeStream>> stream = OpenEdge(options);
+  if (!stream.ok()) return failed(stream.status().message());
+  return std::make_unique<FramedPeer>(std::move(options), *std::move(stream), std::move(wake));
 }
 
 }  // namespace neurogrid

@@ -53,8 +53,10 @@ class StepReceiver {
   virtual absl::Status CheckSender(const EdgeSender& sender) = 0;
   /// OK: taken, or dropped as late. An error ends the edge and is told to the sender.
   virtual absl::Status TakeStep(const EdgeSender& sender, Step step) = 0;
-  /// The edge is over: closed by the sender, lost, or refused with `status`.
+  /// The edge is over: closed by the sender (OK), lost, or refused with `status`.
   virtual void OnEdgeEnd(const EdgeSender& sender, const absl::Status& status) = 0;
+  /// Whether cores are free for those who wait for steps at present, see Polling.
+  virtual bool polls() const { return false; }
 };
 
 }  // namespace neurogrid

@@ -55,7 +55,6 @@ class NodePort {
     Identity identity;
     std::vector<grpc::Service*> services;  // must outlive the port; none: no gRPC
     StepReceiver* steps = nullptr;         // as well; null: edges are refused
-    bool polls = false;                    // see Polling: cores are free for those who wait
     /// Takes a socket of a joiner (see common/enroll.h) and closes it; null: joiners are refused.
     std::function<void(int socket, const std::string& address)> enroll;
   };

@@ -24,8 +24,10 @@ class StepGate : public StepReceiver {
     DType activation_dtype = DType::kBF16;
     BatchLimits limits;
   };
-  /// `take` queues a step for the stage; false when it has no room.
-  explicit StepGate(std::function<bool(Step)> take) : take_(std::move(take)) {}
+  /// `take` queues a step for the stage; false when it has no room. With `polls` cores are free to
+  /// wait for steps on, see Polling.
+  explicit StepGate(std::function<bool(Step)> take, bool polls = false)
+      : take_(std::move(take)), polls_(polls) {}
 
   /// An assignment is loaded: senders may open their edge, steps are still refused.
   void Expect(const Expectation& expectation);
@@ -37,6 +39,7 @@ class StepGate : public StepReceiver {
   absl::Status CheckSender(const EdgeSender& sender) override;
   absl::Status TakeStep(const EdgeSender& sender, Step step) override;
   void OnEdgeEnd(const EdgeSender& /*sender*/, const absl::Status& /*status*/) override {}
+  bool polls() const override { return polls_; }
 
   uint64_t stale() const { return stale_; }
 
@@ -44,7 +47,8 @@ class StepGate : public StepReceiver {
   absl::Status CheckSenderLocked(const EdgeSender& sender) const;
   absl::Status CheckPayload(const Step& step) const;
 
-  std::function<bool(Step)> take_;
+  const std::function<bool(Step)> take_;
+  const bool polls_;
   std::atomic<uint64_t> stale_ = 0;  // late steps of older epochs, and repeats
   std::mutex mutex_;
   Expectation expected_;

@@ -63,7 +63,7 @@ Worker::Worker(Options options, StageSource* source, std::string node_id, std::s
       node_id_(std::move(node_id)),
       cluster_id_(std::move(cluster_id)),
       boot_id_(RandomBootId()),
-      gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }),
+      gate_([this](Step step) { return runner_.Enqueue(std::move(step)); }, Polls()),
       runner_(
           node_id_, source, [this](const absl::Status& status) { Break(status); }, Polls()) {
   if (options_.gauges) gauges_.emplace(options_.gauges);
@@ -79,7 +79,6 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSour
                                                      .identity = worker->options_.identity,
                                                      .services = {},
                                                      .steps = &worker->gate_,
-                                                     .polls = worker->Polls(),
                                                      .enroll = nullptr}));
   return worker;
 }

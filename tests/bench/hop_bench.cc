@@ -33,12 +33,12 @@ class End : public StepReceiver {
   End(const Authority& authority, std::string name, bool polls)
       : name_(std::move(name)),
         cluster_id_(ClusterIdOf(authority.certificate).value()),
-        identity_(IssueIdentity(authority, name_, Role::kWorker).value()) {
+        identity_(IssueIdentity(authority, name_, Role::kWorker).value()),
+        polls_(polls) {
     absl::StatusOr<std::unique_ptr<NodePort>> port = NodePort::Open({.host = "127.0.0.1",
                                                                      .identity = identity_,
                                                                      .services = {},
                                                                      .steps = this,
-                                                                     .polls = polls,
                                                                      .enroll = nullptr});
     NG_CHECK(port.ok());
     port_ = *std::move(port);
@@ -65,6 +65,7 @@ class End : public StepReceiver {
   }
 
   absl::Status CheckSender(const EdgeSender& /*sender*/) override { return absl::OkStatus(); }
+  bool polls() const override { return polls_; }
   void OnEdgeEnd(const EdgeSender& /*sender*/, const absl::Status& /*status*/) override {}
 
  protected:
@@ -76,6 +77,7 @@ class End : public StepReceiver {
   std::string name_;
   std::string cluster_id_;
   Identity identity_;
+  const bool polls_;
   std::unique_ptr<NodePort> port_;
 };
 

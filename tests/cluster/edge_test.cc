@@ -1,4 +1,6 @@
 // Edges over loopback: what is sent comes whole and in order, and each end hears how it ended.
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
@@ -22,6 +24,8 @@ constexpr auto kPatience = std::chrono::seconds(20);  // ends hangs, measures no
 /// Keeps what came; holds the first step back until `Release`.
 class Catcher : public StepReceiver {
  public:
+  explicit Catcher(bool polls) : polls_(polls) {}
+  bool polls() const override { return polls_; }
   absl::Status CheckSender(const EdgeSender& sender) override {
     return sender.epoch == 1 ? absl::OkStatus() : absl::FailedPreconditionError("another epoch");
   }
@@ -62,16 +66,16 @@ class Catcher : public StepReceiver {
   bool released_ = false;
   std::vector<Step> steps_;
   std::vector<absl::Status> ends_;
+  const bool polls_;
 };
 
 struct Ends {
-  explicit Ends(bool polls = false, const std::string& name = "to") {
+  explicit Ends(bool polls = false, const std::string& name = "to") : catcher(polls) {
     absl::StatusOr<std::unique_ptr<NodePort>> opened =
         NodePort::Open({.host = "127.0.0.1",
                         .identity = IssueIdentity(authority, name, Role::kWorker).value(),
                         .services = {},
                         .steps = &catcher,
-                        .polls = polls,
                         .enroll = nullptr});
     REQUIRE(opened.ok());
     port = *std::move(opened);
@@ -163,6 +167,7 @@ TEST_CASE("a receiver that goes away is noticed without a step", "[edge]") {
   ends.port.reset();
   REQUIRE(ends.WaitForWord());
   CHECK(absl::IsUnavailable(ends.told.front()));
+  CHECK(absl::StartsWith(ends.told.front().message(), "edge to to: receiving: "));
   peer->Send(StepOf(1, 10));
 }
 
@@ -220,25 +225,62 @@ TEST_CASE("the reason of a refusal outlives what was still on its way", "[edge]"
   CHECK(ends.told.front().message() == "edge to to: not this one");
 }
 
+/// A sender's end without a Peer around it.
+struct BareSender {
+  explicit BareSender(Ends& ends) {
+    const Identity identity = IssueIdentity(ends.authority, "from", Role::kWorker).value();
+    socket = ConnectTcp("127.0.0.1", ends.port->port()).value();
+    std::string hello(kEdgePreamble);
+    REQUIRE(write(socket.get(), hello.data(), hello.size()) == 8);
+    tls = TlsStream::Open(socket.get(),
+                          {.identity = &identity, .checks_peer = true, .node_id = "to"}, deadline)
+              .value();
+    wire::EdgeHeader header;
+    header.set_cluster_id(ClusterIdOf(ends.authority.certificate).value());
+    header.set_epoch(1);
+    const std::string bytes = header.SerializeAsString();
+    Write(std::string(1, static_cast<char>(bytes.size())) + std::string(3, '\0') + bytes);
+  }
+  void Write(absl::string_view bytes) { REQUIRE(tls->Write(bytes, deadline).ok()); }
+
+  const TlsStream::Time deadline = std::chrono::steady_clock::now() + kPatience;
+  Socket socket;
+  std::unique_ptr<TlsStream> tls;
+};
+
+TEST_CASE("an edge that is lost says how, and is no edge that was closed", "[edge]") {
+  Ends ends;
+  {
+    BareSender sender(ends);
+    std::string welcome(4, '\0');  // an empty EdgeStatus: nothing that came lies unread
+    REQUIRE(sender.tls->Read(welcome.data(), welcome.size(), sender.deadline).ok());
+    // Closed so, the connection is reset, as it is when the other machine has restarted.
+    const linger at_once = {.l_onoff = 1, .l_linger = 0};
+    REQUIRE(setsockopt(sender.socket.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)) == 0);
+  }
+  REQUIRE(ends.catcher.WaitForEnd());
+  CHECK(absl::IsUnavailable(ends.catcher.ends().front()));
+  CHECK(ends.catcher.ends().front().message() == "receiving: Connection reset by peer");
+}
+
+TEST_CASE("an edge that finds no descriptor left is an error", "[edge]") {
+  Ends ends;
+  rlimit whole = {};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &whole) == 0);
+  const int free = dup(0);
+  close(free);
+  const rlimit none = {.rlim_cur = static_cast<rlim_t>(free), .rlim_max = whole.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+  const absl::Status status = ends.Open().status();
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &whole) == 0);
+  CHECK(absl::IsUnavailable(status));
+  CHECK(absl::StrContains(status.message(), "Too many open files"));
+}
+
 TEST_CASE("a frame that promises more than a message may hold ends its edge", "[edge]") {
   Ends ends;
-  const TlsStream::Time deadline = std::chrono::steady_clock::now() + kPatience;
-  const Identity identity = IssueIdentity(ends.authority, "from", Role::kWorker).value();
-  const Socket socket = ConnectTcp("127.0.0.1", ends.port->port()).value();
-  std::string hello(kEdgePreamble);
-  REQUIRE(write(socket.get(), hello.data(), hello.size()) == 8);
-  const std::unique_ptr<TlsStream> tls =
-      TlsStream::Open(socket.get(), {.identity = &identity, .checks_peer = true, .node_id = "to"},
-                      deadline)
-          .value();
-  wire::EdgeHeader header;
-  header.set_cluster_id(ClusterIdOf(ends.authority.certificate).value());
-  header.set_epoch(1);
-  const std::string bytes = header.SerializeAsString();
-  REQUIRE(tls->Write(std::string(1, static_cast<char>(bytes.size())) + std::string(3, '\0') + bytes,
-                     deadline)
-              .ok());
-  REQUIRE(tls->Write("\xff\xff\xff\xff", deadline).ok());
+  BareSender sender(ends);
+  sender.Write("\xff\xff\xff\xff");
   REQUIRE(ends.catcher.WaitForEnd());
   CHECK(absl::IsResourceExhausted(ends.catcher.ends().front()));
 }

@@ -5,6 +5,7 @@
 #include <catch2/catch_test_macros.hpp>
 
 #include "absl/strings/match.h"
+#include "coordinator/plan.h"
 #include "tests/cluster/cluster_fixture.h"
 
 namespace neurogrid {
@@ -91,6 +92,22 @@ TEST_CASE("steps go out numbered and come back under the caller's ids", "[pipeli
   CHECK(chain.results[0].id == 41);
   CHECK(chain.results[1].id == 99);
   CHECK(chain.results[1].sampled[0].token == 3);
+}
+
+TEST_CASE("results are polled for while a chain asks for it, which is one of GPUs alone",
+          "[pipeline][threads]") {
+  CHECK(GpusAlone("cuda/mma/NVIDIA H200/bf16"));
+  CHECK_FALSE(GpusAlone("cpu-1/bf16"));
+  CHECK_FALSE(GpusAlone("cpu-1/bf16+cuda/mma/NVIDIA H200/bf16"));
+  Chain chain;
+  CHECK_FALSE(chain.pipeline.polls());
+  Pipeline::Route route;
+  route.epoch = 6;
+  route.polls = true;
+  chain.pipeline.Begin(route);
+  CHECK(chain.pipeline.polls());
+  chain.pipeline.End(6);
+  CHECK_FALSE(chain.pipeline.polls());
 }
 
 TEST_CASE("a failed step is a result with its reason, and the epoch goes on",
