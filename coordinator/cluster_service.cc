@@ -116,14 +116,15 @@ grpc::Status ClusterService::Join(grpc::ServerContext* context, Stream* stream) 
   }
   options_.post(event::Joined{id, peer->node_id});
   std::thread writer([this, connection, stream] { Write(connection, stream); });
-  const grpc::Status status = Serve(id, peer->node_id, peer->host, connection, stream);
+  std::string farewell = "the connection ended";
+  const grpc::Status status = Serve(id, peer->node_id, peer->host, connection, stream, &farewell);
   {
     const std::lock_guard lock(mutex_);
     connection->over = true;
     connection->changed.notify_all();
   }
   writer.join();
-  options_.post(event::Left{id, status.ok() ? "the connection ended" : status.error_message()});
+  options_.post(event::Left{id, status.ok() ? farewell : status.error_message()});
   const std::lock_guard lock(mutex_);
   connections_.erase(id);
   ended_.notify_all();
@@ -131,8 +132,8 @@ grpc::Status ClusterService::Join(grpc::ServerContext* context, Stream* stream) 
 }
 
 grpc::Status ClusterService::Serve(ConnectionId id, const std::string& node,
-                                   const std::string& host, Connection* connection,
-                                   Stream* stream) {
+                                   const std::string& host, Connection* connection, Stream* stream,
+                                   std::string* farewell) {
   wire::FromWorker message;
   uint64_t boot_id = 0;
   absl::Status status;
@@ -144,7 +145,9 @@ grpc::Status ClusterService::Serve(ConnectionId id, const std::string& node,
       greeted = true;
       status = Greet(message, connection, &boot_id);
     } else if (message.has_goodbye()) {
-      LogInfo(node, " says goodbye: ", message.goodbye().reason());
+      if (status = CheckText("goodbye.reason", message.goodbye().reason()); !status.ok()) break;
+      *farewell = message.goodbye().reason();
+      LogInfo(node, " says goodbye: ", *farewell);
       return grpc::Status::OK;
     } else {
       status = Take(id, message, host, boot_id);

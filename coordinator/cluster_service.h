@@ -55,7 +55,7 @@ class ClusterService : public wire::Cluster::Service {
   };
 
   grpc::Status Serve(ConnectionId id, const std::string& node, const std::string& host,
-                     Connection* connection, Stream* stream);
+                     Connection* connection, Stream* stream, std::string* farewell);
   absl::Status Greet(const wire::FromWorker& message, Connection* connection, uint64_t* boot_id);
   absl::Status Take(ConnectionId id, const wire::FromWorker& message, const std::string& host,
                     uint64_t boot_id);

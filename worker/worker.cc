@@ -226,18 +226,15 @@ void Worker::Fail(uint64_t epoch, const absl::Status& status) {
   Send(message);
 }
 
-/// A broken device is good for nothing in this process: the worker leaves, and Run ends.
+/// A broken device is good for nothing in this process: the worker leaves, and Run ends. The reason
+/// goes with the farewell: the end of the epoch alone would have the next one planned with it.
 void Worker::Break(const absl::Status& status) {
-  uint64_t epoch = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    broken_ = absl::InternalError(absl::StrCat("the device is broken: ", status.message()));
-    if (assign_.has_value()) epoch = assign_->epoch();
-  }
-  Fail(epoch, status);
   const std::lock_guard lock(mutex_);
+  broken_ = absl::InternalError(absl::StrCat("the device is broken: ", status.message()));
   stopped_.notify_all();
-  if (session_ != nullptr) session_->Stop("its device is broken");
+  if (session_ != nullptr) {
+    session_->Stop(absl::StrCat("its device is broken: ", status.message()));
+  }
 }
 
 void Worker::OnAssign(const wire::Assign& assign) {
