@@ -14,10 +14,12 @@ class Polling {
 
   /// Longer than a step that a wake-up would be felt in.
   static constexpr std::chrono::microseconds kLongest{2000};
-  /// False where the process may use so few cores that whoever asks holds up what it waits for.
+  /// False where the process may use so few cores, or so little of their time, that whoever asks
+  /// holds up what it waits for.
   static bool CoresSuffice();
 
-  explicit Polling(bool allowed) : allowed_(allowed) {}
+  explicit Polling(bool allowed, Clock::duration longest = kLongest)
+      : allowed_(allowed), longest_(longest) {}
   void Allow(bool allowed) { allowed_ = allowed; }
 
   /// Returns once `ready()` is true or `block()` has returned; that one sleeps until it is worth
@@ -26,16 +28,17 @@ class Polling {
   void Wait(Ready ready, Block block) {
     const Clock::time_point start = Clock::now();
     if (allowed_ && was_short_) {
-      while (Clock::now() - start < kLongest) {
+      while (Clock::now() - start < longest_) {
         if (ready()) return;
       }
     }
     block();
-    was_short_ = Clock::now() - start < kLongest;
+    was_short_ = Clock::now() - start < longest_;
   }
 
  private:
   bool allowed_;
+  Clock::duration longest_;
   bool was_short_ = false;
 };
 

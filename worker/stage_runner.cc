@@ -8,10 +8,19 @@
 namespace neurogrid {
 namespace {
 
+/// Between two looks at the step at work, by a thread that waits for the next one.
+constexpr std::chrono::microseconds kGlance{200};
+
 uint32_t MicrosecondsBetween(StageRunner::Clock::time_point from,
                              StageRunner::Clock::time_point to) {
   const auto count = std::chrono::duration_cast<std::chrono::microseconds>(to - from).count();
   return static_cast<uint32_t>(std::clamp<int64_t>(count, 0, UINT32_MAX));
+}
+
+/// Whether it takes tokens from what the step before draws.
+bool Follows(const Step& step) {
+  const std::vector<int32_t>& tokens = step.batch.tokens;
+  return std::any_of(tokens.begin(), tokens.end(), [](int32_t token) { return token < 0; });
 }
 
 }  // namespace
@@ -21,6 +30,7 @@ StageRunner::StageRunner(std::string name, StageSource* source,
     : name_(std::move(name)),
       source_(source),
       on_broken_(std::move(on_broken)),
+      polls_(polls),
       polling_(polls),
       thread_([this] { Loop(); }) {}
 
@@ -144,11 +154,11 @@ void StageRunner::RunSteps(Step first) {
   std::deque<Started> started;
   Start(std::move(first), started);
   while (!started.empty()) {
-    const bool waits = started.size() < kStepsQueued && started.front().queued && whole() &&
-                       !loaded_.stage->Done();
-    if (waits) {
-      if (std::optional<Step> next = TakeAhead()) Start(*std::move(next), started);
-      continue;
+    if (started.size() < kStepsQueued && started.front().queued && whole() && MoreComes()) {
+      if (std::optional<Step> next = TakeAhead()) {
+        Start(*std::move(next), started);
+        continue;
+      }
     }
     Started oldest = std::move(started.front());
     started.pop_front();
@@ -156,14 +166,30 @@ void StageRunner::RunSteps(Step first) {
   }
 }
 
+/// Whether something is queued before the step at work is done. Where cores are free both are asked
+/// for without pause, for as long as a step would be waited for so. Elsewhere the thread sleeps
+/// until the step is done, but for the times when each step was the next one's source: then it
+/// sleeps until the next is there, and looks up now and then.
+bool StageRunner::MoreComes() {
+  const Clock::time_point start = Clock::now();
+  while (!due_) {
+    if (loaded_.stage->Done()) return false;
+    if (polls_) {
+      if (Clock::now() - start > Polling::kLongest) return false;
+    } else {
+      if (!follows_) return false;
+      std::unique_lock lock(mutex_);
+      changed_.wait_for(lock, kGlance, [this] { return due_.load(); });
+    }
+  }
+  return true;
+}
+
 std::optional<Step> StageRunner::TakeAhead() {
-  if (!due_) return std::nullopt;
   const std::lock_guard lock(mutex_);
   if (queue_.empty() || stopping_) return std::nullopt;
   auto* const step = std::get_if<Step>(&queue_.front());
-  const bool ahead = step != nullptr && step->status.ok() && !step->batch.tokens.empty() &&
-                     *std::min_element(step->batch.tokens.begin(), step->batch.tokens.end()) < 0;
-  if (!ahead) return std::nullopt;
+  if (step == nullptr || !step->status.ok() || !Follows(*step)) return std::nullopt;
   std::optional<Step> taken = std::move(*step);
   queue_.pop_front();
   due_ = !queue_.empty();
@@ -176,6 +202,7 @@ void StageRunner::Start(Step step, std::deque<Started>& started) {
     ++dropped_;
     return;
   }
+  follows_ = Follows(step);
   Started next{.step = std::move(step), .start = Clock::now(), .ran = {}};
   if (next.step.status.ok()) {
     next.ran = QueueStep(next.step);

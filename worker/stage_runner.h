@@ -74,6 +74,7 @@ class StageRunner {
     bool queued = false;
   };
   void RunSteps(Step first);
+  bool MoreComes();
   std::optional<Step> TakeAhead();
   void Start(Step step, std::deque<Started>& started);
   void Finish(Started started);
@@ -86,11 +87,12 @@ class StageRunner {
   std::string name_;
   StageSource* source_;
   std::function<void(const absl::Status&)> on_broken_;
-  LoadedStage loaded_;                   // of the thread, as the five below
+  LoadedStage loaded_;                   // of the thread, as the six below
   std::optional<StageRequest> request_;  // what loaded_ was loaded for
   Sink sink_;
   uint64_t epoch_ = 0;  // 0: none active
   Clock::time_point last_end_;
+  bool follows_ = false;  // the step started last takes its tokens from the one before
 
   std::atomic<Clock::rep> fence_ = Clock::time_point::max().time_since_epoch().count();
   std::atomic<uint64_t> last_step_ = 0;
@@ -99,7 +101,8 @@ class StageRunner {
   std::condition_variable changed_;
   std::deque<std::variant<Step, Task>> queue_;
   std::atomic<bool> due_ = false;  // something is queued, or the end has come
-  Polling polling_;                // of the thread
+  const bool polls_;
+  Polling polling_;  // of the thread
   bool stopping_ = false;
   std::thread thread_;
 };

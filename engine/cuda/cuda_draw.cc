@@ -81,7 +81,10 @@ std::vector<SampledToken> CudaOps::DoDrawn() {
   const AwaitedDraw draw = awaited_draws_.front();
   awaited_draws_.erase(awaited_draws_.begin());
   const auto start = std::chrono::steady_clock::now();
-  Note(cudaEventSynchronize(drew_[draw.parity]), "a step up to its samples");
+  const cudaEvent_t drew = drew_[draw.parity];
+  drawing_.Wait([drew] { return cudaEventQuery(drew) != cudaErrorNotReady; },
+                [drew] { cudaEventSynchronize(drew); });
+  Note(cudaEventSynchronize(drew), "a step up to its samples");
   waited_s_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   for (int i = 0; Healthy() && i < draw.samples; ++i) {
     tokens.push_back(

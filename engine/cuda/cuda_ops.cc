@@ -68,6 +68,10 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
   ops->ordinal_ = ordinal;
   ops->graphs_ = options.graphs;
   NG_RETURN_IF_ERROR(ops->Select());
+  if (!Polling::CoresSuffice()) {
+    NG_RETURN_IF_ERROR(CudaStatus(cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync),
+                                  absl::StrCat("device ", ordinal)));
+  }
   cudaDeviceProp properties;
   NG_RETURN_IF_ERROR(
       CudaStatus(cudaGetDeviceProperties(&properties, ordinal), "properties of the device"));
@@ -84,7 +88,8 @@ absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOp
       CudaStatus(cudaStreamCreateWithFlags(&ops->stream_, cudaStreamNonBlocking), "a stream"));
   for (cudaEvent_t& event : ops->drew_) {
     NG_RETURN_IF_ERROR(
-        CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event"));
+        CudaStatus(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
+                   "an event"));
   }
   if (options.host.has_value()) {
     NG_ASSIGN_OR_RETURN(ops->heap_, CudaHeap::Managed(ordinal));

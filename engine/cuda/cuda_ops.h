@@ -1,11 +1,13 @@
 // Ops on a CUDA device: each hands its operands to a kernel of its name.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "common/polling.h"
 #include "engine/cuda/any_order.h"
 #include "engine/cuda/batch_inputs.h"
 #include "engine/cuda/cuda_memory.h"
@@ -166,16 +168,19 @@ class CudaOps : public Ops {
   CudaBuffer sampler_scratch_;
   PinnedBuffer host_results_;  // of two draws (ResultPlace), written by the sampler's last kernel
   CudaBuffer drawn_;           // tokens of the last one
+  /// Of a longer step a wake-up is no part that is felt.
+  static constexpr std::chrono::milliseconds kStepPolled{20};
   struct AwaitedDraw {
     int samples;
     int parity;
   };
   std::vector<AwaitedDraw> awaited_draws_;  // at most kDrawsKept, the oldest first
-  cudaEvent_t drew_[kDrawsKept] = {};       // by parity
-  int parity_ = 0;                          // of the last draw
-  int batch_parity_ = 0;                    // of the batch that has begun
-  bool in_steps_ = false;                   // DoRunSteps has its say about draws
-  bool draws_ = false;                      // the steps queued last do
+  cudaEvent_t drew_[kDrawsKept] = {};       // by parity; waiting for them sleeps
+  Polling drawing_{Polling::CoresSuffice(), kStepPolled};
+  int parity_ = 0;         // of the last draw
+  int batch_parity_ = 0;   // of the batch that has begun
+  bool in_steps_ = false;  // DoRunSteps has its say about draws
+  bool draws_ = false;     // the steps queued last do
 };
 
 }  // namespace neurogrid

@@ -2,6 +2,7 @@
 #include "worker/stage_runner.h"
 
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <future>
 #include <vector>
 
@@ -14,6 +15,7 @@ constexpr int kLayers = 2;
 struct Calls {
   std::vector<std::string> made;
   bool broken = false;  // the next Queue fails
+  int asked = 0;        // whether a step is done
 };
 
 /// Is done with its first step when it has a second one, or was asked very often.
@@ -35,7 +37,7 @@ class RecordingStage : public Stage {
     samples_.erase(samples_.begin());
     return output;
   }
-  bool Done() override { return samples_.size() == kStepsQueued || ++asked_ > 100'000; }
+  bool Done() override { return samples_.size() == kStepsQueued || ++calls_->asked > 100'000; }
 
   DType activation_dtype() const override { return DType::kBF16; }
   const StageMemory& memory() const override { return memory_; }
@@ -48,7 +50,6 @@ class RecordingStage : public Stage {
   StageMemory memory_;
   std::string class_ = "none";
   std::vector<int> samples_;
-  int asked_ = 0;
 };
 
 class RecordingSource : public StageSource {
@@ -78,18 +79,21 @@ Step StepOf(uint64_t number, int32_t token) {
 }
 
 /// Runs the steps, all there from the start; what came out, in order.
-std::vector<Step> RunAll(Calls& calls, std::vector<Step> steps, int layers = kLayers) {
+std::vector<Step> RunAll(Calls& calls, std::vector<Step> steps, int layers = kLayers,
+                         bool polls = false, bool task_behind = false) {
   RecordingSource source(&calls);
   std::vector<Step> results;
   std::promise<void> all;
   const size_t count = steps.size();
   {
-    StageRunner runner("test", &source, [](const absl::Status&) {});
+    StageRunner runner(
+        "test", &source, [](const absl::Status&) {}, polls);
     StageRequest request;
     request.options.layers = {0, layers};
     runner.Load(request, nullptr, [](const auto& loaded) { REQUIRE(loaded.ok()); });
     const auto prepare = [&]() -> absl::StatusOr<StageRunner::Sink> {
       for (Step& step : steps) REQUIRE(runner.Enqueue(std::move(step)));
+      if (task_behind) runner.Load(request, nullptr, [](const auto&) {});
       return [&](Step step) {
         results.push_back(std::move(step));
         if (results.size() == count) all.set_value();
@@ -129,6 +133,24 @@ TEST_CASE("any other step waits for the one at work", "[runner][threads]") {
   }
   RunAll(calls, std::move(steps), layers);
   CHECK(calls.made == Made{"queue", "collect", "queue", "collect"});
+}
+
+TEST_CASE("a step that nobody follows is asked after without pause where cores are free alone",
+          "[runner][threads]") {
+  Calls calls;
+  RunAll(calls, {StepOf(1, 5)}, kLayers, /*polls=*/false);
+  CHECK(calls.asked == 1);
+  calls = Calls();
+  RunAll(calls, {StepOf(1, 5)}, kLayers, /*polls=*/true);
+  CHECK(calls.asked > 100);
+  CHECK(calls.made == Made{"queue", "collect"});
+}
+
+TEST_CASE("a step that something else waits behind is not asked after", "[runner][threads]") {
+  Calls calls;
+  const bool polls = GENERATE(false, true);
+  RunAll(calls, {StepOf(1, 5)}, kLayers, polls, /*task_behind=*/true);
+  CHECK(calls.asked == 0);
 }
 
 TEST_CASE("a step that a stage refuses is told in its turn", "[runner][threads]") {
