@@ -88,7 +88,8 @@ void BatchInputs::Begin(const Batch& batch, int64_t states_bytes, int parity) {
 }
 
 void BatchInputs::Widen(int rows, int samples) {
-  NG_CHECK(decodes_ && rows >= rows_ && samples >= samples_);
+  NG_CHECK(repeats() && rows >= rows_ && samples >= samples_);
+  NG_CHECK(decodes_ || (rows == rows_ && samples == samples_));
   rows_ = rows;
   samples_ = samples;
   widened_ = true;
@@ -150,12 +151,20 @@ void BatchInputs::CollectShape() {
             batch_->window_pages.empty() ? 0 : 1,
             convolves_ ? 1 : 0,
             sampler_.needs.draws ? 1 : 0,
-            sampler_.needs.limited ? 1 : 0};
+            sampler_.needs.limited ? 1 : 0,
+            decodes_ ? 1 : 0};
+  if (convolves_ && !decodes_) {
+    shape_.push_back(CountOf(chunks_));
+    shape_.push_back(CountOf(states_));
+  }
   for (const std::unique_ptr<Plan>& plan : plans_) {
     const int items = CountOf(plan->work.items);
     shape_.push_back(widened_ ? RoundedUp(items) : items);
     shape_.push_back(plan->work.merges.empty() ? 0 : 1);
     shape_.push_back(plan->whole_heads ? 1 : 0);
+    if (decodes_) continue;
+    shape_.push_back(CountOf(plan->work.few_tiles));
+    shape_.push_back(CountOf(plan->work.more_tiles));
   }
 }
 
@@ -201,7 +210,7 @@ void BatchInputs::LayOut(Writer writer) {
   }
   for (const std::unique_ptr<Plan>& plan : plans_) LayOutAttention(*plan, writer);
   if (convolves_) {
-    const int chunks = widened_ ? rows_ : CountOf(chunks_);
+    const int chunks = widened_ && decodes_ ? rows_ : CountOf(chunks_);
     const kernels::ConvolutionChunk nothing{rows_ - 1, 0, 1, 1, -1, -1};
     convolution_ = {.chunks = writer.Put(absl::MakeConstSpan(chunks_), chunks, nothing),
                     .chunks_count = chunks,
@@ -218,7 +227,7 @@ void BatchInputs::LayOutAttention(Plan& plan, Writer& writer) const {
   const int few = CountOf(work.few_tiles), items = CountOf(work.items);
   const int merges = CountOf(work.merges), more = CountOf(work.more_tiles);
   const kernels::AttentionCounts live{few, items, merges, more};
-  const int few_bound = widened_ ? rows_ : few;
+  const int few_bound = widened_ && decodes_ ? rows_ : few;
   const int items_bound = widened_ ? RoundedUp(items) : items;
   const int merges_bound = widened_ && merges > 0 ? rows_ : merges;
   plan.view = {.few_tiles = writer.Put(absl::MakeConstSpan(work.few_tiles), few_bound, {}),

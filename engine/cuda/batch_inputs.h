@@ -29,9 +29,12 @@ class BatchInputs {
   void Begin(const Batch& batch, int64_t states_bytes, int parity);
   /// One row a sequence, none of which needs the attention of many rows.
   bool decodes() const { return decodes_; }
+  /// So few rows that launching their kernels one by one would take longer than they do: of
+  /// sequences that decode, or that guess what they will say.
+  bool repeats() const { return decodes_ || (rows_ > 0 && rows_ <= kRowsRepeated); }
   /// As if there were so many rows and samples: the further ones have no effect on any state, and
   /// their results are unspecified. Lists get lengths that many batches share. For batches that
-  /// decode.
+  /// repeat; those that do not decode keep their rows and samples.
   void Widen(int rows, int samples);
   const BatchShape& shape() const { return shape_; }
   /// Memory beside this has moved: no shape up to now comes again.
@@ -69,6 +72,8 @@ class BatchInputs {
   absl::StatusOr<const Convolution*> ShortConvolution(cudaStream_t stream);
 
  private:
+  static constexpr int kRowsRepeated = 16;
+
   class Writer;
   struct Plan {
     int group = 0;

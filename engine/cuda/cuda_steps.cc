@@ -20,7 +20,7 @@ void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
   in_steps_ = true;
   draws_ = false;
   auto* graphs = static_cast<StepGraphs*>(memory);
-  if (graphs != nullptr && graphs->enabled() && batch_.decodes()) {
+  if (graphs != nullptr && graphs->enabled() && batch_.repeats()) {
     RunGraph(*graphs, batch, steps);
   } else if (SendInputs(batch)) {
     steps(batch);
@@ -31,13 +31,14 @@ void CudaOps::DoRunSteps(StepMemory* memory, const Batch& batch, Steps steps) {
 }
 
 void CudaOps::RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps) {
-  const int rows = graphs.RowsFor(batch.rows());
-  const int samples = graphs.SamplesFor(batch, rows);
+  const bool widens = batch_.decodes();
+  const int rows = widens ? graphs.RowsFor(batch.rows()) : batch.rows();
+  const int samples = widens ? graphs.SamplesFor(batch, rows) : batch.samples();
   batch_.Widen(rows, samples);
   if (!SendInputs(batch)) return;
   StepGraphs::Entry& entry = graphs.Find(batch_.shape());
   if (entry.graph == nullptr) {
-    const Batch wide = StepGraphs::Widened(batch, rows, samples);
+    const Batch wide = widens ? StepGraphs::Widened(batch, rows, samples) : batch;
     begun_ = &wide;
     if (entry.seen) Capture(graphs, entry, wide, steps);
     if (entry.graph == nullptr && Healthy()) {

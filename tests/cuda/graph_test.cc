@@ -58,9 +58,9 @@ struct Pair {
 };
 
 /// Rows [first, end) of these sequences, each in pages and a slot of its own; drawn from with
-/// logprobs, so that a bit of the logits shows.
+/// logprobs, so that a bit of the logits shows. `guesses`: every row draws.
 Batch BatchFor(const std::vector<int>& sequences, const std::vector<int>& first, int rows,
-               int window, bool draws = true) {
+               int window, bool draws = true, bool guesses = false) {
   std::vector<SequencePart> slices;
   for (const int s : sequences) {
     const int begin = first[static_cast<size_t>(s)];
@@ -74,7 +74,12 @@ Batch BatchFor(const std::vector<int>& sequences, const std::vector<int>& first,
   }
   Batch batch = BatchOf(slices, window);
   for (int i = 0; i < batch.sequences(); ++i) {
-    batch.sampled_rows.push_back(batch.sequence_offsets[static_cast<size_t>(i) + 1] - 1);
+    const int end = batch.sequence_offsets[static_cast<size_t>(i) + 1];
+    for (int row = end - rows; guesses && row < end - 1; ++row) {
+      batch.sampled_rows.push_back(row);
+      batch.sampling.emplace_back().temperature = 0;
+    }
+    batch.sampled_rows.push_back(end - 1);
     SamplingRow row;
     row.seed = static_cast<uint64_t>(i) + 5;
     row.position = first[static_cast<size_t>(sequences[static_cast<size_t>(i)])] + rows;
@@ -116,8 +121,9 @@ TEST_CASE("steps repeated as graphs give the bits of steps that are not", "[cuda
   Pair graphs(*checkpoint, precision, true);
   Pair eager(*checkpoint, precision, false);
   std::vector<int> lengths(kSequences);
-  const auto both = [&](const std::vector<int>& sequences, int rows, bool draws = true) {
-    const Batch batch = BatchFor(sequences, lengths, rows, window, draws);
+  const auto both = [&](const std::vector<int>& sequences, int rows, bool draws = true,
+                        bool guesses = false) {
+    const Batch batch = BatchFor(sequences, lengths, rows, window, draws, guesses);
     graphs.Run(batch);
     eager.Run(batch);
     CheckEqual(graphs, eager);
@@ -135,6 +141,19 @@ TEST_CASE("steps repeated as graphs give the bits of steps that are not", "[cuda
   for (int step = 0; step < 3; ++step) both({5, 3, 1}, 1);
   CHECK(graphs.device->ops().Work().repeated >= 6);
   CHECK(eager.device->ops().Work().repeated == 0);
+  // Rows of guesses: a few of one sequence, or of several; more than a convolution's chunk, across
+  // the end of a split, and so many that attention takes the way of many rows.
+  for (const std::vector<int>& sequences : {std::vector<int>{3}, {0, 2}, {1, 4, 5}}) {
+    for (const int rows : {2, 4, 5, 12 / static_cast<int>(sequences.size())}) {
+      CAPTURE(sequences, rows);
+      const int64_t before = graphs.device->ops().Work().repeated;
+      for (int step = 0; step < 4; ++step) both(sequences, rows, true, /*guesses=*/true);
+      CHECK(graphs.device->ops().Work().repeated >= before + 2);
+    }
+  }
+  const int64_t before = graphs.device->ops().Work().repeated;
+  for (int step = 0; step < 3; ++step) both({0}, 17);  // a prompt is no such step
+  CHECK(graphs.device->ops().Work().repeated == before);
 }
 
 #if defined(NG_SIMT)
