@@ -88,11 +88,17 @@ int64_t PlanSearch::EdgeBusyNs(int groups, int64_t rows) const {
 
 int64_t PlanSearch::RingNs(const std::vector<Candidate::Stage>& stages, const Prices& prices,
                            int64_t rows) const {
-  int64_t ring = TurnNs(rows) + OutNs(stages.front().node, rows) +
-                 ReturnNs(stages.back().node, rows) +
-                 static_cast<int64_t>(stages.size() - 1) * HopNs(rows);
-  for (const Candidate::Stage& stage : stages) ring += StepNs(prices, stage.node, stage.layers);
-  return ring;
+  const int64_t between = TurnNs(rows) + OutNs(stages.front().node, rows) +
+                          ReturnNs(stages.back().node, rows) +
+                          static_cast<int64_t>(stages.size() - 1) * HopNs(rows);
+  int64_t steps = 0;
+  for (const Candidate::Stage& stage : stages) steps += StepNs(prices, stage.node, stage.layers);
+  return GoesAhead(stages) ? std::max(between, steps) : between + steps;
+}
+
+/// A GPU that is the whole chain has its next step already while this one's tokens travel.
+bool PlanSearch::GoesAhead(const std::vector<Candidate::Stage>& stages) const {
+  return stages.size() == 1 && nodes_[stages.front().node].is_gpu;
 }
 
 bool PlanSearch::MayTake(int node, LayerRange layers) const {
@@ -280,8 +286,8 @@ Candidate PlanSearch::Price(std::vector<Candidate::Stage> stages, int groups) co
     candidate.busy_ns.push_back(BusyNs(prices, stage.node, stage.layers, groups));
     // The coordinator's own work is not hidden by the steps of other groups: served on an H200, two
     // groups of 32 streams gave fewer tokens than one of 64.
-    candidate.round_ns =
-        std::max(candidate.round_ns, candidate.busy_ns.back() + groups * TurnNs(rows));
+    const int64_t turns = GoesAhead(stages) ? 0 : groups * TurnNs(rows);
+    candidate.round_ns = std::max(candidate.round_ns, candidate.busy_ns.back() + turns);
     const NodeFacts& node = nodes_[stage.node];
     const int64_t room = node.budget_bytes - StageFixedBytes(HeldBy(node, model_), stage.layers);
     candidate.pages = std::min(candidate.pages,

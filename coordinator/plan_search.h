@@ -82,6 +82,7 @@ class PlanSearch {
   int64_t HopNs(int64_t rows) const;
   int64_t TurnNs(int64_t rows) const;
   int64_t EdgeBusyNs(int groups, int64_t rows) const;
+  bool GoesAhead(const std::vector<Candidate::Stage>& stages) const;
   int64_t RingNs(const std::vector<Candidate::Stage>& stages, const Prices& prices,
                  int64_t rows) const;
 

@@ -127,6 +127,27 @@ TEST_CASE("the coordinator's own work is part of every token", "[planner]") {
   CHECK(eight_turning > 8 * 10'000'000);
 }
 
+TEST_CASE(
+    "a GPU that is the whole chain hides the coordinator's work and the wire behind its steps",
+    "[planner]") {
+  NodeFacts gpu = Slow();
+  gpu.is_gpu = true;
+  gpu.with_coordinator = false;
+  LinkFacts link;
+  const auto token_ns = [&] {
+    const absl::StatusOr<Plan> plan =
+        PlanStages(TwoLayers(), {{gpu}}, link, {"latency", 8, 64, 64}, {});
+    REQUIRE(plan.ok());
+    return 1e9 / plan->single_stream_tokens_per_s;
+  };
+  const auto step = static_cast<double>(2 * kLayerNs + gpu.step_overhead_ns);
+  link.turn_ns = 500'000;
+  CHECK_THAT(token_ns(), WithinRel(step, 1e-6));
+  link.turn_ns = 3'000'000;  // longer than the step: then it is the round
+  link.hop_ns = 100'000;
+  CHECK_THAT(token_ns(), WithinRel(3'200'000.0, 1e-3));
+}
+
 /// SmolLM2-135M in bf16.
 ModelFacts SmolLm2() {
   ModelFacts model;
