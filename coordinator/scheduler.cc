@@ -44,6 +44,7 @@ Scheduler::Scheduler(SchedulerOptions options)
     : options_(Completed(std::move(options))),
       pools_(options_.limits),
       budget_(options_.itl_target_ms, options_.limits.rows_max),
+      row_costs_(options_.first_slow),
       queue_(options_.tenant_running_max) {}
 
 Scheduler::~Scheduler() = default;
@@ -316,7 +317,7 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
   NG_CHECK(running_.empty() && preempted_.empty() && pools_.held() == 0);
   pools_ = Pools(options_.limits);
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
-  row_costs_ = RowCosts();
+  row_costs_ = RowCosts(options_.first_slow);
   guess_account_ = GuessAccount();
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {

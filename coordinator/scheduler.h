@@ -31,6 +31,7 @@ struct SchedulerOptions {
   int decode_groups = 0;     // 0: as many as stages; decoding sequences run in so many equal groups
   int prefill_depth = 1;     // chunks of one prompt in flight at a time; needs a chain in order
   bool speculates = false;   // steps run guesses where that pays; needs a chain of equal bits
+  int first_slow = 0;        // RowCosts, of the chain
   bool ahead = false;        // decoding goes on before its tokens are told; needs one stage
   std::string model_digest;  // keys the prefix cache, as tenant and salt do
 

@@ -246,6 +246,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     options.decode_groups = shape.decode_groups;
     options.prefill_depth = shape.prefill_depth;
     options.speculates = shape.speculates;
+    options.first_slow = shape.first_slow;
     options.ahead = shape.ahead;
     shape_ = options;
     if (scheduler_ == nullptr) {

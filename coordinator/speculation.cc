@@ -6,12 +6,13 @@
 namespace neurogrid {
 namespace {
 
-constexpr double kNew = 0.25;         // weight of a new measurement
-constexpr double kFollow = 0.9;       // of a change, for the prices of other numbers of rows
-constexpr double kSinks = 1.0 / 512;  // of a price above the lowest, a step
-constexpr double kMsMin = 1e-6;       // a clock that stands still
-constexpr double kGainMin = 0.02;     // tokens gained, of those drawn anyway,
-constexpr double kGainFactor = 1.2;   // and beside the share of time that they cost
+constexpr double kNew = 0.25;          // weight of a new measurement,
+constexpr double kNewDoubtful = 0.05;  // of one that may be of a first step
+constexpr double kFollow = 0.9;        // of a change, for the prices of other numbers of rows
+constexpr double kSinks = 1.0 / 512;   // of a price above the lowest, a step
+constexpr double kMsMin = 1e-6;        // a clock that stands still
+constexpr double kGainMin = 0.02;      // tokens gained, of those drawn anyway,
+constexpr double kGainFactor = 1.2;    // and beside the share of time that they cost
 constexpr double kMatesWaitMax = 0.05;
 // Of the account, in steps.
 constexpr double kAdded = 0.002;   // with each step
@@ -23,10 +24,12 @@ constexpr double kLikely = 0.5;
 
 void RowCosts::Measure(int rows, double ms, bool guesses) {
   if (rows < 1 || rows > kRowsMax) return;
+  if (guesses && ++tried_[rows] <= first_slow_) return;
   ms = std::max(ms, kMsMin);
   double& own = ms_[rows];
   const double before = own == 0 ? ms : own;
-  own = before + kNew * (ms - before);
+  const bool doubtful = guesses && first_slow_ > 0 && ms > before;
+  own = before + (doubtful ? kNewDoubtful : kNew) * (ms - before);
   const double drift = guesses ? 1 : 1 + kFollow * (own / before - 1);
   for (double& other : ms_) {
     if (&other != &own) other *= drift;

@@ -16,6 +16,11 @@ class RowCosts {
  public:
   static constexpr int kRowsMax = 64;
 
+  /// `first_slow`: so many first steps with guesses take longer than later ones with as many rows
+  /// and count for nothing, as where a device runs a step as it comes, then records it. It may do
+  /// so again for a longer context: then a rise counts less than a fall.
+  explicit RowCosts(int first_slow = 0) : first_slow_(first_slow) {}
+
   /// `guesses`: some of the rows. A step without any tells also how fast the machine is at the
   /// moment, and other prices follow: they count beside each other, and are seen rarely.
   void Measure(int rows, double ms, bool guesses = false);
@@ -25,6 +30,8 @@ class RowCosts {
   double ms(int rows) const;
 
  private:
+  int first_slow_;
+  std::array<int, kRowsMax + 1> tried_ = {};  // with guesses
   std::array<double, kRowsMax + 1> ms_ = {};  // 0: not seen
 };
 

@@ -344,6 +344,8 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
   const std::string& asked = options_.config.speculation;
   const bool pays = asked == "on" || !gpus;
   shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");
+  // A GPU runs the first step of a kind as it comes and records the second.
+  shape.first_slow = gpus ? 2 : 0;
   // A GPU goes on by itself while its tokens travel; for a processor a step behind an end is time.
   shape.ahead = shape.stages == 1 && gpus;
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),

@@ -217,6 +217,7 @@ class Side {
     options.limits = stage.options().limits;
     options.speculates = speculates;
     options.ahead = absl::StrContains(stage.determinism_class(), "cuda");  // as the supervisor
+    options.first_slow = options.ahead ? 2 : 0;
     return options;
   }
 

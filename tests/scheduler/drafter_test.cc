@@ -103,6 +103,24 @@ TEST_CASE("a high price that is not seen again sinks", "[speculation]") {
   CHECK(costs.ms(2) < 10.1);
 }
 
+TEST_CASE("where first steps are slow they count for nothing, and a rise for less than a fall",
+          "[speculation]") {
+  RowCosts costs(/*first_slow=*/2);
+  costs.Measure(1, 10);
+  CHECK(costs.ms(1) == 10);  // plain steps count at once
+  for (int i = 0; i < 2; ++i) {
+    costs.Measure(2, 40, true);
+    CHECK_FALSE(costs.knows(2));
+    CHECK(costs.ms(2) == 10);
+  }
+  costs.Measure(2, 12, true);
+  CHECK(costs.ms(2) == 12);
+  costs.Measure(2, 32, true);  // recorded anew, for a longer context
+  CHECK(costs.ms(2) < 13.1);
+  for (int i = 0; i < 200; ++i) costs.Measure(2, 32, true);
+  CHECK(costs.ms(2) > 31);  // a price that stays is believed
+}
+
 TEST_CASE("in a slow minute all prices are higher, and what is dear stays dear", "[speculation]") {
   RowCosts costs = Costs({10, 15});
   for (int i = 0; i < 50; ++i) costs.Measure(1, 30);
