@@ -51,7 +51,7 @@ UNITS = {
         {
             "bf16": HALVES,
             "int8": Loop("vpmaddwd", 2, 2),
-            "int8-a8": Loop("vpmaddwd", 4, 3, 2),
+            "int8-a8": Loop("vpmaddwd", 4, 3, 4),
             "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2),
         },
     ),
@@ -144,15 +144,18 @@ def faults_of(loop, expected, rows, columns):
     if products % a_step != 0:
         yield f"{products} products are no whole number of steps of {rows} rows"
     loads_max = products // a_step * (columns * expected.loads + rows * expected.broadcasts)
-    loads, moves = 0, []
+    loads, fetches, moves = 0, 0, []
     for address, name, operands in loop:
         if name.startswith("vmov") and MOVE.match(operands):
             moves.append(f"moves a register: {address:x}: {name} {operands}")
         if "(%rsp" in operands or "(%rbp" in operands:
             yield f"uses the stack: {address:x}: {name} {operands}"
+        fetches += name.startswith("prefetch")
         loads += "(" in operands and not name.startswith(("lea", "j", "nop", "prefetch"))
     if len(moves) > expected.moves:
         yield from moves
+    if fetches > products // a_step:
+        yield f"{fetches} prefetches in {products // a_step} steps"
     if loads > loads_max:
         yield f"{loads} loads for {products} products of {rows} rows, at most {loads_max} are wanted"
 

@@ -39,6 +39,7 @@ struct PanelJob {
   Epilogue epilogue;
   const GroupFormat* groups;  // kGroups only
   const uint8_t* panel;       // [steps][64][4 bytes], [steps][64][2] int8, or blocks of groups
+  const uint8_t* next_panel;  // what this thread will probably read next; null: nothing
   const float* w_scales;      // [64]; int8 and int8-a8 only
   const float* bias;          // [outputs]; or null. Of the gate when gated
   const float* up_bias;       // [outputs]; or null. Gated only

@@ -18,11 +18,24 @@ constexpr int64_t kBlockSteps = 1024;  // 256 KiB of a panel at a time: a quarte
 constexpr int64_t kChainSteps = 256;
 constexpr int64_t kA8GroupSteps = kA8GroupInputs / 4;
 
+/// Brings memory into L2 while a tile is computed: a panel takes as long to come as some tiles take
+/// to pass over it, for which the first of them would wait. Where a pass takes a part of the
+/// columns (AVX2), products take so long that nothing waits.
+struct Ahead {
+  const uint8_t* line;
+  int64_t stride_bytes;  // a step; 0: one line again and again, which costs next to nothing
+
+  void Fetch() {
+    __builtin_prefetch(line, 0, 2);
+    line += stride_bytes;
+  }
+};
+
 /// sums [kRows][64] = the chains of `steps` steps, continued from sums when `continues`.
 /// Not inlined, like SumIntTile, whose inner loops are so to be read by themselves.
 template <class Steps, int kRows>
 [[gnu::noinline]] void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
-                               int64_t steps, float* sums, bool continues) {
+                               int64_t steps, float* sums, bool continues, Ahead ahead) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Float sum[kRows][kColumns];
@@ -44,6 +57,7 @@ template <class Steps, int kRows>
         const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
         Steps::template DotRow<kColumns>(sum[r], weight, activation);
       }
+      if constexpr (kColumns == 4) ahead.Fetch();
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -86,7 +100,7 @@ struct Int8Steps {
 /// Not inlined: across calls, compilers would keep `sums` in the registers of the inner loop.
 template <class Steps, int kRows>
 [[gnu::noinline]] void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
-                                  int64_t steps, const A8Groups& groups, float* sums) {
+                                  int64_t steps, const A8Groups& groups, float* sums, Ahead ahead) {
   constexpr int kColumns = Simd::kTileColumns<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
     Simd::Int sum[kRows][kColumns];
@@ -109,6 +123,7 @@ template <class Steps, int kRows>
         const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
         Steps::template DotRow<kColumns>(sum[r], weight, activation);
       }
+      if constexpr (kColumns == 4) ahead.Fetch();
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -127,7 +142,8 @@ template <class Steps, int kRows>
 
 /// SumIntTile of one group after the other, from the one that starts at `step`.
 template <int kRows>
-void RunA8Tile(const PanelJob& job, int row, int64_t step, int64_t steps, float* tile) {
+void RunA8Tile(const PanelJob& job, int row, int64_t step, int64_t steps, float* tile,
+               Ahead ahead) {
   const int64_t first = row * job.x_groups.count + step / kA8GroupSteps;
   A8Groups groups = {job.x_groups.scales + first, job.x_groups.starts + first, job.x_groups.count};
   const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * step;
@@ -135,7 +151,8 @@ void RunA8Tile(const PanelJob& job, int row, int64_t step, int64_t steps, float*
   for (int64_t done = 0; done < steps; done += kA8GroupSteps) {
     const int64_t count = steps - done < kA8GroupSteps ? steps - done : kA8GroupSteps;
     SumIntTile<Int8Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel + kPanelStepBytes * done,
-                                 count, groups, tile);
+                                 count, groups, tile, ahead);
+    ahead.line += count * ahead.stride_bytes;
     ++groups.scales;
     ++groups.starts;
   }
@@ -143,16 +160,16 @@ void RunA8Tile(const PanelJob& job, int row, int64_t step, int64_t steps, float*
 
 /// One tile over one K block that starts at `step`.
 template <int kRows>
-void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
+void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* sums, Ahead ahead) {
   const uint8_t* x = job.x + row * job.x_stride_bytes + 4 * step;
   float* tile = sums + 64 * row;
   if (job.format == PackedMatrix::Format::kBf16) {
     SumTile<Bf16Steps, kRows>(x, job.x_stride_bytes, job.panel + kPanelStepBytes * step, steps,
-                              tile, step > 0);
+                              tile, step > 0, ahead);
     return;
   }
   if (job.format == PackedMatrix::Format::kInt8A8) {
-    RunA8Tile<kRows>(job, row, step, steps, tile);
+    RunA8Tile<kRows>(job, row, step, steps, tile, ahead);
     return;
   }
   const bool is_int = job.format == PackedMatrix::Format::kInt8;
@@ -161,22 +178,37 @@ void RunTile(const PanelJob& job, int row, int64_t step, int64_t steps, float* s
     const int64_t count = steps - done < kChainSteps ? steps - done : kChainSteps;
     const uint8_t* panel = job.panel + step_bytes * (step + done);
     if (is_int) {
-      SumIntTile<Int16Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, {}, tile);
+      SumIntTile<Int16Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, {}, tile,
+                                    ahead);
+      ahead.line += count * ahead.stride_bytes;
       continue;
     }
     alignas(64) float part[kRows * 64];
-    SumTile<F32Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, part, false);
+    SumTile<F32Steps, kRows>(x + 4 * done, job.x_stride_bytes, panel, count, part, false, ahead);
+    ahead.line += count * ahead.stride_bytes;
     for (int i = 0; i < kRows * 64; ++i) tile[i] += part[i];
   }
 }
 
+/// A line a step from what follows the block that ends at step `end`: more of the panel, or the
+/// next one. A quarter of a block a tile, so the first four tiles ask for all of it.
+inline Ahead AheadOf(const PanelJob& job, int64_t end, int64_t steps, int tile, int tiles) {
+  constexpr int kQuarters = 4;
+  const int64_t step_bytes =
+      job.format == PackedMatrix::Format::kInt8 ? kPanelStepBytes / 2 : kPanelStepBytes;
+  const uint8_t* const next = end < job.steps ? job.panel + end * step_bytes : job.next_panel;
+  if (next == nullptr || tiles == 1 || tile >= kQuarters) return {job.panel, 0};
+  return {next + tile * steps * step_bytes / kQuarters, step_bytes / kQuarters};
+}
+
 template <int kRows>
-void RunTileOf(int rows, const PanelJob& job, int row, int64_t step, int64_t steps, float* sums) {
+void RunTileOf(int rows, const PanelJob& job, int row, int64_t step, int64_t steps, float* sums,
+               Ahead ahead) {
   if constexpr (kRows > 0) {
     if (rows == kRows) {
-      RunTile<kRows>(job, row, step, steps, sums);
+      RunTile<kRows>(job, row, step, steps, sums, ahead);
     } else {
-      RunTileOf<kRows - 1>(rows, job, row, step, steps, sums);
+      RunTileOf<kRows - 1>(rows, job, row, step, steps, sums, ahead);
     }
   }
 }
@@ -242,7 +274,8 @@ template <int kRowsMax>
     for (int tile = 0; tile < tiles; ++tile) {
       const int first = job.rows * tile / tiles;
       const int end = job.rows * (tile + 1) / tiles;
-      RunTileOf<Simd::kTileRows>(end - first, job, first, step, steps, sums);
+      RunTileOf<Simd::kTileRows>(end - first, job, first, step, steps, sums,
+                                 AheadOf(job, step + steps, steps, tile, tiles));
       if (!last) continue;
       for (int row = first; row < end; ++row) FinishRow(job, row, sums + 64 * row);
     }

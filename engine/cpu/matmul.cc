@@ -159,6 +159,9 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.epilogue = epilogue;
     job.groups = panel.groups;
     job.panel = panel.data;
+    const int64_t next = (chunk + 1) / blocks;
+    const bool leaves = next > chunk / blocks && next < w.panels();
+    job.next_panel = leaves ? w.panel(next).data : nullptr;
     job.w_scales = panel.scales;
     job.bias = bias == nullptr ? nullptr : bias + first_output;
     job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();

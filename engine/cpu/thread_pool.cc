@@ -38,7 +38,7 @@ void WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) {
+ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 0))) {
   NG_CHECK(threads >= 1);
   helpers_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
@@ -62,9 +62,14 @@ void ThreadPool::ParallelFor(int64_t chunks, Job job) {
     return;
   }
   job_ = &job;
-  chunks_ = chunks;
   unfinished_.store(static_cast<uint32_t>(chunks), std::memory_order_relaxed);
-  untaken_.store(static_cast<uint32_t>(chunks), std::memory_order_release);
+  const auto count = static_cast<uint64_t>(chunks);
+  uint64_t first = 0;
+  for (size_t i = 0; i < shares_.size(); ++i) {
+    const uint64_t end = count * (i + 1) / shares_.size();
+    shares_[i].untaken.store(first << 32 | end, std::memory_order_release);
+    first = end;
+  }
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   RunChunks(0);
@@ -73,15 +78,22 @@ void ThreadPool::ParallelFor(int64_t chunks, Job job) {
     WaitForChange(unfinished_, left);
 }
 
-bool ThreadPool::TakeChunk(int64_t& chunk) {
-  // Compare and swap rather than subtract: a late thread must not take the count of the next job
-  // below zero. Having taken a chunk it may read the job, which cannot end before that chunk is
-  // done.
-  uint32_t left = untaken_.load(std::memory_order_acquire);
-  while (left != 0) {
-    if (untaken_.compare_exchange_weak(left, left - 1, std::memory_order_acquire)) {
-      chunk = chunks_ - left;
-      return true;
+bool ThreadPool::TakeChunk(int worker, int64_t& chunk) {
+  // Compare and swap: a late thread may find a share of the next job here, and must then take a
+  // chunk of it or nothing. Having taken one it may read the job, which cannot end before that
+  // chunk is done.
+  constexpr uint64_t kEnd = 0xffffffff;
+  constexpr uint64_t kOneTaken = uint64_t{1} << 32;
+  const size_t threads = shares_.size();
+  for (size_t i = 0; i < threads; ++i) {
+    std::atomic<uint64_t>& share = shares_[(static_cast<size_t>(worker) + i) % threads].untaken;
+    uint64_t untaken = share.load(std::memory_order_acquire);
+    while (untaken >> 32 < (untaken & kEnd)) {
+      const uint64_t rest = i == 0 ? untaken + kOneTaken : untaken - 1;
+      if (share.compare_exchange_weak(untaken, rest, std::memory_order_acquire)) {
+        chunk = static_cast<int64_t>(i == 0 ? untaken >> 32 : rest & kEnd);
+        return true;
+      }
     }
   }
   return false;
@@ -89,7 +101,7 @@ bool ThreadPool::TakeChunk(int64_t& chunk) {
 
 void ThreadPool::RunChunks(int worker) {
   int64_t chunk;
-  while (TakeChunk(chunk)) {
+  while (TakeChunk(worker, chunk)) {
     (*job_)(chunk, worker);
     if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
   }

@@ -12,10 +12,12 @@ namespace neurogrid {
 
 /// A fixed set of threads that take the chunks of one job at a time.
 ///
-/// Threads take chunks from a shared counter, so one that the system holds up delays a job by its
-/// own chunk at most, and a late one not at all. Waiting threads spin for about 25 us, then sleep.
-/// Every chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot
-/// product instruction does so too, and arithmetic must not depend on which thread took a chunk.
+/// Each thread has an equal share of neighbouring chunks and takes them in order; one that has none
+/// left takes the last of another's share. So a thread reads neighbouring memory, the same in every
+/// job over the same chunks; one that the system holds up delays a job by its own chunk at most,
+/// and a late one not at all. Waiting threads spin for about 25 us, then sleep. Every chunk runs
+/// with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot product instruction
+/// does so too, and arithmetic must not depend on which thread took a chunk.
 class ThreadPool {
  public:
   using Job = absl::FunctionRef<void(int64_t chunk, int worker)>;
@@ -36,14 +38,18 @@ class ThreadPool {
  private:
   void HelperLoop(int worker);
   void RunChunks(int worker);
-  bool TakeChunk(int64_t& chunk);
+  bool TakeChunk(int worker, int64_t& chunk);
 
   static constexpr int kLine = 128;  // Two cache lines: the prefetcher fetches them in pairs.
 
+  /// The chunks [first, end) that nobody took yet of a thread's share: first << 32 | end.
+  struct alignas(kLine) Share {
+    std::atomic<uint64_t> untaken = 0;
+  };
+
+  std::vector<Share> shares_;  // [threads]
   // Written by the caller while no chunk is out, read by whoever holds a chunk.
   alignas(kLine) const Job* job_ = nullptr;
-  int64_t chunks_ = 0;
-  alignas(kLine) std::atomic<uint32_t> untaken_ = 0;     // chunks nobody took yet
   alignas(kLine) std::atomic<uint32_t> unfinished_ = 0;  // chunks not yet done
   alignas(kLine) std::atomic<uint32_t> generation_ = 0;  // jobs published; helpers wait on it
   std::atomic<bool> stopping_ = false;

@@ -22,6 +22,24 @@ TEST_CASE("a thread pool runs every chunk once", "[cpu][threads]") {
   CHECK(runs == std::vector<int>(static_cast<size_t>(chunks), 1));
 }
 
+TEST_CASE("a thread takes its share in order, then the last chunks of another's",
+          "[cpu][threads]") {
+  ThreadPool pool(2);
+  for (int job = 0; job < 100; ++job) {
+    std::vector<int64_t> order;  // by one thread at a time: the other waits in chunk 0
+    std::atomic<int> done = 0;
+    pool.ParallelFor(8, [&](int64_t chunk, int) {
+      if (chunk == 0) {
+        while (done < 7) _mm_pause();
+        return;
+      }
+      order.push_back(chunk);
+      ++done;
+    });
+    CHECK(order == std::vector<int64_t>{4, 5, 6, 7, 3, 2, 1});
+  }
+}
+
 TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu][threads]") {
   ThreadPool pool(4);
   std::vector<std::atomic<int>> busy(4);
