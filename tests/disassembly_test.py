@@ -154,8 +154,8 @@ def faults_of(loop, expected, rows, columns):
         loads += "(" in operands and not name.startswith(("lea", "j", "nop", "prefetch"))
     if len(moves) > expected.moves:
         yield from moves
-    if fetches > products // a_step:
-        yield f"{fetches} prefetches in {products // a_step} steps"
+    if fetches > products // a_step * columns:
+        yield f"{fetches} prefetches for {products // a_step} steps of {columns} columns"
     if loads > loads_max:
         yield f"{loads} loads for {products} products of {rows} rows, at most {loads_max} are wanted"
 
