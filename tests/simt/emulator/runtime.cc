@@ -217,7 +217,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->totalGlobalMem = simt::memory_bytes;
   properties->major = simt::architecture / 10;
   properties->minor = simt::architecture % 10;
-  properties->multiProcessorCount = 1;
+  properties->multiProcessorCount = simt::multiprocessors;
   properties->sharedMemPerBlockOptin = std::min(simt::SharedBytesMax(), size_t{163} * 1024);
   return cudaSuccess;
 }

@@ -24,6 +24,9 @@ inline Extent3 block_extent, grid_extent;
 // Ten times the compute capability that is stood in for: below 80 without tensor cores for bf16 and
 // copies behind the kernel's back.
 inline int architecture = 80;
+/// Of the emulated GPU. More than one, so that blocks begin elsewhere than at the first of what
+/// they share; they still run one after the other.
+inline int multiprocessors = 3;
 /// Dynamic shared memory that a block may ask for.
 inline size_t SharedBytesMax() { return (architecture < 80 ? 64 : 227) * size_t{1024}; }
 
