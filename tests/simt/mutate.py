@@ -19,6 +19,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,20 +32,28 @@ WORK = ROOT / "build" / "mutants"
 # The most dangerous first.
 KINDS = ("__sync", "WaitForPredecessor", "copies", "lane", "stride", "subscript", "/ or %", "bound")
 BROKEN = """#pragma once
-#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
+#include <csignal>
 #include <cstdlib>
 struct NgBreaks {
   int broken = std::atoi(std::getenv("NG_BROKEN"));
   char reached[@] = {};
-  ~NgBreaks() {
+  NgBreaks();
+  ~NgBreaks() { Write(); }
+  void Write() const {
     const char* path = std::getenv("NG_REACHED");
-    std::FILE* file = path != nullptr ? std::fopen(path, "wb") : nullptr;
-    if (file == nullptr) return;
-    std::fwrite(reached, 1, sizeof(reached), file);
-    std::fclose(file);
+    const int file = path != nullptr ? open(path, O_WRONLY | O_CREAT, 0600) : -1;
+    if (file >= 0 && write(file, reached, sizeof(reached)) < 0) _exit(4);
   }
 };
 inline NgBreaks ng_breaks;
+inline NgBreaks::NgBreaks() {
+  std::signal(SIGUSR1, [](int) {
+    ng_breaks.Write();
+    _exit(3);
+  });
+}
 #define NG_BROKEN(n) (ng_breaks.reached[n] = 1, ng_breaks.broken == (n))
 """
 SIMPLE = r"[A-Za-z_][\w.]*|\d+"
@@ -217,24 +226,28 @@ def make(files, kinds, jobs):
 
 
 class Case:
-    """A test case on one architecture: what it reaches and how long it takes."""
+    """A test case on one architecture: what it reaches and how long it takes, `seconds_max` at most."""
 
-    def __init__(self, folder, name, architecture):
+    def __init__(self, folder, name, architecture, seconds_max):
         self.name, self.architecture = f"{name} (sm_{architecture})", architecture
         self.command = [folder / "kernels_test", re.sub(r"([\[\],\\])", r"\\\1", name), "-a", "--allow-running-no-tests",
                         "--architecture", str(architecture)]
-        self.ended, self.seconds, self.reached = self.run(0, 3600)
+        self.ended, self.seconds, self.reached = self.run(0, seconds_max)
+        # A broken one that takes longer hangs, if the whole one ends in time.
+        self.seconds_max = seconds_max if self.ended is None else 5 * self.seconds + 3
 
     def run(self, number, seconds_max):
-        """(exit code or None, seconds, breaks reached)"""
+        """(exit code, None where it took too long, seconds, breaks reached)"""
         started = time.monotonic()
         with tempfile.NamedTemporaryFile() as reached:
             environment = dict(os.environ, NG_BROKEN=str(number), NG_REACHED=reached.name)
-            try:
-                code = subprocess.run(self.command, env=environment, timeout=seconds_max, cwd=ROOT,
-                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
-            except subprocess.TimeoutExpired:
-                code = None
+            with subprocess.Popen(self.command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL) as process:
+                try:
+                    code = process.wait(seconds_max)
+                except subprocess.TimeoutExpired:
+                    code = None
+                    process.send_signal(signal.SIGUSR1)  # it still says what it reached
             marks = reached.read()
         return code, time.monotonic() - started, {n for n, mark in enumerate(marks) if mark}
 
@@ -245,16 +258,16 @@ def judge(number, cases, until):
     for case in cases:
         if number in case.reached:
             left = until - time.monotonic()
-            code = case.run(number, min(5 * case.seconds + 3, left))[0] if left > 0 else None
+            code = case.run(number, min(case.seconds_max, left))[0] if left > 0 else None
             if code is None and time.monotonic() > until:
                 return "not run"
-            if code != 0:
+            if code != case.ended:
                 return case.name
             fate = "survives"
     return fate
 
 
-def run_kit(folder, jobs, seconds, case_seconds, tests, part):
+def run_kit(folder, jobs, seconds, case_seconds, tests, kinds, part):
     """Prints what becomes of each break; the most dangerous kinds go first."""
     until = time.monotonic() + seconds
     breaks = {int(n): told for n, told in json.loads((folder / "breaks.json").read_text()).items()}
@@ -262,15 +275,15 @@ def run_kit(folder, jobs, seconds, case_seconds, tests, part):
                             capture_output=True, text=True, check=True).stdout
     names = [line for line in listed.split("\n") if line]
     with ThreadPoolExecutor(jobs) as pool:
-        cases = list(pool.map(lambda at: Case(folder, *at), [(name, a) for a in (80, 75) for name in names]))
-        if failing := [case.name for case in cases if case.ended != 0]:
+        cases = sorted(pool.map(lambda at: Case(folder, *at, case_seconds), [(name, a) for a in (80, 75) for name in names]),
+                       key=lambda case: case.seconds)
+        if failing := [case.name for case in cases if case.ended not in (0, None)]:
             sys.exit(f"these fail without any break: {failing}")
-        cases = sorted((case for case in cases if case.seconds <= case_seconds), key=lambda case: case.seconds)
         reached = set().union(*(case.reached for case in cases if case.architecture == 80))
         for case in cases:
             if case.architecture == 75:
                 case.reached -= reached
-        numbers = sorted(breaks, key=lambda n: (KINDS.index(next(k for k in KINDS if f": {k}" in breaks[n])), n))
+        numbers = sorted((n for n in breaks if re.search(kinds, breaks[n].split(": ")[1])), key=lambda n: (KINDS.index(next(k for k in KINDS if f": {k}" in breaks[n])), n))
         numbers = numbers[part[0] - 1 :: part[1]]
         fates = []
         for number, fate in zip(numbers, pool.map(lambda n: judge(n, cases, until), numbers)):
@@ -290,7 +303,7 @@ def main():
     parser.add_argument("--kit", type=Path, help="put program and breaks there instead of running them")
     parser.add_argument("--from", dest="folder", type=Path, help="run such a kit")
     parser.add_argument("--seconds", type=int, default=100000, help="nothing runs longer")
-    parser.add_argument("--case-seconds", type=float, default=100000, help="longer cases are left out")
+    parser.add_argument("--case-seconds", type=float, default=100000, help="longer cases are cut")
     parser.add_argument("--part", default="1/1", help="2/3: the second third of the breaks")
     args = parser.parse_args()
     if args.files:
@@ -300,7 +313,7 @@ def main():
         for name in ("kernels_test", "breaks.json"):
             shutil.copy(WORK / name, args.kit / name)
         return
-    run_kit((args.folder or WORK).resolve(), args.jobs, args.seconds, args.case_seconds, args.tests, [int(n) for n in args.part.split("/")])
+    run_kit((args.folder or WORK).resolve(), args.jobs, args.seconds, args.case_seconds, args.tests, args.kinds, [int(n) for n in args.part.split("/")])
 
 
 if __name__ == "__main__":
