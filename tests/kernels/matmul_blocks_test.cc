@@ -202,6 +202,13 @@ TEST_CASE("every kernel for blocks gives the same bits", "[kernels][blocks]") {
   }
 }
 
+TEST_CASE("a block of few rows takes one batch of tiles after the other", "[kernels][blocks]") {
+  const Seeded seeded;
+  // One row: four tiles a batch; two rows: two; more: one.
+  const int rows = GENERATE(1, 2, 3);
+  CheckCase({BlockType::kQ4_1, 500, 128, rows, Epilogue::kAdd, true, true});
+}
+
 TEST_CASE("rows that shared memory does not hold at once are multiplied in groups",
           "[kernels][blocks]") {
   const Seeded seeded;

@@ -125,7 +125,7 @@ TEST_CASE("sums, of slices or made elsewhere, become y with scale and bias, roun
   const bool elsewhere = GENERATE(false, true);
   const Epilogue epilogue = GENERATE(Epilogue::kStore, Epilogue::kAdd);
   // Whole pieces, outputs that fill no tile, rows of y that start at odd places.
-  const int outputs = GENERATE(64, 41);
+  const int outputs = GENERATE(64, 131);
   const int stride = outputs + GENERATE(0, 3, 8);
   CAPTURE(static_cast<int>(epilogue), outputs, stride, elsewhere);
   Summed s = Exact(outputs, false, stride);
