@@ -251,8 +251,9 @@ struct SplitAttention {
                   live);
     }
   }
-  /// The first two chunks of a split: what earlier steps wrote before the predecessor has ended,
-  /// what this step did after that.
+  /// The first two chunks of a split: what earlier steps wrote before the predecessor has ended
+  /// (the copy of a step's inputs lies between, and starts when the step before has ended), what
+  /// this step did after that.
   __device__ __forceinline__ void CopyOld(const AttentionPlace& place) const {
 #pragma unroll 1
     for (int i = 0; i < 2; ++i) CopyChunk(i, place, place.old());

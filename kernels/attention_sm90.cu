@@ -239,8 +239,7 @@ struct Consumer {
     TakeScores(0);
     for (int split = 1; split < splits; ++split) {
       const uint32_t keys = SlotOf(2 * split);
-      WaitFor(2 * split - 1);
-      WaitFor(2 * split);
+      WaitFor(2 * split);  // the values before them are there then: chunks come in order
       BeginProducts();
       QueueOutputs<kHalves>(SlotOf(2 * split - 1), probabilities, outputs);
       if constexpr (kScoresEarly) {

@@ -20,6 +20,7 @@ __device__ __forceinline__ int SwizzledByte(int row, int piece) {
 /// Chunk after chunk of keys and values passes through kSlots slots.
 template <int kSlots, int kSlotBytes>
 struct ChunkRing {
+  static constexpr int kSlotCount = kSlots;
   static constexpr int kSlotsBytes = kSlots * kSlotBytes;
   static constexpr int kBarriersBytes = 2 * kSlots * kBarrierBytes;
   static constexpr int kLeaving = 2 * kWarpgroupThreads / kWarpThreads;  // warps
@@ -44,7 +45,6 @@ struct ChunkRing {
         InitBarrier(Full(slot), kWarpgroupThreads);
         InitBarrier(Empty(slot), kLeaving);
       }
-      PublishBarriers();
     }
     __syncthreads();
   }

@@ -240,7 +240,9 @@ struct Consumer {
                         b + step * (16 * 128 / 16), half + step > 0);
       }
       CommitProducts();
-      WaitFor(chunk + 1 - side);
+      // The other side's, there or not: what was in its slot before is a chunk that both sides left
+      // before the probabilities were known.
+      static_assert(Ring::kSlotCount >= kGroups);
       Leave(chunk + 1 - side);
       if (half == 0) continue;
       WaitForProducts<1>();
