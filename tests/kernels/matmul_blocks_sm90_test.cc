@@ -100,7 +100,9 @@ TEST_CASE("products with blocks on sm_90 have the bits of the common kernels",
       {5001, 4, Epilogue::kStore, false, true, 0, 8},
   }));
   if (Sanitized()) {
-    if ((static_cast<int>(type) + c.units) % 4 == 0) CheckRows(Product(type, c, 130), {65, 130});
+    if ((static_cast<int>(type) + c.units) % 4 == 0 && c.outputs <= 400) {
+      CheckRows(Product(type, c, 130), {65});
+    }
     return;
   }
   CAPTURE(static_cast<int>(type), c.outputs, c.units, static_cast<int>(c.epilogue));
