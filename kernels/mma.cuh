@@ -203,6 +203,7 @@ inline uint32_t FmaPairs(uint32_t pair, uint32_t factor, uint32_t addend) {
 }
 
 inline float Exp2(float x) { return std::exp2(x); }
+inline float Reciprocal(float x) { return 1.0f / x; }
 inline uint32_t AndOr(uint32_t r, uint32_t mask, uint32_t bits) { return (r & mask) | bits; }
 inline uint32_t AndXor(uint32_t r, uint32_t mask, uint32_t bits) { return (r & mask) ^ bits; }
 
@@ -283,6 +284,12 @@ __device__ __forceinline__ void WaitForCopies() {
 __device__ __forceinline__ float Exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// To one unit in the last place; 0 for what lies above 2^126.
+__device__ __forceinline__ float Reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 /// (r & mask) | bits, and ^ bits, in one instruction; the compiler makes two of it.
