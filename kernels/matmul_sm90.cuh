@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "kernels/matmul_sm90_store.cuh"
+#include "kernels/matmul_sm90_boxes.cuh"
 
 namespace neurogrid::kernels {
 
@@ -117,30 +117,62 @@ __device__ __forceinline__ void MultiplyStage(float (&sums)[T::kSums], const Rin
 }
 
 template <int kCount>
-__device__ __forceinline__ void AddSlice(float (&totals)[kCount], const float (&sums)[kCount],
-                                         bool first) {
+__device__ __forceinline__ void AddSlice(float (&totals)[kCount], const float (&sums)[kCount]) {
 #pragma unroll
-  for (int i = 0; i < kCount; ++i) totals[i] = first ? sums[i] : totals[i] + sums[i];
+  for (int i = 0; i < kCount; ++i) totals[i] += sums[i];
+}
+
+/// Of a warpgroup's outputs from `output` on, those that the thread has sums of.
+__device__ __forceinline__ Channels ChannelsOf(const Output& out, int output,
+                                               const Sm90Arguments& a) {
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+  const int first = output + kTileOutputs * (thread / kWarpThreads);
+  if (first >= a.packed_outputs) return {};
+  return LoadChannels(out, first / kTileOutputs, thread % kWarpThreads / 4);
+}
+
+/// A warpgroup's sums of one tile to y.
+template <typename T>
+__device__ __forceinline__ void Store(const Ring<T>& ring, const Output& out,
+                                      const float (&sums)[T::kSums], const BoxPlace& place,
+                                      const Channels& channels, uint32_t old_parity,
+                                      const Sm90Arguments& a, const CUtensorMap& y) {
+  if constexpr (T::kBoxes) {
+    if (a.boxes && out.epilogue == Epilogue::kSiluGated) {
+      return StoreBoxes<T, true>(out, sums, place, channels, old_parity, y);
+    }
+    if (a.boxes) return StoreBoxes<T, false>(out, sums, place, channels, old_parity, y);
+  }
+  StoreTile<T>(out, sums, ring.Staged(place.group), place.group, place.output, place.row, a);
 }
 
 /// A warpgroup that multiplies.
 template <typename T>
 __device__ __forceinline__ void Consume(const Ring<T>& ring, const Output& out,
-                                        const Sm90Arguments& a) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+                                        const Sm90Arguments& a, const CUtensorMap& y) {
+  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+  const int lane = thread % kWarpThreads;
   // From lane 0, so that the compiler knows it to be the same in all lanes.
   const int group = __shfl_sync(kFullMask, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   const auto group_bytes = static_cast<uint32_t>(group * T::kOwned * kChunkBytes);
   const int rounds = (a.chunks + T::kStages - 1) / T::kStages;
+  const bool boxes = T::kBoxes && a.boxes;
   const auto release = [&](int slot) {
     if (lane == 0) Arrive(ring.Empty(slot));
   };
   WaitForPredecessor();
   uint32_t parity = 0;
+  uint32_t old_parity = 0;
   for (int tile = static_cast<int>(blockIdx.x); tile < a.tiles;
        tile += static_cast<int>(gridDim.x)) {
+    const BoxPlace place{ring.Box(group), ring.Old(group), group,
+                         tile / a.row_tiles * T::kOutputs + group * T::kOwned,
+                         tile % a.row_tiles * T::kRows};
+    const Channels channels = boxes ? ChannelsOf(out, place.output, a) : Channels();
     float sums[T::kSums];
     float totals[T::kSlices > 1 ? T::kSums : 1];
+#pragma unroll
+    for (float& total : totals) total = -0.0f;  // what is added to it keeps its sign
     int slice = 0;
     int left = (a.chunks + T::kSlices - 1) / T::kSlices;  // chunks of the slice
     bool fresh = true;
@@ -155,7 +187,7 @@ __device__ __forceinline__ void Consume(const Ring<T>& ring, const Output& out,
         if (T::kSlices > 1 && --left == 0) {
           WaitForProducts<0>();
           Pin(sums);
-          if constexpr (T::kSlices > 1) AddSlice(totals, sums, slice == 0);
+          if constexpr (T::kSlices > 1) AddSlice(totals, sums);
           ++slice;
           left = slice < T::kSlices ? (a.chunks - slice + T::kSlices - 1) / T::kSlices : 0;
           fresh = true;
@@ -166,18 +198,23 @@ __device__ __forceinline__ void Consume(const Ring<T>& ring, const Output& out,
         if (slot == 0 && round > 0) release(T::kStages - 1);
       }
       parity ^= 1;
+      if constexpr (T::kBoxes) {  // late enough for the tile before to have left
+        if (boxes && round == 0 && thread == 0 && out.epilogue == Epilogue::kAdd) {
+          FetchOld<T>(place, y);
+        }
+      }
     }
     WaitForProducts<0>();
     Pin(sums);
     release(T::kStages - 1);
-    const int output = tile / a.row_tiles * T::kOutputs + group * T::kOwned;
-    const int row = tile % a.row_tiles * T::kRows;
     if constexpr (T::kSlices > 1) {
-      StoreTile<T>(out, totals, ring.Staged(group), group, output, row, a);
+      Store(ring, out, totals, place, channels, old_parity, a, y);
     } else {
-      StoreTile<T>(out, sums, ring.Staged(group), group, output, row, a);
+      Store(ring, out, sums, place, channels, old_parity, a, y);
     }
+    old_parity ^= 1;
   }
+  if (boxes && thread == 0) WaitForBoxesStored();
 }
 
 template <typename T>
@@ -187,6 +224,7 @@ __device__ __forceinline__ void InitRing(const Ring<T>& ring) {
       InitBarrier(ring.Full(slot), 1);
       InitBarrier(ring.Empty(slot), T::kGroups * kGroupThreads / kWarpThreads);
     }
+    for (int group = 0; T::kBoxes && group < T::kGroups; ++group) InitBarrier(ring.Old(group), 1);
     PublishBarriers();
   }
   __syncthreads();
@@ -195,7 +233,7 @@ __device__ __forceinline__ void InitRing(const Ring<T>& ring) {
 template <typename T>
 __global__ void __launch_bounds__(T::kThreads, 1)
     Sm90Kernel(Output out, Sm90Arguments a, const __grid_constant__ CUtensorMap w,
-               const __grid_constant__ CUtensorMap x) {
+               const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap y) {
   ReleaseSuccessor();
   const Ring<T> ring;
   InitRing(ring);
@@ -205,7 +243,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     if (threadIdx.x == kFeeder) Feed<T>(ring, w, x, a);
   } else {
     if constexpr (T::kMovesRegisters) TakeRegisters<232>();
-    Consume<T>(ring, out, a);
+    Consume<T>(ring, out, a, y);
   }
 }
 

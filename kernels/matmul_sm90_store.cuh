@@ -12,6 +12,7 @@ inline constexpr int kGroupThreads = 128;
 inline constexpr int kGroupOutputs = 64;                 // of one wgmma
 inline constexpr int kStagedStride = kGroupOutputs + 4;  // floats: no bank conflicts
 inline constexpr int kBarriers = 2;                      // of a stage: full, empty
+inline constexpr int kBoxBytes = 16 * 1024;              // of y, for each warpgroup
 
 /// A block's shared memory: a ring of stages from the first place for swizzled rows on, and
 /// kBarriersOfStage barriers for each.
@@ -44,9 +45,13 @@ struct Tile {
   static constexpr bool kSplit = kSplitSlices;
 
   static constexpr int kOutputs = kGroups * kOwned;
-  // Widened weights need more registers than a third of the file: a whole warpgroup copies and
-  // gives up its own.
-  static constexpr bool kMovesRegisters = kGroups == 2 && kFormat == WeightFormat::kInt8;
+  // Whether a bf16 y leaves by map (matmul_sm90_boxes.cuh).
+  static constexpr bool kBoxes = !kSplit && kGroups == 2 && kOwned == kGroupOutputs && kRows >= 128;
+  // Widened weights, or 128 sums, need more registers than nine warps may have, three of them in a
+  // quarter of the file: a whole warpgroup copies and gives up its own.
+  static constexpr bool kMovesRegisters =
+      kGroups == 2 &&
+      (kFormat == WeightFormat::kInt8 || (!kSplit && kRows * (kSlices > 1 ? 2 : 1) >= 256));
   static constexpr int kThreads =
       kGroups * kGroupThreads + (kMovesRegisters ? kGroupThreads : kWarpThreads);
   static constexpr int kParts = kChunkInputs<kFormat> / 64;  // of x: 64 inputs are 128 bytes
@@ -58,14 +63,16 @@ struct Tile {
   static constexpr int kStagedFloats = kStagedRows * kStagedStride;
   // Products of outputs that are not owned read behind the weights, at last behind the ring.
   static constexpr int kBehindBytes =
-      std::max<int>(kSplit ? 0 : kGroups * kStagedFloats * 4,
+      std::max<int>(kSplit ? 0 : kGroups * (kBoxes ? kBoxBytes : kStagedFloats * 4),
                     ((kGroups - 1) * kOwned + kGroupOutputs) * kChunkBytes - kStageBytes);
   static constexpr int kSharedBytes =
-      kSwizzleBytes + kRingBytes + kBehindBytes + kStages * kBarriers * kBarrierBytes;
+      kSwizzleBytes + kRingBytes + kBehindBytes +
+      (kStages * kBarriers + (kBoxes ? kGroups : 0)) * kBarrierBytes;
   static constexpr int kSums = kRows / 2;  // of a thread
 
   static_assert(kOwned % kTileOutputs == 0 && kOwned <= kGroupOutputs);
   static_assert(kPartBytes % kSwizzleBytes == 0 && kBehindBytes % 16 == 0);
+  static_assert(kStagedFloats * 4 <= kBoxBytes);
 };
 
 struct Sm90Arguments {
@@ -76,6 +83,7 @@ struct Sm90Arguments {
   int chunks;
   uint64_t weights_policy;
   bool wide_stores;  // eight elements of y are 16-byte aligned
+  bool boxes;        // y leaves by map
 };
 
 template <typename T>
@@ -83,7 +91,51 @@ struct Ring : StageRing<T::kStageBytes, T::kRingBytes + T::kBehindBytes, kBarrie
   __device__ __forceinline__ float* Staged(int group) const {
     return reinterpret_cast<float*>(this->bytes + T::kRingBytes) + group * T::kStagedFloats;
   }
+  __device__ __forceinline__ uint32_t Box(int group) const {
+    return this->address + static_cast<uint32_t>(T::kRingBytes + group * kBoxBytes);
+  }
+  /// What y held is there.
+  __device__ __forceinline__ uint32_t Old(int group) const {
+    return this->Full(T::kStages) + static_cast<uint32_t>(group * kBarrierBytes);
+  }
 };
+
+inline constexpr int kPicked = 16;  // sums of a thread that one pass through an epilogue takes
+
+template <int kFirst, int kCount>
+__device__ __forceinline__ void CopySome(const float (&sums)[kCount], float (&some)[kPicked]) {
+  if constexpr (kFirst < kCount) {
+#pragma unroll
+    for (int i = 0; i < kPicked; ++i) some[i] = sums[kFirst + i];
+  }
+}
+
+/// Sums [kPicked part, kPicked (part + 1)). A copy, so that there is one epilogue and not one for
+/// each part: a block passes through it a few times, and code that is in no cache takes longer to
+/// fetch than to run.
+template <int kCount>
+__device__ __forceinline__ void Pick(const float (&sums)[kCount], int part,
+                                     float (&some)[kPicked]) {
+  static_assert(kCount % kPicked == 0 && kCount <= 8 * kPicked);
+  switch (part) {
+    case 0:
+      return CopySome<0>(sums, some);
+    case 1:
+      return CopySome<kPicked>(sums, some);
+    case 2:
+      return CopySome<2 * kPicked>(sums, some);
+    case 3:
+      return CopySome<3 * kPicked>(sums, some);
+    case 4:
+      return CopySome<4 * kPicked>(sums, some);
+    case 5:
+      return CopySome<5 * kPicked>(sums, some);
+    case 6:
+      return CopySome<6 * kPicked>(sums, some);
+    default:
+      return CopySome<7 * kPicked>(sums, some);
+  }
+}
 
 /// A warpgroup's sums, through shared memory, so that neighbours in y are stored at once.
 template <typename T>
@@ -96,29 +148,31 @@ __device__ __forceinline__ void StoreTile(const Output& out, const float (&sums)
   const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
   const int piece_outputs = gated ? kTileOutputs : kTileOutputs / 2;
   const int pieces = T::kOwned / piece_outputs;
-#pragma unroll
+  static_assert(T::kStagedRows == 2 * kPicked);
+#pragma unroll 1
   for (int part = 0; part < T::kRows / T::kStagedRows; ++part) {
     const int part_row = first_row + part * T::kStagedRows;
-    if (part_row < a.rows) {
-      if (warp < T::kOwned / kTileOutputs) {
+    if (part_row >= a.rows) break;
+    float some[kPicked];
+    Pick(sums, part, some);
+    if (warp < T::kOwned / kTileOutputs) {
 #pragma unroll
-        for (int i = 0; i < T::kStagedRows * 2 / 4; ++i) {
-          const int row = i / 4 * 8 + 2 * (lane % 4) + i % 2;
-          staged[row * kStagedStride + kTileOutputs * warp + lane / 4 + i / 2 % 2 * 8] =
-              sums[part * T::kStagedRows / 2 + i];
-        }
+      for (int i = 0; i < kPicked; ++i) {
+        const int row = i / 4 * 8 + 2 * (lane % 4) + i % 2;
+        staged[row * kStagedStride + kTileOutputs * warp + lane / 4 + i / 2 % 2 * 8] = some[i];
       }
-      SyncThreads<kGroupThreads>(1 + group);
-      for (int i = thread; i < T::kStagedRows * pieces; i += kGroupThreads) {
-        const int row = i / pieces;
-        const int at = i % pieces * piece_outputs;
-        if (part_row + row < a.rows && output + at < a.packed_outputs) {
-          FinishPiece(out, staged + row * kStagedStride + at, part_row + row, output + at, gated,
-                      a.wide_stores);
-        }
-      }
-      SyncThreads<kGroupThreads>(1 + group);
     }
+    SyncThreads<kGroupThreads>(1 + group);
+#pragma unroll 1
+    for (int i = thread; i < T::kStagedRows * pieces; i += kGroupThreads) {
+      const int row = i / pieces;
+      const int at = i % pieces * piece_outputs;
+      if (part_row + row < a.rows && output + at < a.packed_outputs) {
+        FinishPiece(out, staged + row * kStagedStride + at, part_row + row, output + at, gated,
+                    a.wide_stores);
+      }
+    }
+    SyncThreads<kGroupThreads>(1 + group);
   }
 }
 

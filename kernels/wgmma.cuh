@@ -85,6 +85,38 @@ __device__ __forceinline__ void CopyBox(uint32_t shared, const CUtensorMap& map,
       : "memory");
 }
 
+/// A box to the matrix, a group of stores of this thread's own; what lies outside of the matrix is
+/// left out. What threads wrote to the box needs FenceForProducts and a barrier.
+__device__ __forceinline__ void StoreBox(const CUtensorMap& map, int column, int row,
+                                         uint32_t shared) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map),
+      "r"(column), "r"(row), "r"(shared)
+      : "memory");
+  asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+/// Until this thread's stores have read their boxes.
+__device__ __forceinline__ void WaitForBoxesRead() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+/// Until they have written the matrix.
+__device__ __forceinline__ void WaitForBoxesStored() {
+  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
+/// LdMatrixTransposed, and its reverse: row i of matrix m at the address of lane 8 m + i.
+__device__ __forceinline__ void LdMatrixTransposed(uint32_t (&r)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void StMatrixTransposed(uint32_t row, const uint32_t (&r)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
+               "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+               : "memory");
+}
+
 /// Rows from a 1,024-byte boundary on, of any number; 32 bytes further (the next step of 16) adds
 /// kStepDescriptor.
 __device__ __forceinline__ uint64_t RowsDescriptor(uint32_t shared) {
@@ -125,7 +157,7 @@ __device__ __forceinline__ void Pin(uint32_t (&a)[kCount]) {
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(a[i])::"memory");
 }
 
-/// What this thread, not a copy by map, wrote to shared memory is there for products.
+/// What this thread, not a copy by map, wrote to shared memory is there for products and copies.
 __device__ __forceinline__ void FenceForProducts() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

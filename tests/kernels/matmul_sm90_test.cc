@@ -38,6 +38,9 @@ class Product {
         weights_(format, c.outputs, c.inputs, RandomFloats(1, Size(parts() * c.outputs, c.inputs)),
                  c.with_bias ? RandomFloats(3, Size(parts(), c.outputs)) : std::vector<float>(),
                  Gated(c)),
+        old_(OldBytes(x.size() / static_cast<size_t>(c.inputs) *
+                          static_cast<size_t>(c.outputs + c.extra_columns),
+                      c.y_is_f32)),
         x_(ToBf16(x)),
         slices_(Size(8 * kRowsMax, weights_.view().packed_outputs())) {}
 
@@ -51,7 +54,9 @@ class Product {
   /// Bytes of y for the first `rows` rows of x; by the common kernel where no variant is named.
   std::vector<uint8_t> Run(int rows, int variant = -1) const {
     const int width = case_.outputs + case_.extra_columns;
-    const Device<uint8_t> y(OldBytes(Size(rows, width), case_.y_is_f32));
+    const size_t bytes = Size(rows, width) * (case_.y_is_f32 ? sizeof(float) : sizeof(Bf16));
+    const Device<uint8_t> y(
+        std::vector<uint8_t>(old_.begin(), old_.begin() + static_cast<std::ptrdiff_t>(bytes)));
     MatMulOperands operands{y.data(), case_.y_is_f32, x_.data(), rows, case_.epilogue, width};
     operands.slices = slices_.data();
     operands.slices_floats = slices_.count();
@@ -95,6 +100,7 @@ class Product {
 
   Case case_;
   PackedWeights weights_;
+  std::vector<uint8_t> old_;  // of y, for as many rows as x has
   Device<Bf16> x_;
   Device<float> slices_;
 };
@@ -130,11 +136,33 @@ TEST_CASE("every tile of sm_90 gives the bits of the common kernels", "[kernels]
       {4100, 2048, Epilogue::kAdd, false, false},
       {3001, 264, Epilogue::kSiluGated, true, false},
       {2052, 72, Epilogue::kGeluGated, false, true},
+      // Rows of y that may be moved by boxes.
+      {2048, 712, Epilogue::kSiluGated, false, true},
+      {4120, 264, Epilogue::kSiluGated, false, false, 40},
+      {4112, 584, Epilogue::kStore, false, true, 8},
+      {2056, 1032, Epilogue::kAdd, false, true, 24},
+      {136, 72, Epilogue::kAdd, false, false},
   }));
   if (Sanitized() && c.outputs * c.inputs > 600'000) return;
   CAPTURE(static_cast<int>(format), c.outputs, c.inputs, static_cast<int>(c.epilogue));
   const Product product(format, c, RandomFloats(2, Size(kRowsMax, c.inputs)));
   CheckRows(product, {1, 2, 7, 16, 17, 33, 64, 65, 100, 128, 129, 255, 257, 300});
+}
+
+TEST_CASE("blocks of sm_90 with many tiles store the same bits", "[kernels][sm90]") {
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const Case c = GENERATE(values<Case>({
+      {3080, 136, Epilogue::kStore, false, true},
+      {3080, 520, Epilogue::kAdd, false, false, 16},
+      {6152, 136, Epilogue::kSiluGated, false, true},
+      {6152, 264, Epilogue::kStore, false, false, 8},
+      {6152, 264, Epilogue::kAdd, false, false, 8},
+  }));
+  if (Sanitized()) return;
+  CAPTURE(static_cast<int>(format), c.outputs, c.inputs, static_cast<int>(c.epilogue));
+  constexpr int kManyRows = 2100;
+  const Product product(format, c, RandomFloats(2, Size(kManyRows, c.inputs)));
+  CheckRows(product, {1025, kManyRows});
 }
 
 TEST_CASE("a norm that comes next has the bits of one of its own on sm_90", "[kernels][sm90]") {
