@@ -25,15 +25,19 @@ __device__ __forceinline__ Eight Scaled(const Output& out, const float* sums, in
   return e;
 }
 
+/// What eight neighbours of a bf16 y hold, where they are added to.
+__device__ __forceinline__ Vec<bf16> OldEight(const Output& out, const bf16* y) {
+  return out.epilogue == Epilogue::kAdd ? LoadVec(y) : Vec<bf16>{};
+}
+
 /// Eight neighbours of a bf16 y as they will be stored, all of them columns.
 __device__ __forceinline__ Vec<bf16> RoundedEight(const Output& out, const Eight& e,
-                                                  const bf16* y) {
+                                                  const Vec<bf16>& old) {
   const bool adds = out.epilogue == Epilogue::kAdd;
-  Vec<bf16> piece{};
-  if (adds) piece = LoadVec(y);
+  Vec<bf16> piece;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    piece.at[i] = FromFloat<bf16>(adds ? ToFloat(piece.at[i]) + e.v[i] : e.v[i]);
+    piece.at[i] = FromFloat<bf16>(adds ? ToFloat(old.at[i]) + e.v[i] : e.v[i]);
   }
   return piece;
 }
@@ -61,7 +65,7 @@ __device__ __forceinline__ void StoreEight(const Output& out, const Eight& e, in
     return;
   }
   bf16* y = static_cast<bf16*>(out.y) + at;
-  StoreVec(y, RoundedEight(out, e, y));
+  StoreVec(y, RoundedEight(out, e, OldEight(out, y)));
 }
 
 /// One row of y, from packed output `output` on: eight outputs, or eight gates and their ups.

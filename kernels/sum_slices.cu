@@ -75,9 +75,10 @@ __global__ void __launch_bounds__(kNormThreads)
   Vec<bf16> piece{};
   float squares = 0;
   if (live) {
+    const Vec<bf16> old = OldEight(out, y);  // on its way with the slices
     float sums[kEight];
     AddSlices(s.slices + row * s.packed_outputs + first, s.slice_floats, sums);
-    piece = RoundedEight(out, Scaled(out, sums, first), y);
+    piece = RoundedEight(out, Scaled(out, sums, first), old);
     StoreVec(y, piece);
     squares = AddSquares(squares, piece);
   }
