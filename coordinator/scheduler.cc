@@ -45,6 +45,7 @@ Scheduler::Scheduler(SchedulerOptions options)
       pools_(options_.limits),
       budget_(options_.itl_target_ms, options_.limits.rows_max),
       row_costs_(options_.first_slow),
+      guess_account_(options_.first_slow),
       queue_(options_.tenant_running_max) {}
 
 Scheduler::~Scheduler() = default;
@@ -318,7 +319,7 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
   pools_ = Pools(options_.limits);
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
   row_costs_ = RowCosts(options_.first_slow);
-  guess_account_ = GuessAccount();
+  guess_account_ = GuessAccount(options_.first_slow);
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {
     for (const auto& choice : request->choices) {

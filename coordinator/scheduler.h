@@ -180,6 +180,7 @@ class Scheduler {
     std::vector<Part> parts;
     int prefill_rows = 0;
     bool ahead = false;
+    bool held = false;  // it would have been ahead, but for guesses
   };
   struct World;  // what PlanStep looks at, and whose sequences those are
   enum class Onward { kAhead, kLeftOut, kWaits };
@@ -207,6 +208,7 @@ class Scheduler {
   void Land(const Part& part);
   void TakeResult(const Part& part, absl::Span<const SampledToken> sampled, SteadyTime now,
                   std::vector<SchedulerEvent>& events);
+  double GuessWait(const Flight& flight, int rows, double ms) const;
   void KeepProven(const Part& part, absl::Span<const SampledToken> drawn);
   void Settle(Sequence& sequence);
   void ShareOut(Sequence& leader);
@@ -234,6 +236,7 @@ class Scheduler {
   StepBudget budget_;
   RowCosts row_costs_;
   GuessAccount guess_account_;
+  bool held_back_ = false;  // of the next step
   SteadyTime last_commit_;
   WaitingQueue queue_;
   std::map<RequestId, std::unique_ptr<Request>> requests_;  // ended ones until their steps are back

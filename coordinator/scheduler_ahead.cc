@@ -70,13 +70,13 @@ std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
                NeedsSlot(pools_, sequence) ? 1 : 0};
   }
   if (next.empty() || OthersHaveATurn()) return std::nullopt;
-  if (options_.speculates && WouldGuess(next, options_.limits, row_costs_, guess_account_))
-    return std::nullopt;
   const Stock left = pools_.available();
   if (needed.pages > left.pages || needed.window_pages > left.window_pages ||
       needed.slots > left.slots) {
     return std::nullopt;
   }
+  held_back_ = options_.speculates && WouldGuess(next, options_.limits, row_costs_, guess_account_);
+  if (held_back_) return std::nullopt;
   SchedulerStep step;
   step.id = ++last_step_;
   Flight& flight = flights_[step.id];

@@ -256,6 +256,7 @@ SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyT
   step.id = ++last_step_;
   Flight& flight = flights_[step.id];
   flight.sent = now;
+  flight.held = std::exchange(held_back_, false);
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence& sequence = *sequences[i];
     const int rows = plan.slices[i].rows;
@@ -339,6 +340,7 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   }
   budget_.Measure(rows - flight.prefill_rows, flight.prefill_rows,
                   flight.ahead ? own_ms : ms_since(flight.sent));
+  const double wait = GuessWait(flight, rows, own_ms);
   if (flight.prefill_rows == 0) row_costs_.Measure(rows, own_ms, guesses);
   last_commit_ = now;
 
@@ -352,10 +354,19 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
     EraseIfDone(request);
   }
   if (flight.prefill_rows == 0) {
-    guess_account_.Take(static_cast<int>(flight.parts.size()), rows,
-                        static_cast<int>(accepted_tokens_ - accepted_before), row_costs_);
+    guess_account_.Take(wait, static_cast<double>(accepted_tokens_ - accepted_before) /
+                                  static_cast<double>(flight.parts.size()));
   }
   return events;
+}
+
+/// The share by which guesses, or waiting to make some, lengthened a step: by price, or where first
+/// steps are slow, and others may have gone ahead, by the clock.
+double Scheduler::GuessWait(const Flight& flight, int rows, double ms) const {
+  const auto plain = static_cast<int>(flight.parts.size());
+  if (!row_costs_.knows(plain)) return 0;
+  if (options_.first_slow == 0) return row_costs_.wait(rows, plain);
+  return rows > plain || flight.held ? row_costs_.wait_of(ms, plain) : 0;
 }
 
 absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::FailStep(uint64_t step,

@@ -18,6 +18,10 @@ constexpr double kMatesWaitMax = 0.05;
 constexpr double kAdded = 0.002;   // with each step
 constexpr double kBalanceMax = 1;  // what copying earned pays for no more prose than this
 constexpr double kCredit = 0.5;
+constexpr double kDebtMax = 4;     // steps that took longer than their price are paid back
+constexpr double kUnseen = 0.001;  // the least that a number of rows never seen may cost
+constexpr double kBegin = 0.1;
+constexpr double kFirstSlow = 6;  // for trying each number of rows once
 constexpr double kLikely = 0.5;
 
 }  // namespace
@@ -57,10 +61,11 @@ double RowCosts::ms(int rows) const {
   return ms_[below] + (ms_[above] - ms_[below]) * (rows - below) / (above - below);
 }
 
-void GuessAccount::Take(int sequences, int rows, int right, const RowCosts& costs) {
-  const double wait = std::max(0.0, costs.ms(rows) / costs.ms(sequences) - 1);
-  balance_ += kAdded + static_cast<double>(right) / sequences - wait;
-  balance_ = std::clamp(balance_, -kCredit, kBalanceMax);
+GuessAccount::GuessAccount(int first_slow) : balance_(kBegin + kFirstSlow * first_slow) {}
+
+void GuessAccount::Take(double wait, double gained) {
+  const double most = std::max(kBalanceMax, balance_);
+  balance_ = std::clamp(balance_ + kAdded + gained - wait, -kDebtMax, most);
 }
 
 bool GuessAccount::Covers(double wait, bool likely) const {
@@ -84,17 +89,17 @@ std::vector<int> ShareDrafts(absl::Span<const DraftOffer> offers, int rows, int 
   std::stable_sort(tokens.begin(), tokens.end());
   const int most = std::min({static_cast<int>(tokens.size()), rows_max - rows,
                              RowCosts::kRowsMax - rows, costs.rows_seen() + 1 - rows});
-  const double plain = costs.ms(rows);
   int best = 0;
   double best_rate = 1;
   double gain = 0;
   for (int m = 1; m <= most; ++m) {
     gain -= tokens[m - 1].first / sequences;
-    const double wait = std::max(0.0, costs.ms(rows + m) / plain - 1);
+    const double wait = costs.wait(rows + m, rows);
     const double rate = (1 + gain) / (1 + wait);
     const bool pays = gain > kGainMin + kGainFactor * wait;
     if (!pays || rate <= best_rate || (sequences > 1 && wait > kMatesWaitMax)) continue;
-    if (!account.Covers(wait, -tokens[m - 1].first >= kLikely)) continue;
+    const double risk = costs.knows(rows + m) ? wait : std::max(wait, kUnseen);
+    if (!account.Covers(risk, -tokens[m - 1].first >= kLikely)) continue;
     best = m;
     best_rate = rate;
   }

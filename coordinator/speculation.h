@@ -1,6 +1,7 @@
 // How many guessed tokens a step runs: as many as pay, by what steps were seen to cost.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -28,6 +29,11 @@ class RowCosts {
   int rows_seen() const;  // the largest number; 0 before the first measurement
   /// Positive; of no meaning before the first measurement.
   double ms(int rows) const;
+  /// The share by which a step of so many rows takes longer than one of `before`.
+  double wait(int rows, int before) const { return wait_of(ms(rows), before); }
+  double wait_of(double taken_ms, int before) const {
+    return std::max(0.0, taken_ms / ms(before) - 1);
+  }
 
  private:
   int first_slow_;
@@ -36,20 +42,22 @@ class RowCosts {
 };
 
 /// What guesses gained and lost so far, in steps without them: each step takes the share of time
-/// that its guesses made it longer, by RowCosts, and gives the share of its tokens that they
-/// brought. Chances are estimates, and those of a text that only seems to repeat itself are too
-/// high; what the account does not hold is not risked, so that no text is slower for being guessed
-/// at, but for the little that every step adds and that pays for trying.
+/// that guesses made it longer and gives the share of its tokens that they brought. Chances are
+/// estimates, and those of a text that only seems to repeat itself are too high; what the account
+/// does not hold is not risked, so that no text is slower for being guessed at, but for the little
+/// that every step adds and that pays for trying.
 class GuessAccount {
  public:
-  /// A step of `rows` rows drew for `sequences`, and `right` guesses were drawn.
-  void Take(int sequences, int rows, int right, const RowCosts& costs);
+  /// `first_slow`: as RowCosts'. Trying each number of rows so often is paid for from the start.
+  explicit GuessAccount(int first_slow = 0);
+  /// A step became longer by the share `wait` and drew `gained` guessed tokens for each other one.
+  void Take(double wait, double gained);
   /// Whether a step may become longer by `wait`, a share. `likely`: its guesses are right more
   /// often than not, for which there is credit.
   bool Covers(double wait, bool likely) const;
 
  private:
-  double balance_ = 0.1;
+  double balance_;
 };
 
 /// What one sequence could run beside its own rows.

@@ -139,34 +139,35 @@ TEST_CASE("guesses are run as far as they pay", "[speculation]") {
   const std::vector<DraftOffer> likely{{7, 0.9}};
   SECTION("all of them when rows cost nothing") {
     const RowCosts flat = Costs(std::vector<double>(8, 10));
-    CHECK(ShareDrafts(likely, 1, 1, kRows, flat, {}) == std::vector<int>{7});
-    CHECK(ShareDrafts(likely, 1, 1, 4, flat, {}) == std::vector<int>{3});
+    CHECK(ShareDrafts(likely, 1, 1, kRows, flat, GuessAccount()) == std::vector<int>{7});
+    CHECK(ShareDrafts(likely, 1, 1, 4, flat, GuessAccount()) == std::vector<int>{3});
   }
   SECTION("none when each row costs a step") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 20, 30, 40, 50, 60, 70, 80}), {}) ==
-          std::vector<int>{0});
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 20, 30, 40, 50, 60, 70, 80}),
+                      GuessAccount()) == std::vector<int>{0});
   }
   SECTION("up to the knee") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 10, 10, 10, 40, 40, 40, 40}), {}) ==
-          std::vector<int>{3});
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10, 10, 10, 10, 40, 40, 40, 40}),
+                      GuessAccount()) == std::vector<int>{3});
   }
   SECTION("likely ones alone when all together cost too much") {
     const std::vector<DraftOffer> offers{{7, 0.2}, {7, 0.9}, {0, 0}};
     std::vector<double> ms(64, 20);
     std::fill_n(ms.begin(), 8, 10);
-    CHECK(ShareDrafts(offers, 3, 3, kRows, Costs(ms), {}) == std::vector<int>{0, 5, 0});
+    CHECK(ShareDrafts(offers, 3, 3, kRows, Costs(ms), GuessAccount()) == std::vector<int>{0, 5, 0});
   }
   SECTION("one row beyond all that were ever seen") {
-    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10}), {}) == std::vector<int>{1});
-    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10, 10, 10}), {}) == std::vector<int>{2});
+    CHECK(ShareDrafts(likely, 1, 1, kRows, Costs({10}), GuessAccount()) == std::vector<int>{1});
+    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10, 10, 10}), GuessAccount()) ==
+          std::vector<int>{2});
   }
   SECTION("none that makes others wait") {
     const std::vector<DraftOffer> offers{{7, 0.99}, {0, 0}};
-    CHECK(ShareDrafts(offers, 2, 2, kRows, Costs({10, 10, 11, 11, 11, 11, 11, 11, 11}), {}) ==
-          std::vector<int>{0, 0});
+    CHECK(ShareDrafts(offers, 2, 2, kRows, Costs({10, 10, 11, 11, 11, 11, 11, 11, 11}),
+                      GuessAccount()) == std::vector<int>{0, 0});
   }
   SECTION("none before the step without them was measured") {
-    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10}), {}) == std::vector<int>{0});
+    CHECK(ShareDrafts(likely, 2, 2, kRows, Costs({10}), GuessAccount()) == std::vector<int>{0});
   }
 }
 
@@ -180,26 +181,26 @@ TEST_CASE("guesses that were wrong are paid for before others are risked", "[spe
   GuessAccount account;
   CHECK(shared(hardly, account) == 0);  // longer by 0.3, of 0.1 that there is
   CHECK(shared(likely, account) == 1);
-  account.Take(1, 2, 0, costs);
+  account.Take(costs.wait(2, 1), 0);
   CHECK(shared(likely, account) == 1);
-  account.Take(1, 2, 0, costs);
+  account.Take(costs.wait(2, 1), 0);
   CHECK(shared(likely, account) == 0);  // 0.5 below nothing
   SECTION("by a right one") {
-    account.Take(1, 2, 1, costs);
+    account.Take(costs.wait(2, 1), 1);
     CHECK(shared(likely, account) == 1);
-    account.Take(1, 2, 1, costs);
+    account.Take(costs.wait(2, 1), 1);
     CHECK(shared(hardly, account) == 1);
   }
   SECTION("or by steps without any, little by little") {
     int steps = 0;
-    for (; steps < 1000 && shared(likely, account) == 0; ++steps) account.Take(1, 1, 0, costs);
+    for (; steps < 1000 && shared(likely, account) == 0; ++steps) account.Take(costs.wait(1, 1), 0);
     CHECK(steps > 100);
     CHECK(steps < 200);
   }
   SECTION("and no copying pays for a long text that is none") {
-    for (int i = 0; i < 1000; ++i) account.Take(1, 8, 7, costs);
+    for (int i = 0; i < 1000; ++i) account.Take(costs.wait(8, 1), 7);
     int steps = 0;
-    for (; steps < 100 && shared(hardly, account) == 1; ++steps) account.Take(1, 2, 0, costs);
+    for (; steps < 100 && shared(hardly, account) == 1; ++steps) account.Take(costs.wait(2, 1), 0);
     CHECK(steps <= 3);
   }
 }

@@ -45,6 +45,28 @@ TEST_CASE("a text that repeats itself takes far fewer steps than tokens", "[spec
   CHECK(server.all.back().usage->completion_tokens == 200);
 }
 
+TEST_CASE("where first steps of guesses are slow they are paid for before the next ones are tried",
+          "[speculation]") {
+  const auto guessing_steps = [](int guess_ms) {
+    SchedulerOptions options = Guessing();
+    options.first_slow = 2;
+    Server server(options);
+    const GenerationRequest asked = AskForCopies(200);
+    const RequestId id = server.Admit(asked);
+    int guessing = 0;
+    while (std::optional<SchedulerStep> step = server.scheduler.NextStep(server.now)) {
+      const bool guesses = step->batch.rows() > 1 && step->batch.samples() > 1;
+      guessing += guesses ? 1 : 0;
+      server.now += std::chrono::milliseconds(guesses ? guess_ms : 10);
+      server.Commit(server.Through(*std::move(step)));
+    }
+    CHECK(server.tokens[{id, 0}] == Alone(asked));
+    return guessing;
+  };
+  CHECK(guessing_steps(10) > 10);
+  CHECK(guessing_steps(300) == 1);
+}
+
 TEST_CASE("an answer never outgrows its limit by guesses", "[speculation]") {
   const auto tokens_max = GENERATE(range(20, 40));
   Server server(Guessing());
