@@ -30,7 +30,7 @@ constexpr int WideRowsMin(int code_bits) {
 constexpr int64_t kAheadBytes = 128;
 
 template <int64_t kBytes>
-inline void AskForLines(const uint8_t* p) {
+[[gnu::always_inline]] inline void AskForLines(const uint8_t* p) {
 #pragma GCC unroll 8
   for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(p + kAheadBytes + at);
 }
@@ -45,7 +45,12 @@ struct GroupRun {
   const uint8_t* codes;
   int groups;
   int octets_per_group;
-  int offset;             // of codes above the integers they stand for
+  int offset;  // of codes above the integers they stand for
+  // More rows than one leave time for the next block's codes to come into L2: with each group
+  // `share` bytes are asked for, from `next` on, then a group further. Into L1, or all of them by
+  // the first tile, gains half as much. Null and 0: nothing.
+  const uint8_t* next;
+  int64_t share;          // of each tile and pass
   const float* scales;    // [groups][64]
   const float* minimums;  // the same, or null
 };
@@ -82,6 +87,15 @@ struct Octet {
   }
 };
 
+/// What a pass asks for beside a group. Inlined, because GCC drops calls of what only prefetches.
+template <class Codes>
+[[gnu::always_inline]] inline void AskForNext(const GroupRun& run, int group, int pass) {
+  const int64_t groups_before = group * run.octets_per_group * Codes::kBytes;
+  if (run.share == 0) return;
+  const uint8_t* const next = run.next + groups_before + run.share * pass;
+  for (int64_t at = 0; at < run.share; at += 64) __builtin_prefetch(next + at, 0, 2);
+}
+
 /// sums [kRows][64] += the products of a run.
 /// Not inlined, like SumTile, so that tests/disassembly_test.py finds its inner loops.
 template <class Codes, int kRows>
@@ -98,6 +112,7 @@ template <class Codes, int kRows>
     const uint8_t* a = rows.x;
     const uint8_t* octet = run.codes;
     for (int group = 0; group < run.groups; ++group) {
+      if (kRows > 1) AskForNext<Codes>(run, group, first / kColumns);
       Simd::SplitSum chain[kRows][kColumns];
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
@@ -232,11 +247,16 @@ void WidenCodes(const GroupRun& run, const Simd::CodeTable& table, uint8_t* out)
 
 /// A block times all rows of the job.
 template <class Codes>
-void AddTiles(const PanelJob& job, const GroupRun& run, const Simd::CodeTable& table, int64_t input,
+void AddTiles(const PanelJob& job, GroupRun run, const Simd::CodeTable& table, int64_t input,
               float* sums) {
   const GroupedRows& x = job.x_blocks;
   const int64_t group = input / job.groups->group_inputs;
   const int tiles = (job.rows + Simd::kGroupTileRows - 1) / Simd::kGroupTileRows;
+  constexpr int kPasses = 4 / Simd::kGroupColumns;
+  if (run.next != nullptr) {
+    // Each tile and pass asks for as much, so that memory has all the time there is.
+    run.share = (run.octets_per_group * Codes::kBytes / (kPasses * tiles) + 63) / 64 * 64;
+  }
   for (int tile = 0; tile < tiles; ++tile) {
     const int first = job.rows * tile / tiles;
     const int count = job.rows * (tile + 1) / tiles - first;
@@ -248,6 +268,7 @@ void AddTiles(const PanelJob& job, const GroupRun& run, const Simd::CodeTable& t
         .scales = x.scales + first * x.scales_stride + input / kGroupBlockInputs,
         .scales_stride = x.scales_stride};
     AddGroupsOf<Codes, Simd::kGroupTileRows>(count, run, table, rows, sums + 64 * first);
+    run.next += kPasses * run.share;
   }
 }
 
@@ -259,6 +280,7 @@ template <class Codes>
   alignas(64) uint8_t wide[kGroupBlockInputs * 64];  // 32 KiB
   WidenCodes<Codes>(run, table, wide);
   run.codes = wide;
+  run.next = nullptr;
   AddTiles<Octet<8, true>>(job, run, table, input, sums);
 }
 
@@ -294,6 +316,13 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
     run.codes = block + units * format.header_bytes();
     WidenScales(format, block, units, scales);
     if (format.has_minimum) WidenScales(format, block + format.scale_bytes(), units, minimums);
+    const int64_t block_bytes = units * format.unit_bytes();
+    const uint8_t* const next = left > kGroupBlockInputs ? block + block_bytes : job.next_panel;
+    const bool next_is_as_long = left >= 2 * kGroupBlockInputs || left == kGroupBlockInputs;
+    run.next = nullptr;
+    if (job.rows > 1 && next != nullptr && next_is_as_long) {
+      run.next = next + units * format.header_bytes();
+    }
     switch (format.code_bits) {
       case 4:
         if (format.linear) {
@@ -311,7 +340,7 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
       default:
         AddBlock<8>(job, run, table, input, sums);
     }
-    block += units * format.unit_bytes();
+    block += block_bytes;
   }
 }
 
