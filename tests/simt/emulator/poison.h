@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <pthread.h>
@@ -21,6 +23,30 @@ inline void Unpoison([[maybe_unused]] const void* p, [[maybe_unused]] size_t byt
   __asan_unpoison_memory_region(p, bytes);
 #endif
 }
+
+/// What guard zones hold: as f32 and bf16 a NaN that any arithmetic changes, so that a value
+/// computed from a guard zone and written back to it shows.
+class GuardZone {
+ public:
+  static void Fill(unsigned char* p, size_t bytes) { std::memcpy(p, Intact(p), bytes); }
+  static bool IsIntact(const unsigned char* p, size_t bytes) {
+    return std::memcmp(p, Intact(p), bytes) == 0;
+  }
+
+ private:
+  static constexpr size_t kBytesMax = 4096;
+  /// 0xA0 at even addresses, 0x7F at odd ones.
+  static const unsigned char* Intact(const unsigned char* p) {
+    static const auto bytes = [] {
+      struct {
+        unsigned char at[kBytesMax + 1];
+      } pattern;
+      for (size_t i = 0; i <= kBytesMax; ++i) pattern.at[i] = i % 2 == 0 ? 0xA0 : 0x7F;
+      return pattern;
+    }();
+    return bytes.at + reinterpret_cast<uintptr_t>(p) % 2;
+  }
+};
 
 /// Readable for as long as this lives.
 class Unpoisoned {

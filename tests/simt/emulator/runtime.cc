@@ -57,15 +57,17 @@ int runs_before_failure = 0;
 /// What is left of the device's memory.
 size_t FreeBytes() { return memory_bytes - std::min(memory_bytes, allocated_bytes); }
 
-/// Memory between guard zones, all of it 0xFF; null without any.
+/// Memory between guard zones, 0xFF everywhere; null without any.
 unsigned char* AllocateGuarded(size_t bytes) {
   constexpr size_t kAlignment = 256;
   const size_t whole = bytes + 2 * kGuardBytes;
   auto* base = static_cast<unsigned char*>(
       std::aligned_alloc(kAlignment, (whole + kAlignment - 1) / kAlignment * kAlignment));
   if (base == nullptr) return nullptr;
-  std::memset(base, kPoison, whole);
   unsigned char* start = base + kGuardBytes;
+  GuardZone::Fill(base, kGuardBytes);
+  std::memset(start, kPoison, bytes);
+  GuardZone::Fill(start + bytes, kGuardBytes);
   Poison(base, kGuardBytes);
   Poison(start + bytes, kGuardBytes);
   allocations[start] = {base, bytes, 0};
@@ -133,16 +135,14 @@ bool CheckGuards(const std::string& after) {
   for (const auto& [start, allocation] : allocations) {
     const Unpoisoned before(allocation.base, kGuardBytes);
     const Unpoisoned behind(start + allocation.bytes, kGuardBytes);
-    for (size_t i = 0; i < kGuardBytes; ++i) {
-      const bool wrote_before = allocation.base[i] != kPoison;
-      if (!wrote_before && start[allocation.bytes + i] == kPoison) continue;
-      SetFailure(after + ": something wrote " + (wrote_before ? "before" : "behind") +
-                 " an allocation of " + std::to_string(allocation.bytes) + " bytes");
-      // Whole again, so that the next kernel is not blamed.
-      std::memset(allocation.base, kPoison, kGuardBytes);
-      std::memset(start + allocation.bytes, kPoison, kGuardBytes);
-      return false;
-    }
+    const bool wrote_before = !GuardZone::IsIntact(allocation.base, kGuardBytes);
+    if (!wrote_before && GuardZone::IsIntact(start + allocation.bytes, kGuardBytes)) continue;
+    SetFailure(after + ": something wrote " + (wrote_before ? "before" : "behind") +
+               " an allocation of " + std::to_string(allocation.bytes) + " bytes");
+    // Whole again, so that the next kernel is not blamed.
+    GuardZone::Fill(allocation.base, kGuardBytes);
+    GuardZone::Fill(start + allocation.bytes, kGuardBytes);
+    return false;
   }
   return true;
 }

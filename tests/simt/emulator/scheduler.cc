@@ -74,9 +74,8 @@ class Arena {
   unsigned char* data() const { return memory_; }
   size_t bytes() const { return bytes_; }
   bool GuardIntact() const {
-    static const std::vector<unsigned char> intact(kGuardBytes, kPoison);
     const Unpoisoned guard(memory_ + bytes_, kGuardBytes);
-    return std::memcmp(memory_ + bytes_, intact.data(), kGuardBytes) == 0;
+    return GuardZone::IsIntact(memory_ + bytes_, kGuardBytes);
   }
 
  private:
@@ -91,7 +90,7 @@ class Arena {
       memory_ = static_cast<unsigned char*>(std::aligned_alloc(kAlignment, whole));
     }
     bytes_ = bytes;
-    std::memset(memory_ + bytes, kPoison, kGuardBytes);
+    GuardZone::Fill(memory_ + bytes, kGuardBytes);
     Poison(memory_ + bytes, kGuardBytes);
   }
   void Free() {
