@@ -106,20 +106,19 @@ absl::Status Transformer::LoadAll(WeightLoader& loader, const TensorNames& names
 }
 
 absl::Status Transformer::LoadEnds(WeightLoader& loader, const TensorNames& names) {
-  const bool shared = SharesHead(config_, options_.precision);
-  if (first_stage() || (last_stage() && shared)) {
+  const bool tied = config_.tied_embeddings;
+  if (first_stage() || (last_stage() && tied)) {
     NG_ASSIGN_OR_RETURN(embedding_, loader.Table(std::string(names.embedding), config_.vocab_size,
                                                  config_.hidden_size));
   }
   if (!last_stage()) return absl::OkStatus();
   NG_ASSIGN_OR_RETURN(final_norm_, loader.Vector(std::string(names.final_norm), config_.hidden_size,
                                                  config_.norm_offset));
-  if (!shared) {
-    const absl::string_view head = config_.tied_embeddings ? names.embedding : names.head;
-    NG_ASSIGN_OR_RETURN(
-        own_head_, loader.Linear({{std::string(head), config_.vocab_size}}, config_.hidden_size));
+  if (!tied) {
+    NG_ASSIGN_OR_RETURN(own_head_, loader.Linear({{std::string(names.head), config_.vocab_size}},
+                                                 config_.hidden_size));
   }
-  head_ = shared ? embedding_.get() : own_head_.get();
+  head_ = tied ? embedding_.get() : own_head_.get();
   return absl::OkStatus();
 }
 

@@ -83,9 +83,9 @@ class Transformer {
   StateCache states_;
   std::vector<Layer> layers_;
   float embedding_scale_ = 1;
-  std::unique_ptr<Matrix> embedding_;  // first stage, and a last one that shares it
+  std::unique_ptr<Matrix> embedding_;  // first stage, and a last stage with a tied head
   DeviceVector final_norm_;
-  std::unique_ptr<Matrix> own_head_;  // last stage that shares no embedding
+  std::unique_ptr<Matrix> own_head_;  // last stage of an untied model
   const Matrix* head_ = nullptr;
   Workspace workspace_;
   Activations activations_;  // of the step in progress

@@ -218,15 +218,14 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
   const int64_t hidden = config.hidden_size;
   const int64_t table =
       matrices.Table(absl::StrCat(names.embedding, ".weight"), config.vocab_size, hidden);
-  const bool shared = SharesHead(config, matrices.precision());
-  const absl::string_view head = config.tied_embeddings ? names.embedding : names.head;
+  const bool tied = config.tied_embeddings;
   model.embedding_bytes = table;
   model.head_bytes =
       VectorBytes(hidden) +
-      (shared ? table
-              : matrices.Joined({{absl::StrCat(head, ".weight"), config.vocab_size}}, hidden,
-                                /*biased=*/false));
-  model.shared_bytes = shared ? table : 0;
+      (tied ? table
+            : matrices.Joined({{absl::StrCat(names.head, ".weight"), config.vocab_size}}, hidden,
+                              /*biased=*/false));
+  model.shared_bytes = tied ? table : 0;
   model.head_parameters = config.vocab_size * hidden;
   model.activation_bytes_per_row = hidden * ActivationBytes(matrices.precision());
   return model;
@@ -282,10 +281,6 @@ int64_t GpuAllocationBytes(int64_t bytes) {
   constexpr int64_t kGranule = int64_t{2} << 20;
   if (bytes > kGranule / 2) return RoundUp(bytes, kGranule);
   return bytes == 0 ? 0 : static_cast<int64_t>(std::bit_ceil(std::max<uint64_t>(bytes, kLeast)));
-}
-
-bool SharesHead(const ModelConfig& config, Precision precision) {
-  return config.tied_embeddings && precision != Precision::kInt8A8;
 }
 
 ModelMemory MemoryOf(const ModelConfig& config, Precision precision, WeightLayout layout) {

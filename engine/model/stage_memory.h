@@ -68,16 +68,12 @@ struct ModelMemory {
   std::vector<Layer> layers;
   int64_t embedding_bytes = 0;  // on the first stage
   int64_t head_bytes = 0;       // final norm and head, on the last stage
-  int64_t shared_bytes = 0;     // of both, where one stage holds them in one copy
+  int64_t shared_bytes = 0;     // of both, where one stage holds them in one copy (tied)
   int64_t head_parameters = 0;
   int64_t activation_bytes_per_row = 0;  // one row between two stages
 
   int layers_count() const { return static_cast<int>(layers.size()); }
 };
-
-/// Whether the head is the embedding's own copy. In int8-a8 a tied head is packed once more, in 8
-/// bits: it is read whole for each token, the embedding, which stays bf16, by rows.
-bool SharesHead(const ModelConfig& config, Precision precision);
 
 /// Pure; `config` has passed its checks. kAuto: of a checkpoint without blocks.
 ModelMemory MemoryOf(const ModelConfig& config, Precision precision,

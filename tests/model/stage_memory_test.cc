@@ -101,17 +101,6 @@ TEST_CASE("the Llama-1B shape weighs what its table says", "[memory]") {
   CHECK(MemoryOf(model->config(), Precision::kF32).layers[0].kv_bytes_per_token == 4096);
 }
 
-TEST_CASE("int8-a8 holds a tied head beside the embedding", "[memory]") {
-  const auto model = MakeSyntheticCheckpoint("lfm2.5-1.2b").value();
-  REQUIRE(model->config().tied_embeddings);
-  constexpr int64_t kTable = 65536 * 2048;
-  const ModelMemory memory = MemoryOf(model->config(), Precision::kInt8A8);
-  CHECK(memory.embedding_bytes == 2 * kTable);
-  CHECK(memory.head_bytes == kTable + 4 * 65536 + VectorBytes(2048));
-  CHECK(memory.shared_bytes == 0);
-  CHECK(MemoryOf(model->config(), Precision::kInt8).shared_bytes == 2 * kTable);
-}
-
 TEST_CASE("a layer of convolution weighs its parts, holds a state and no keys", "[memory]") {
   const auto model = Checkpoint::Open(Golden("tiny/lfm2-bias")).value();  // H 96, F 64, K 4
   const ModelMemory memory = MemoryOf(model->config(), Precision::kBf16);
