@@ -47,7 +47,7 @@ absl::StatusOr<Buffer> BufferArena::Allocate(size_t bytes) {
   if (bytes == 0 || whole < bytes) return Buffer::Allocate(bytes);
   if (whole > left_) {
     const size_t reserved = std::max(whole, kReservedBytes);
-    // More than is asked for may stay untouched; what is asked for must be there.
+    // Addresses beyond what is asked for cost nothing until they are given out and touched.
     void* const data = Map(reserved, reserved > whole ? MAP_NORESERVE : 0);
     if (data == nullptr) return Buffer::Allocate(bytes);
     if (left_ > 0) munmap(next_, left_);

@@ -39,7 +39,7 @@ class Buffer {
 
 /// Gives buffers that lie side by side, so that huge pages hold the ends of neighbours too: a
 /// buffer of its own has them for whole multiples of 2 MiB alone. Buffers may outlive the arena;
-/// one that goes leaves a gap.
+/// one that goes leaves a gap. For one thread at a time.
 class BufferArena {
  public:
   BufferArena() = default;

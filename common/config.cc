@@ -226,7 +226,7 @@ std::vector<Row> NetworkRows() {
       Switch("open_metrics", "GET /metrics needs no key", NG_FIELD(open_metrics)),
       Texts("cors_origins", "origins that browsers may call from", &Config::cors_origins),
       Integer("http_max_connections", "open connections", NG_FIELD(http_max_connections), 1, 65536),
-      Integer("http_max_connections_per_address", "those of one address; raise it for a proxy",
+      Integer("http_max_connections_per_address", "open connections of one client address; more behind a proxy",
               NG_FIELD(http_max_connections_per_address), 1, 65536),
       Integer("max_body_bytes", "bytes of one request body", NG_FIELD(max_body_bytes), 1024,
               1 << 30),

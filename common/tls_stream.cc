@@ -131,16 +131,14 @@ class OpenSslStream : public TlsStream {
   }
 
   absl::StatusOr<size_t> TryRead(char* data, size_t size) override {
-    ERR_clear_error();  // What others left on this thread would pass for a failure of ours.
+    ForgetErrors();
     return Count(SSL_read(ssl_.get(), data, Int(size)), "receiving");
   }
   absl::StatusOr<size_t> TryWrite(const char* data, size_t size) override {
-    ERR_clear_error();
+    ForgetErrors();
     return Count(SSL_write(ssl_.get(), data, Int(size)), "sending");
   }
-  bool closed() const override {
-    return (SSL_get_shutdown(ssl_.get()) & SSL_RECEIVED_SHUTDOWN) != 0;
-  }
+  bool closed() const override { return closed_; }
   void Close() override {
     SSL_shutdown(ssl_.get());
     ERR_clear_error();
@@ -163,11 +161,18 @@ class OpenSslStream : public TlsStream {
  private:
   static int Int(size_t size) { return static_cast<int>(std::min<size_t>(size, INT_MAX)); }
 
+  /// What others left on this thread would pass for a failure of ours.
+  static void ForgetErrors() {
+    ERR_clear_error();
+    errno = 0;
+  }
+
   absl::StatusOr<size_t> Count(int result, absl::string_view what) {
     const int system = errno;
     if (result > 0) return static_cast<size_t>(result);
     const int reason = SSL_get_error(ssl_.get(), result);
     if (reason == SSL_ERROR_WANT_READ || reason == SSL_ERROR_WANT_WRITE) return size_t{0};
+    if (reason == SSL_ERROR_ZERO_RETURN) closed_ = true;
     if (reason == SSL_ERROR_SYSCALL && system != 0) {
       ERR_clear_error();
       return absl::UnavailableError(absl::StrCat(what, ": ", std::strerror(system)));
@@ -177,6 +182,7 @@ class OpenSslStream : public TlsStream {
 
   ContextPtr context_;
   SslPtr ssl_;
+  bool closed_ = false;  // by the other end's notice, not by a fatal alert
 };
 
 }  // namespace

@@ -342,10 +342,10 @@ class HttpServer::Impl final : private httplib::Server {
     const ApiError error = {
         .status = 503,
         .code = "too_many_connections",
-        .message = absl::StrCat("Too many connections are open: at most ",
-                                limits_.connections_per_address_max, " of one address (",
-                                "http_max_connections_per_address) and ", limits_.connections_max,
-                                " in all (http_max_connections) are taken."),
+        .message = absl::StrCat("Too many connections are open: the server takes at most ",
+                                limits_.connections_per_address_max,
+                                " of one address (http_max_connections_per_address) and ",
+                                limits_.connections_max, " in all (http_max_connections)."),
         .retry_after_s = 1};
     handler_.Refused(error.code);
     Exchange exchange{connection, ErrorResponse(error), true};

@@ -210,9 +210,10 @@ std::optional<std::vector<Candidate::Stage>> PlanSearch::ShortestRing(const Boun
     }
     if (count != bound.stages || (set & required) != required) continue;
     for (int node = 0; node < nodes; ++node) {
-      const int64_t ring = table.At(set, node, layers_).ring + ReturnNs(node, bound.rows);
-      if (ring >= kNever || ring > best_ring) continue;
+      if (table.At(set, node, layers_).ring >= kNever) continue;
       std::vector<Candidate::Stage> chain = table.ChainTo(set, node, layers_);
+      const int64_t ring = RingNs(chain, prices, bound.rows);
+      if (ring > best_ring) continue;
       if (ring < best_ring || std::lexicographical_compare(chain.begin(), chain.end(),
                                                            best->begin(), best->end(), by_node)) {
         best_ring = ring;

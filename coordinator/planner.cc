@@ -78,7 +78,8 @@ class Choice {
   }
 
   std::set<int> GroupsToTry(int stages) const {
-    if (profile_ == Profile::kLatency) return {1};
+    // One stage has one step in flight at a time, whatever it is made of.
+    if (profile_ == Profile::kLatency || stages == 1) return {1};
     std::set<int> groups = {1, 2, stages, stages + 1, 2 * stages};
     std::erase_if(groups, [&](int g) { return g > workload_.concurrency; });
     return groups;

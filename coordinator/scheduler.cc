@@ -320,6 +320,7 @@ std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const abs
   budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
   row_costs_ = RowCosts(options_.first_slow);
   guess_account_ = GuessAccount(options_.first_slow);
+  held_back_ = false;
   queue_ = WaitingQueue(options_.tenant_running_max);
   for (const auto& [id, request] : requests_) {
     for (const auto& choice : request->choices) {

@@ -53,6 +53,7 @@ Scheduler::Onward Scheduler::OnwardOf(const Part& part) const {
 }
 
 std::optional<SchedulerStep> Scheduler::StepAhead(SteadyTime now) {
+  held_back_ = false;
   if (!options_.ahead || flights_.size() != 1) return std::nullopt;
   std::vector<Next> next;
   Stock needed;

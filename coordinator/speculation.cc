@@ -28,7 +28,10 @@ constexpr double kLikely = 0.5;
 
 void RowCosts::Measure(int rows, double ms, bool guesses) {
   if (rows < 1 || rows > kRowsMax) return;
-  if (guesses && ++tried_[rows] <= first_slow_) return;
+  if (guesses && tried_[rows] < first_slow_) {
+    ++tried_[rows];
+    return;
+  }
   ms = std::max(ms, kMsMin);
   double& own = ms_[rows];
   const double before = own == 0 ? ms : own;

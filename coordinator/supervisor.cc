@@ -338,9 +338,9 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     shape = ShapeOf(plan_, plan_limits_);
   }
   const bool gpus = absl::StrContains(determinism_class, "cuda");
-  // A GPU runs steps of one row a sequence as recorded graphs and those with guesses without one,
-  // so that wrong guesses may cost prose a percent: there they want to be asked for. Where bits
-  // depend on the rows beside them guesses would change answers.
+  // A guess holds back the step ahead of a GPU, so that wrong ones may cost prose a percent: there
+  // they want to be asked for. Where bits depend on the rows beside them guesses would change
+  // answers.
   const std::string& asked = options_.config.speculation;
   const bool pays = asked == "on" || !gpus;
   shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");

@@ -167,20 +167,17 @@ void StageRunner::RunSteps(Step first) {
 }
 
 /// Whether something is queued before the step at work is done. Where cores are free both are asked
-/// for without pause, for as long as a step would be waited for so. Elsewhere the thread sleeps
-/// until the step is done, but for the times when each step was the next one's source: then it
-/// sleeps until the next is there, and looks up now and then.
+/// for without pause, for as long as a step would be waited for so. Afterwards and elsewhere the
+/// thread sleeps until the step is done, but for the times when each step was the next one's
+/// source: then it sleeps until the next is there, and looks up now and then.
 bool StageRunner::MoreComes() {
   const Clock::time_point start = Clock::now();
   while (!due_) {
     if (loaded_.stage->Done()) return false;
-    if (polls_) {
-      if (Clock::now() - start > Polling::kLongest) return false;
-    } else {
-      if (!follows_) return false;
-      std::unique_lock lock(mutex_);
-      changed_.wait_for(lock, kGlance, [this] { return due_.load(); });
-    }
+    if (polls_ && Clock::now() - start <= Polling::kLongest) continue;
+    if (!follows_) return false;
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, kGlance, [this] { return due_.load(); });
   }
   return true;
 }

@@ -87,7 +87,7 @@ class StageRunner {
   std::string name_;
   StageSource* source_;
   std::function<void(const absl::Status&)> on_broken_;
-  LoadedStage loaded_;                   // of the thread, as the six below
+  LoadedStage loaded_;                   // of the thread, as all up to fence_
   std::optional<StageRequest> request_;  // what loaded_ was loaded for
   Sink sink_;
   uint64_t epoch_ = 0;  // 0: none active

@@ -109,7 +109,7 @@ void PrintJson(const BenchSubject& s, const DeviceCeilings& c, const BenchResult
   line.Set("host_us_per_step", Json(r.host_us_per_step));
   line.Set("launches_per_step", Json(r.launches_per_step));
   line.Set("busy_threads", Json(s.busy_threads));
-  line.Set("busy_cost", Json(r.busy_cost.median));
+  if (s.busy_threads > 0) line.Set("busy_cost", Json(r.busy_cost.median));
   line.Set("read_gb_per_s", Json(c.read_bandwidth / kGiga));
   line.Set("copy_gb_per_s", Json(c.copy_bandwidth / kGiga));
   line.Set("matmul_gop_per_s", Json(c.matmul_rate / kGiga));

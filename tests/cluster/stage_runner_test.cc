@@ -142,7 +142,7 @@ TEST_CASE("a step that nobody follows is asked after without pause where cores a
   CHECK(calls.asked == 1);
   calls = Calls();
   RunAll(calls, {StepOf(1, 5)}, kLayers, /*polls=*/true);
-  CHECK(calls.asked > 100);
+  CHECK(calls.asked > 1);
   CHECK(calls.made == Made{"queue", "collect"});
 }
 
