@@ -148,6 +148,36 @@ TEST_CASE(
   CHECK_THAT(token_ns(), WithinRel(3'200'000.0, 1e-3));
 }
 
+TEST_CASE("a chain of one stage is priced with one step in flight", "[planner]") {
+  NodeFacts gpu = Slow();
+  gpu.is_gpu = true;
+  LinkFacts link;
+  link.turn_row_ns = 1'000'000;  // the coordinator's part is longer than a step
+  const absl::StatusOr<Plan> plan =
+      PlanStages(TwoLayers(), {{gpu}}, link, {"throughput", 64, 64, 64}, {});
+  REQUIRE(plan.ok());
+  CHECK(plan->decode_groups == 1);
+}
+
+TEST_CASE("of two GPUs that can each be the whole chain the faster is taken, though over a wire",
+          "[planner]") {
+  NodeFacts slower = Slow();
+  slower.is_gpu = true;
+  slower.with_coordinator = true;
+  NodeFacts faster = Slow();
+  faster.id = "faster";
+  faster.is_gpu = true;
+  faster.with_coordinator = false;
+  slower.step_overhead_ns = faster.step_overhead_ns + 50'000;
+  LinkFacts link;
+  link.hop_ns = 80'000;  // hidden behind the step
+  const absl::StatusOr<Plan> plan =
+      PlanStages(TwoLayers(), {{slower, faster}}, link, {"latency", 8, 64, 64}, {});
+  REQUIRE(plan.ok());
+  REQUIRE(plan->stages.size() == 1);
+  CHECK(plan->stages[0].node == "faster");
+}
+
 /// SmolLM2-135M in bf16.
 ModelFacts SmolLm2() {
   ModelFacts model;
