@@ -51,28 +51,4 @@ inline cudaError_t EncodeTensorMap(const MatrixView& m, int box_rows, CUtensorMa
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
-/// The same matrix as `slices` interleaved ones: chunk c of 128 bytes of a row is chunk c / slices
-/// of slice c % slices. A box is box_rows rows of `box_chunks` chunks of every slice, the slices
-/// one behind the other.
-inline cudaError_t EncodeSlicedMap(const MatrixView& m, int slices, int box_rows, int box_chunks,
-                                   CUtensorMap& map) {
-  constexpr unsigned kChunkOfBox = 128;
-  const unsigned element = m.bytes ? 1 : 2;
-  const cuuint64_t chunks = static_cast<cuuint64_t>(m.columns) * element / kChunkOfBox;
-  const auto count = static_cast<cuuint64_t>(slices);
-  const cuuint64_t sizes[4] = {kChunkOfBox / element, static_cast<cuuint64_t>(m.rows),
-                               chunks / count, count};
-  const cuuint64_t strides[3] = {static_cast<cuuint64_t>(m.columns) * element, count * kChunkOfBox,
-                                 kChunkOfBox};
-  const cuuint32_t box[4] = {kChunkOfBox / element, static_cast<cuuint32_t>(box_rows),
-                             static_cast<cuuint32_t>(box_chunks), static_cast<cuuint32_t>(slices)};
-  const cuuint32_t steps[4] = {1, 1, 1, 1};
-  const CUresult result = TensorMapEncoder()(
-      &map, m.bytes ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4,
-      const_cast<void*>(m.data), sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 }  // namespace neurogrid::kernels

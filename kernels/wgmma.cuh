@@ -117,39 +117,6 @@ __device__ __forceinline__ void StMatrixTransposed(uint32_t row, const uint32_t 
                : "memory");
 }
 
-/// The same of a matrix seen as slices (EncodeSlicedMap): its box from `row` and the slices' chunk
-/// on.
-__device__ __forceinline__ void CopySlicedBox(uint32_t shared, const CUtensorMap& map, int row,
-                                              int chunk, uint32_t barrier, uint64_t policy) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-      "[%0], [%1, {%2, %3, %4, %5}], [%6], %7;" ::"r"(shared),
-      "l"(&map), "r"(0), "r"(row), "r"(chunk), "r"(0), "r"(barrier), "l"(policy)
-      : "memory");
-}
-
-/// The map itself is there when it is first used.
-__device__ __forceinline__ void BringMap(const CUtensorMap& map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
-
-/// Words that blocks hand to each other while they run: each is written and read as a whole, and in
-/// no order with others.
-__device__ __forceinline__ void StoreWord(uint64_t* to, uint64_t word) {
-  asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"(word) : "memory");
-}
-__device__ __forceinline__ uint64_t LoadWord(const uint64_t* from) {
-  uint64_t word;
-  asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(word) : "l"(from) : "memory");
-  return word;
-}
-__device__ __forceinline__ void LoadTwoWords(uint64_t (&words)[2], const uint64_t* from) {
-  asm volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];"
-               : "=l"(words[0]), "=l"(words[1])
-               : "l"(from)
-               : "memory");
-}
-
 /// Rows from a 1,024-byte boundary on, of any number; 32 bytes further (the next step of 16) adds
 /// kStepDescriptor.
 __device__ __forceinline__ uint64_t RowsDescriptor(uint32_t shared) {

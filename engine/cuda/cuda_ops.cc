@@ -8,7 +8,6 @@
 #include "absl/strings/str_cat.h"
 #include "engine/cuda/cuda_matrix.h"
 #include "engine/cuda/device_errors.h"
-#include "engine/cuda/kernel_operands.h"
 #include "engine/rope.h"
 #include "kernels/device_limits.h"
 #include "kernels/embedding.h"
@@ -48,6 +47,13 @@ kernels::KvPages<T> PagesOf(const KvLayerView& kv) {
   return {static_cast<T*>(kv.data), kv.page_bytes / static_cast<int64_t>(sizeof(T)), kv.kv_heads,
           kv.head_dim};
 }
+
+kernels::NormParameters ParametersOf(const Norm& norm) {
+  return {norm.weight.as<float>(), norm.epsilon, norm.rounds_before_weight};
+}
+
+int RowsOf(ConstTensor x) { return static_cast<int>(x.shape[0]); }
+int ColumnsOf(ConstTensor x) { return static_cast<int>(x.shape[1]); }
 
 absl::Status CheckFormat(MatrixFormat format) {
   if (format != MatrixFormat::kInt8A8) return absl::OkStatus();
@@ -97,7 +103,6 @@ CudaOps::~CudaOps() {
     if (event != nullptr) cudaEventDestroy(event);
   }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
-  LeaveSequences();
 }
 
 absl::Status CudaOps::Select() const {
@@ -169,15 +174,6 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
       kernels::SliceFloatsMax(r.rows_max) * static_cast<int64_t>(sizeof(float));
   if (slices_.bytes() < slice_bytes) {
     NG_ASSIGN_OR_RETURN(slices_, CudaBuffer::Allocate(slice_bytes));
-    batch_.Invalidate();
-  }
-  const int64_t sequence_bytes =
-      MayQueueSequences() ? kernels::SequenceScratchBytes(r.inputs_max) : 0;
-  if (sequence_scratch_.bytes() < sequence_bytes) {
-    NG_ASSIGN_OR_RETURN(sequence_scratch_, CudaBuffer::Allocate(sequence_bytes));
-    NG_RETURN_IF_ERROR(CudaStatus(
-        cudaMemsetAsync(sequence_scratch_.data(), 0, static_cast<size_t>(sequence_bytes), stream_),
-        "zeros"));
     batch_.Invalidate();
   }
   if (arrivals_.bytes() == 0) {
@@ -349,17 +345,12 @@ void CudaOps::DoRmsNormRows(Tensor y, ConstTensor x, absl::Span<const int32_t> r
 
 void CudaOps::NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources,
                        const Norm& norm) {
-  if (!ReadyToWait()) return;
+  if (!Ready()) return;
   awaited_norm_.emplace(AwaitedNorm{op, y, x, sources, norm});
   if (y.data == x.data) Ready();  // no product may read what is being overwritten
 }
 
-bool CudaOps::ReadyToWait() {
-  return awaited_convolution_ || awaited_rotation_ || awaited_norm_ ? Ready() : Healthy();
-}
-
 bool CudaOps::Ready() {
-  QueueSequence();
   const std::optional<AwaitedConvolution> c = std::exchange(awaited_convolution_, std::nullopt);
   if (c && Healthy()) {
     Note(kernels::ShortConvolution(c->operands, c->work.chunks, c->work.chunks_count,
@@ -390,6 +381,93 @@ void CudaOps::DoRmsNormAdd(Tensor y, Tensor x, const Norm& norm, Tensor z, const
                                              RowsOf(y), ColumnsOf(y), stream_);
                 }),
        "RmsNormAdd");
+}
+
+kernels::MatMulNorm CudaOps::TakeNorm(const Tensor& y, ConstTensor& x, const Matrix& w) {
+  if (!awaited_norm_ || awaited_norm_->y.data != x.data || awaited_norm_->y.shape != x.shape ||
+      awaited_norm_->x.data == y.data || CudaMatrix::SectionsOf(w).size() != 1 ||
+      any_order_ != nullptr) {
+    return {};
+  }
+  const AwaitedNorm n = *std::exchange(awaited_norm_, std::nullopt);
+  x = ConstTensor(n.x.data, x.dtype, x.shape);
+  return {ParametersOf(n.norm), n.sources, n.y.data};
+}
+
+kernels::MatMulConvolution CudaOps::TakeConvolution(const Tensor& y, const ConstTensor& x,
+                                                    const Matrix& w) {
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  if (!awaited_convolution_ || awaited_convolution_->operands.out != x.data ||
+      awaited_convolution_->shape != x.shape || awaited_convolution_->operands.bcu == y.data ||
+      sections.size() != 1 || any_order_ != nullptr ||
+      !kernels::FewRowsConvolve(sections[0].weights, RowsOf(x),
+                                awaited_convolution_->operands.taps_count,
+                                kernels::LimitsOfGpu())) {
+    return {};
+  }
+  const AwaitedConvolution c = *std::exchange(awaited_convolution_, std::nullopt);
+  return {c.operands, c.work.chunks, arrivals_.as<uint32_t>()};
+}
+
+bool CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
+                       kernels::Epilogue epilogue, const kernels::MatMulNextNorm& next) {
+  const kernels::MatMulNorm norm = TakeNorm(y, x, w);
+  const kernels::MatMulConvolution convolution = TakeConvolution(y, x, w);
+  if (!Ready()) return false;
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  const bool may_norm =
+      next.parameters.weight != nullptr && sections.size() == 1 && any_order_ == nullptr;
+  bool norms = false;
+  for (const CudaMatrix::Section& section : sections) {
+    kernels::MatMulOperands operands{
+        static_cast<uint8_t*>(y.data) + BytesOf(y.dtype, section.first_output),
+        y.dtype == DType::kF32,
+        x.data,
+        RowsOf(x),
+        epilogue,
+        ColumnsOf(y),
+        norm,
+        slices_.as<float>(),
+        slices_.bytes() / static_cast<int64_t>(sizeof(float)),
+        convolution,
+        may_norm ? next : kernels::MatMulNextNorm{}};
+    norms = may_norm && kernels::MatMulNormsNext(operands, section.weights);
+    if (!norms) operands.next = {};
+    cudaError_t error = cudaErrorNotSupported;
+    if (any_order_ != nullptr && any_order_->Prefers(operands, section.weights)) {
+      error = any_order_->Multiply(operands, section.weights);
+    }
+    if (error == cudaErrorNotSupported) {
+      error = kernels::MatMul(operands, section.weights, stream_);
+    }
+    Note(error, op);
+  }
+  return norms;
+}
+
+void CudaOps::DoMatMul(Tensor y, ConstTensor x, const Matrix& w) {
+  Multiply("MatMul", y, x, w, kernels::Epilogue::kStore);
+}
+
+void CudaOps::DoMatMulAdd(Tensor y, ConstTensor x, const Matrix& w) {
+  Multiply("MatMulAdd", y, x, w, kernels::Epilogue::kAdd);
+}
+
+void CudaOps::DoMatMulAddNorm(Tensor y, ConstTensor x, const Matrix& w, Tensor z,
+                              const Norm& next) {
+  const kernels::MatMulNextNorm behind{ParametersOf(next), z.data};
+  if (!Multiply("MatMulAdd", y, x, w, kernels::Epilogue::kAdd, behind)) DoRmsNorm(z, y, next);
+}
+
+void CudaOps::DoMatMulGated(Tensor y, ConstTensor x, const Matrix& gate_up, Activation activation) {
+  switch (activation) {
+    case Activation::kSilu:
+      Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kSiluGated);
+      return;
+    case Activation::kGeluTanh:
+      Multiply("MatMulGated", y, x, gate_up, kernels::Epilogue::kGeluGated);
+      return;
+  }
 }
 
 void CudaOps::DoRopeAndWriteKv(Tensor qkv, int query_heads, const HeadNorms& norms,
@@ -456,7 +534,7 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
 
 void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
                                  const StateLayerView& state, const Batch& batch) {
-  if (!ReadyToWait()) return;
+  if (!Ready()) return;
   NG_CHECK(&batch == begun_);
   const absl::StatusOr<const BatchInputs::Convolution*> made = batch_.ShortConvolution(stream_);
   health_.Update(made.status());
@@ -477,7 +555,6 @@ void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, 
     awaited_convolution_.emplace(AwaitedConvolution{operands_of(DeviceBf16{}), work, out.shape});
     return;
   }
-  if (!Ready()) return;
   Note(ForDType(out.dtype,
                 [&](auto t) {
                   return kernels::ShortConvolution(operands_of(t), work.chunks, work.chunks_count,

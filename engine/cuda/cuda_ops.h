@@ -16,7 +16,6 @@
 #include "engine/cuda/weight_upload.h"
 #include "engine/ops.h"
 #include "kernels/matmul.h"
-#include "kernels/matmul_sequence_sm90.h"
 
 namespace neurogrid {
 
@@ -98,14 +97,6 @@ class CudaOps : public Ops {
   /// Before an op is queued: queues what was kept back for one behind it and is not taken by it.
   /// False after an error.
   bool Ready();
-  /// The same before an op that is kept back itself, as products before it may be.
-  bool ReadyToWait();
-  /// Appends a product to those that are kept back, or says that it cannot be: then none is.
-  bool Joins(const kernels::SequenceProduct& product);
-  void QueueSequence();
-  /// Whether this is the one of its device in this process that may queue sequences.
-  bool MayQueueSequences();
-  void LeaveSequences();
   /// Waits for everything queued.
   void Wait(absl::string_view op);
   /// What the product of x by w takes of what is awaited; x then becomes what that is made of.
@@ -167,9 +158,6 @@ class CudaOps : public Ops {
     KvLayerView kv;
   };
   std::optional<AwaitedRotation> awaited_rotation_;
-  /// Products of one row that are queued as one kernel, before all else that is kept back.
-  kernels::ProductSequence sequence_;
-  CudaBuffer sequence_scratch_;
   CudaBuffer arrivals_;            // zeros between kernels
   std::vector<CudaBuffer> aside_;  // of this batch
   Staging activations_;            // of CopyFromHost

@@ -2,7 +2,6 @@
 // says it is of another kind.
 #include "kernels/attention_ways.h"
 #include "kernels/matmul_blocks_sm90.h"
-#include "kernels/matmul_sequence_sm90.h"
 #include "kernels/matmul_sm90.h"
 
 namespace neurogrid::kernels {
@@ -11,13 +10,6 @@ bool Sm90Takes(const MatMulOperands&, const Weights&) { return false; }
 bool Sm90NormsNext(const MatMulOperands&, const Weights&) { return false; }
 int64_t SliceFloatsMaxSm90(int) { return 0; }
 cudaError_t MatMulSm90(const MatMulOperands&, const Weights&, cudaStream_t) {
-  return cudaErrorInvalidValue;
-}
-int64_t SequenceScratchBytes(int64_t) { return 0; }
-bool SequenceTakes(const ProductSequence&, const SequenceProduct&, const SequenceScratch&) {
-  return false;
-}
-cudaError_t MatMulSequence(const ProductSequence&, const SequenceScratch&, cudaStream_t) {
   return cudaErrorInvalidValue;
 }
 bool BlocksSm90Takes(const MatMulOperands&, const Weights&) { return false; }
