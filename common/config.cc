@@ -226,7 +226,8 @@ std::vector<Row> NetworkRows() {
       Switch("open_metrics", "GET /metrics needs no key", NG_FIELD(open_metrics)),
       Texts("cors_origins", "origins that browsers may call from", &Config::cors_origins),
       Integer("http_max_connections", "open connections", NG_FIELD(http_max_connections), 1, 65536),
-      Integer("http_max_connections_per_address", "open connections of one client address; more behind a proxy",
+      Integer("http_max_connections_per_address",
+              "open connections of one client address; more behind a proxy",
               NG_FIELD(http_max_connections_per_address), 1, 65536),
       Integer("max_body_bytes", "bytes of one request body", NG_FIELD(max_body_bytes), 1024,
               1 << 30),
@@ -255,11 +256,12 @@ std::vector<Row> ServingRows() {
            "off: the own stage may use cuBLASLt where it is faster; a token's bits then depend on "
            "the rows beside it (GPUs only)",
            NG_FIELD(determinism), {"on", "off"}),
-      Word("speculation",
-           "auto: steps also run tokens guessed from what the text says already, as far as that "
-           "pays, where processors alone compute; on: where GPUs do, too; the answers are the same "
-           "bits",
-           NG_FIELD(speculation), {"auto", "on", "off"}),
+      Word(
+          "speculation",
+          "auto: steps also run tokens guessed from what the text says already, as far as that "
+          "pays, on processors and on a GPU that is the whole chain; on: on any chain; the answers "
+          "are the same bits",
+          NG_FIELD(speculation), {"auto", "on", "off"}),
       Switch("managed_memory",
              "weights that the own stage's GPU has no room for stay in the host's memory, which it "
              "reads slowly",

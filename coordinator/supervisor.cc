@@ -338,11 +338,10 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     shape = ShapeOf(plan_, plan_limits_);
   }
   const bool gpus = absl::StrContains(determinism_class, "cuda");
-  // A guess holds back the step ahead of a GPU, so that wrong ones may cost prose a percent: there
-  // they want to be asked for. Where bits depend on the rows beside them guesses would change
-  // answers.
+  // Several stages with GPUs were not measured: there guesses want to be asked for. Where bits
+  // depend on the rows beside them guesses would change answers.
   const std::string& asked = options_.config.speculation;
-  const bool pays = asked == "on" || !gpus;
+  const bool pays = asked == "on" || !gpus || shape.stages == 1;
   shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");
   // A GPU runs the first step of a kind as it comes and records the second.
   shape.first_slow = gpus ? 2 : 0;

@@ -7,7 +7,7 @@ from test_cluster import answers_after_recovery
 TEXT = ("The lighthouse keeper wrote down the weather three times a day. On Monday the wind came from the north-west at 21 "
         "knots. On Tuesday he rang the bell 118 times.")
 PROMPTS = [f"{TEXT}\n\n{TEXT}\n\n{TEXT}\n\nThe lighthouse", "1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4,", "Once upon a time"]
-ON = ["--speculation", "on"]  # also where the tests are run on GPUs, which auto leaves alone
+ON = ["--speculation", "on"]  # also on several stages with GPUs, which auto leaves alone
 TWO = ON + ["--nodes", "{worker-1: {use: always}, worker-2: {use: always}}"]
 
 
