@@ -36,13 +36,36 @@ void WaitForChange(const std::atomic<uint32_t>& value, uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
 
+/// Keeps a thread on some processors. Where that is refused it goes on anywhere.
+void KeepOn(const std::vector<int>& processors, std::thread& thread) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (const int processor : processors) CPU_SET(processor, &set);
+  pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);
+}
+
+/// The node of a thread among `threads`: of all processors, node after node, that at its part.
+const std::vector<int>& NodeOf(int worker, int threads,
+                               const std::vector<std::vector<int>>& nodes) {
+  size_t processors = 0;
+  for (const std::vector<int>& node : nodes) processors += node.size();
+  size_t left = processors * static_cast<size_t>(worker) / static_cast<size_t>(threads);
+  for (const std::vector<int>& node : nodes) {
+    if (left < node.size()) return node;
+    left -= node.size();
+  }
+  return nodes.back();
+}
+
 }  // namespace
 
-ThreadPool::ThreadPool(int threads) : shares_(static_cast<size_t>(std::max(threads, 0))) {
+ThreadPool::ThreadPool(int threads, const std::vector<std::vector<int>>& nodes)
+    : shares_(static_cast<size_t>(std::max(threads, 0))) {
   NG_CHECK(threads >= 1);
   helpers_.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
     helpers_.emplace_back([this, worker] { HelperLoop(worker); });
+    if (nodes.size() > 1) KeepOn(NodeOf(worker, threads, nodes), helpers_.back());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "common/memory_nodes.h"
 
 namespace neurogrid {
 
@@ -15,15 +16,18 @@ namespace neurogrid {
 /// Each thread has an equal share of neighbouring chunks and takes them in order; one that has none
 /// left takes the last of another's share. So a thread reads neighbouring memory, the same in every
 /// job over the same chunks; one that the system holds up delays a job by its own chunk at most,
-/// and a late one not at all. Waiting threads spin for about 25 us, then sleep. Every chunk runs
-/// with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot product instruction
-/// does so too, and arithmetic must not depend on which thread took a chunk.
+/// and a late one not at all. Where the machine has several memory nodes, neighbouring threads stay
+/// on the processors of one, so that what a thread touched first in one job is near it in the next;
+/// the caller alone stays where it is. Waiting threads spin for about 25 us, then sleep. Every
+/// chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot product
+/// instruction does so too, and arithmetic must not depend on which thread took a chunk.
 class ThreadPool {
  public:
   using Job = absl::FunctionRef<void(int64_t chunk, int worker)>;
 
-  /// `threads` >= 1 counts the caller of ParallelFor, so 1 starts no thread.
-  explicit ThreadPool(int threads);
+  /// `threads` >= 1 counts the caller of ParallelFor, so 1 starts no thread. `nodes`: the
+  /// processors of each memory node; they get threads by their number.
+  explicit ThreadPool(int threads, const std::vector<std::vector<int>>& nodes = ProcessorsByNode());
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -1,6 +1,7 @@
 #include "engine/cpu/thread_pool.h"
 
 #include <immintrin.h>
+#include <sched.h>
 
 #include <atomic>
 #include <vector>
@@ -38,6 +39,36 @@ TEST_CASE("a thread takes its share in order, then the last chunks of another's"
     });
     CHECK(order == std::vector<int64_t>{4, 5, 6, 7, 3, 2, 1});
   }
+}
+
+TEST_CASE("neighbouring threads stay on the processors of one memory node", "[cpu][threads]") {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  int first = 0;
+  while (!CPU_ISSET(first, &allowed)) ++first;
+  int last = CPU_SETSIZE - 1;
+  while (!CPU_ISSET(last, &allowed)) --last;
+  const auto first_of_each = [&](const std::vector<std::vector<int>>& nodes) {
+    ThreadPool pool(4, nodes);
+    std::vector<int> processors(4);
+    std::atomic<int> running = 0;
+    pool.ParallelFor(4, [&](int64_t, int worker) {
+      ++running;
+      while (running < 4) _mm_pause();  // so that each thread takes one
+      cpu_set_t own;
+      if (sched_getaffinity(0, sizeof own, &own) != 0) return;
+      processors[static_cast<size_t>(worker)] = CPU_COUNT(&own) == 1 && CPU_ISSET(last, &own) ? 2
+                                                : CPU_COUNT(&own) == 1 && CPU_ISSET(first, &own)
+                                                    ? 1
+                                                    : 0;
+    });
+    return processors;
+  };
+  if (first == last) SKIP("one processor alone");
+  CHECK(first_of_each({{first}, {last}}) == std::vector<int>{0, 1, 2, 2});
+  CHECK(first_of_each({{first}, {last, last, last}}) == std::vector<int>{0, 2, 2, 2});
+  CHECK(first_of_each({{first}}) == std::vector<int>{0, 0, 0, 0});
+  CHECK(first_of_each({}) == std::vector<int>{0, 0, 0, 0});
 }
 
 TEST_CASE("a thread pool gives concurrent chunks different workers", "[cpu][threads]") {
