@@ -30,6 +30,7 @@ class Loop(NamedTuple):
     moves: int = 0  # that the compiler is forgiven in all
     broadcasts: int = 1  # a row
     tiles: dict | None = None  # where they are not the unit's
+    asks: bool = False  # one row asks for weights ahead: GCC drops calls of what only asks
 
 
 class Unit(NamedTuple):
@@ -43,8 +44,8 @@ SPLIT = Loop("vfmadd231ps", products=2, loads=2, moves=2)
 HALVES = Loop("vfmadd231ps", products=4, loads=4)
 TILES_OF_AVX2 = {1: 2, 2: 1, 3: 1, 4: 1}
 TILES_OF_BLOCKS = {1: 4, 2: 2, 3: 2, 4: 2}  # in AVX-512
-BLOCKS_BY_BYTES = Loop("vpdpbusd", products=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS)
-BLOCKS_BY_WORDS = Loop("vpmaddwd", products=2, loads=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS)
+BLOCKS_BY_BYTES = Loop("vpdpbusd", products=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS, asks=True)
+BLOCKS_BY_WORDS = Loop("vpmaddwd", products=2, loads=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS, asks=True)
 UNITS = {
     "avx2": Unit(
         TILES_OF_AVX2,
@@ -52,7 +53,7 @@ UNITS = {
             "bf16": HALVES,
             "int8": Loop("vpmaddwd", 2, 2),
             "int8-a8": Loop("vpmaddwd", 4, 3, 4),
-            "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2),
+            "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2, asks=True),
         },
     ),
     "avxvnni": Unit(
@@ -61,7 +62,7 @@ UNITS = {
             "bf16": HALVES,
             "int8": Loop("vpdpwssd", 2, 2),
             "int8-a8": Loop("vpdpbusd", 2, 2),
-            "blocks": Loop("vpdpwssd", 4, 4, broadcasts=2),
+            "blocks": Loop("vpdpwssd", 4, 4, broadcasts=2, asks=True),
         },
     ),
     "avx512": Unit(
@@ -168,11 +169,13 @@ def check(disassembly, unit):
         expected = unit.loops[kernel]
         tiles = expected.tiles or unit.tiles
         found = set()
+        asks = False
         for name, body in bodies:
             match = re.search(pattern, name)
             if not match:
                 continue
             rows = int(match[1])
+            asks |= rows == 1 and any(name.startswith("prefetch") for _, name, _ in body)
             for loop in innermost_loops(body):
                 if any(name == expected.product for _, name, _ in loop):
                     found.add(rows)
@@ -180,6 +183,8 @@ def check(disassembly, unit):
                     faults += [f"{kernel} of {rows} rows: {fault}" for fault in found_faults]
         if found != set(tiles):
             faults.append(f"{kernel}: loops of {sorted(found)} rows found, not of 1 to {max(tiles)}")
+        if expected.asks and not asks:
+            faults.append(f"{kernel} of 1 rows: asks for no weights ahead")
         seen += len(found)
     return seen, faults
 
