@@ -3,8 +3,13 @@
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <chrono>
+#include <functional>
 #include <future>
+#include <utility>
 #include <vector>
+
+#include "common/polling.h"
 
 namespace neurogrid {
 namespace {
@@ -16,6 +21,13 @@ struct Calls {
   std::vector<std::string> made;
   bool broken = false;  // the next Queue fails
   int asked = 0;        // whether a step is done
+  /// Runs when the last of the first steps has been at work for longer than anything is polled for,
+  /// or is collected.
+  std::function<void()> late;
+
+  void Late() {
+    if (late) std::exchange(late, nullptr)();
+  }
 };
 
 /// Is done with its first step when it has a second one, or was asked very often.
@@ -31,13 +43,21 @@ class RecordingStage : public Stage {
   }
   absl::StatusOr<Output> Collect() override {
     calls_->made.push_back("collect");
+    if (samples_.size() == 1) calls_->Late();
     Output output;
     output.activations = ConstTensor(nullptr, DType::kBF16, Shape({0, 1}));
     output.sampled.resize(static_cast<size_t>(samples_.front()));
     samples_.erase(samples_.begin());
     return output;
   }
-  bool Done() override { return samples_.size() == kStepsQueued || ++calls_->asked > 100'000; }
+  bool Done() override {
+    if (samples_.size() == kStepsQueued) return true;
+    const auto now = std::chrono::steady_clock::now();
+    if (++calls_->asked == 1) alone_since_ = now;
+    if (!calls_->late) return calls_->asked > 100'000;
+    if (now - alone_since_ > 2 * Polling::kLongest) calls_->Late();
+    return false;
+  }
 
   DType activation_dtype() const override { return DType::kBF16; }
   const StageMemory& memory() const override { return memory_; }
@@ -50,6 +70,7 @@ class RecordingStage : public Stage {
   StageMemory memory_;
   std::string class_ = "none";
   std::vector<int> samples_;
+  std::chrono::steady_clock::time_point alone_since_;
 };
 
 class RecordingSource : public StageSource {
@@ -80,14 +101,16 @@ Step StepOf(uint64_t number, int32_t token) {
 
 /// Runs the steps, all there from the start; what came out, in order.
 std::vector<Step> RunAll(Calls& calls, std::vector<Step> steps, int layers = kLayers,
-                         bool polls = false, bool task_behind = false) {
+                         bool polls = false, bool task_behind = false,
+                         std::optional<Step> late = std::nullopt) {
   RecordingSource source(&calls);
   std::vector<Step> results;
   std::promise<void> all;
-  const size_t count = steps.size();
+  const size_t count = steps.size() + (late ? 1 : 0);
   {
     StageRunner runner(
         "test", &source, [](const absl::Status&) {}, polls);
+    if (late) calls.late = [&] { REQUIRE(runner.Enqueue(*std::move(late))); };
     StageRequest request;
     request.options.layers = {0, layers};
     runner.Load(request, nullptr, [](const auto& loaded) { REQUIRE(loaded.ok()); });
@@ -119,6 +142,15 @@ TEST_CASE("a step that goes on from the one at work is handed to the stage besid
     CHECK(results[i].sampled.size() == 1);
     CHECK(results[i].times.size() == 1);
   }
+}
+
+TEST_CASE("a step that goes on is waited for beside the one at work, however long that takes",
+          "[runner][threads]") {
+  const bool polls = GENERATE(false, true);
+  Calls calls;
+  RunAll(calls, {StepOf(1, 5), StepOf(2, DrawnBefore(0))}, kLayers, polls, /*task_behind=*/false,
+         StepOf(3, DrawnBefore(0)));
+  CHECK(calls.made == Made{"queue", "queue", "collect", "queue", "collect", "collect"});
 }
 
 TEST_CASE("any other step waits for the one at work", "[runner][threads]") {
