@@ -50,7 +50,8 @@ void CopyAsync(void* to, const void* from, int bytes);
 void CommitCopies();
 void WaitForCopies(int groups);
 
-/// That each thread of each kernel calls it is all that is asked here, where no two kernels overlap.
+/// That each thread of each kernel calls it is all that is asked here, where no two kernels
+/// overlap.
 void WaitForPredecessor();
 
 /// The dynamic shared memory of the block that runs now: filled with 0xFF when the block starts,
