@@ -87,12 +87,10 @@ void ThreadPool::ParallelFor(int64_t chunks, Job job) {
   job_ = &job;
   unfinished_.store(static_cast<uint32_t>(chunks), std::memory_order_relaxed);
   const auto count = static_cast<uint64_t>(chunks);
-  uint64_t first = 0;
-  for (size_t i = 0; i < shares_.size(); ++i) {
-    const uint64_t end = count * (i + 1) / shares_.size();
-    shares_[i].untaken.store(first << 32 | end, std::memory_order_release);
-    first = end;
-  }
+  const size_t threads = shares_.size();
+  for (size_t i = threads; i-- > 0;)
+    shares_[i].untaken.store(count * i / threads << 32 | count * (i + 1) / threads,
+                             std::memory_order_release);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   RunChunks(0);
