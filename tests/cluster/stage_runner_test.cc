@@ -30,7 +30,7 @@ struct Calls {
   }
 };
 
-/// Is done with its first step when it has a second one, or was asked very often.
+/// Is done with its first step when it has a second one, or was asked often.
 class RecordingStage : public Stage {
  public:
   RecordingStage(Calls* calls, LayerRange layers) : calls_(calls) { options_.layers = layers; }
@@ -54,7 +54,7 @@ class RecordingStage : public Stage {
     if (samples_.size() == kStepsQueued) return true;
     const auto now = std::chrono::steady_clock::now();
     if (++calls_->asked == 1) alone_since_ = now;
-    if (!calls_->late) return calls_->asked > 100'000;
+    if (!calls_->late) return calls_->asked > 100;
     if (now - alone_since_ > 2 * Polling::kLongest) calls_->Late();
     return false;
   }
