@@ -8,6 +8,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "common/memory_nodes.h"
+#include "engine/cpu/thread_placement.h"
 
 namespace neurogrid {
 
@@ -18,9 +19,10 @@ namespace neurogrid {
 /// job over the same chunks; one that the system holds up delays a job by its own chunk at most,
 /// and a late one not at all. Where the machine has several memory nodes, neighbouring threads stay
 /// on the processors of one, so that what a thread touched first in one job is near it in the next;
-/// the caller alone stays where it is. Waiting threads spin for about 25 us, then sleep. Every
-/// chunk runs with denormals flushed to zero (FTZ and DAZ), whoever runs it: the bf16 dot product
-/// instruction does so too, and arithmetic must not depend on which thread took a chunk.
+/// the caller alone stays where it is. Waiting threads spin for about 25 us, then sleep; beside
+/// other programs `ThreadPlacement` keeps them apart. Every chunk runs with denormals flushed to
+/// zero (FTZ and DAZ), whoever runs it: the bf16 dot product instruction does so too, and
+/// arithmetic must not depend on which thread took a chunk.
 class ThreadPool {
  public:
   using Job = absl::FunctionRef<void(int64_t chunk, int worker)>;
@@ -43,6 +45,7 @@ class ThreadPool {
   void HelperLoop(int worker);
   void RunChunks(int worker);
   bool TakeChunk(int worker, int64_t& chunk);
+  void WaitForChange(int worker, const std::atomic<uint32_t>& value, uint32_t old);
 
   static constexpr int kLine = 128;  // Two cache lines: the prefetcher fetches them in pairs.
 
@@ -52,6 +55,7 @@ class ThreadPool {
   };
 
   std::vector<Share> shares_;  // [threads]
+  ThreadPlacement placement_;
   // Written by the caller while no chunk is out, read by whoever holds a chunk.
   alignas(kLine) const Job* job_ = nullptr;
   alignas(kLine) std::atomic<uint32_t> unfinished_ = 0;  // chunks not yet done

@@ -55,11 +55,15 @@ TEST_CASE("neighbouring threads stay on the processors of one memory node", "[cp
     ThreadPool pool(4, nodes);
     std::vector<int> processors(4);
     std::atomic<int> running = 0;
+    std::atomic<int> seen = 0;
     pool.ParallelFor(4, [&](int64_t, int worker) {
       ++running;
       while (running < 4) _mm_pause();  // so that each thread takes one
       cpu_set_t own;
-      if (sched_getaffinity(0, sizeof own, &own) != 0) return;
+      CPU_ZERO(&own);
+      sched_getaffinity(0, sizeof own, &own);
+      ++seen;
+      while (seen < 4) _mm_pause();  // one that has ended may bring others to its processor
       processors[static_cast<size_t>(worker)] = CPU_COUNT(&own) == 1 && CPU_ISSET(last, &own) ? 2
                                                 : CPU_COUNT(&own) == 1 && CPU_ISSET(first, &own)
                                                     ? 1
