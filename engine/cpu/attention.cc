@@ -215,6 +215,7 @@ void Attention(const CpuContext& cpu, Tensor out, ConstTensor qkv, const KvLayer
   NG_CHECK(out.dtype == layout.dtype && qkv.dtype == layout.dtype);
   NG_CHECK(out.shape == Shape({batch.rows(), columns}));
   NG_CHECK(qkv.shape.rank() == 2 && qkv.shape[0] == batch.rows() && qkv.shape[1] >= columns);
+  NG_CHECK(parameters.scale > 0);
   NG_CHECK(cpu.pool->threads() <= scratch.threads());
   const Items items(out, qkv, layer, batch, parameters, cpu.pool->threads());
   const bool few = items.count() < int64_t{kItemsPerThread} * cpu.pool->threads();

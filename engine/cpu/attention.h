@@ -14,7 +14,7 @@ namespace neurogrid {
 
 struct AttentionParameters {
   int query_heads = 0;  // a multiple of kv_heads; head h reads kv head h * kv_heads / query_heads
-  float scale = 0;      // of the scores
+  float scale = 0;      // of the scores; positive
   float softcap = 0;    // c > 0: scores become c * tanh(score / c)
   int window = 0;       // keys visible to a query, itself included; 0: all before it
 };

@@ -1,9 +1,9 @@
 // Attention of a few query rows over pages, written once over Simd. Rows share each load of K and
 // V.
 //
-// A split of 256 positions: all scores, their maximum, exponentials and their sum in 16 lanes, then
-// one chain of products with V for each output. Which tiles a row's neighbours make it visit cannot
-// matter: masked scores give probabilities of exactly zero.
+// A split of 256 positions: all scores, their maximum, powers of two and their sum in 16 lanes,
+// then one chain of products with V for each output. Which tiles a row's neighbours make it visit
+// cannot matter: masked scores give probabilities of exactly zero.
 #pragma once
 
 #include <algorithm>
@@ -38,6 +38,7 @@ struct AttentionWork {
 struct SplitRange {
   int first = 0;
   int last = 0;
+  int newest_tile = 0;             // the job's last, perhaps of a later split
   const int32_t* pages = nullptr;  // of the split's first tile
 
   int first_tile() const { return first / kTileTokens; }
@@ -62,9 +63,11 @@ inline int64_t TileOffset(const AttentionJob& job, const SplitRange& range, int 
   return range.pages[tile] * job.stride_bytes + head * job.tile_bytes;
 }
 
+/// What rows of tiles ask for while they are computed.
+enum class Fetch { kNothing, kValues, kNextKeys };
+
 /// Scores of kRows rows and kTiles tiles of 16 tokens, one chain over head_dim each.
-/// kFetchValues: asks for the tiles' values on the way.
-template <class Steps, int kRows, int kTiles, bool kFetchValues>
+template <class Steps, int kRows, int kTiles, Fetch kFetch>
 void ScoreTiles(const AttentionJob& job, const SplitRange& range, int head, const uint8_t* queries,
                 int tile, float* scores) {
   const int64_t row_bytes = 4 * (job.head_dim / Steps::kElements);
@@ -73,7 +76,14 @@ void ScoreTiles(const AttentionJob& job, const SplitRange& range, int head, cons
   for (int t = 0; t < kTiles; ++t) {
     keys[t] = job.keys + TileOffset(job, range, head, tile + t);
   }
-  const int64_t from_keys = job.values - job.keys;
+  const uint8_t* ahead[kTiles];
+#pragma GCC unroll 4
+  for (int t = 0; t < kTiles; ++t) {
+    ahead[t] = kFetch == Fetch::kNextKeys
+                   ? job.keys + TileOffset(job, range, head,
+                                           std::min(tile + kTiles + t, range.newest_tile))
+                   : keys[t] + (job.values - job.keys);
+  }
   Simd::Float sum[kRows][kTiles];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -84,9 +94,9 @@ void ScoreTiles(const AttentionJob& job, const SplitRange& range, int head, cons
     typename Steps::Weight key[kTiles];
 #pragma GCC unroll 4
     for (int t = 0; t < kTiles; ++t) key[t] = Steps::Load(keys[t] + 16 * offset);
-    if constexpr (kFetchValues) {
+    if constexpr (kFetch != Fetch::kNothing) {
 #pragma GCC unroll 4
-      for (int t = 0; t < kTiles; ++t) __builtin_prefetch(keys[t] + from_keys + 16 * offset, 0, 2);
+      for (int t = 0; t < kTiles; ++t) __builtin_prefetch(ahead[t] + 16 * offset, 0, 2);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -112,21 +122,28 @@ void ScoreRows(const AttentionJob& job, const SplitRange& range, const Attention
   const int64_t first_row = span.head * job.head_rows() + row;
   const uint8_t* queries = work.queries + first_row * 4 * (job.head_dim / Steps::kElements);
   float* scores = work.scores + kSplitTokens * first_row;
+  // The first rows that pass over some tiles ask for their values, the second for the next keys.
+  const bool second = row > 0 && row <= Simd::kTileRows;
   int tile = span.first;
   for (; tile + kTiles <= span.last; tile += kTiles) {
     if (row == 0 && !job.streams()) {
-      ScoreTiles<Steps, kRows, kTiles, true>(job, range, span.head, queries, tile, scores);
+      ScoreTiles<Steps, kRows, kTiles, Fetch::kValues>(job, range, span.head, queries, tile,
+                                                       scores);
+    } else if (second) {
+      ScoreTiles<Steps, kRows, kTiles, Fetch::kNextKeys>(job, range, span.head, queries, tile,
+                                                         scores);
     } else {
-      ScoreTiles<Steps, kRows, kTiles, false>(job, range, span.head, queries, tile, scores);
+      ScoreTiles<Steps, kRows, kTiles, Fetch::kNothing>(job, range, span.head, queries, tile,
+                                                        scores);
     }
   }
   for (; tile < span.last; ++tile) {
-    ScoreTiles<Steps, kRows, 1, false>(job, range, span.head, queries, tile, scores);
+    ScoreTiles<Steps, kRows, 1, Fetch::kNothing>(job, range, span.head, queries, tile, scores);
   }
 }
 
-/// Scales, caps and masks one row's scores and returns the largest of each lane. Walks whole groups
-/// of tiles: what lies in tiles beside the range is masked like any other token.
+/// Caps one row's scores where kCapped, masks them and returns the largest of each lane. Walks
+/// whole groups of tiles: what lies in tiles beside the range is masked like any other token.
 /// The row sees the tokens [first, last) of the split.
 template <bool kCapped>
 [[gnu::noinline]] Simd::Float MaskScores(const AttentionJob& job, const SplitRange& range,
@@ -135,44 +152,60 @@ template <bool kCapped>
   const Simd::Float scale = Simd::Set(job.scale);
   const Simd::Float cap = Simd::Set(job.softcap);
   Simd::Float largest = masked;
-  const auto mask_tile = [&](int token, bool whole) {
-    Simd::Float score = Simd::Mul(Simd::Load(scores + token), scale);
-    if constexpr (kCapped) score = Simd::Mul(cap, Tanh(Simd::Div(score, cap)));
-    if (!whole) score = Simd::KeepLanes(score, first - token, last - token, masked);
-    Simd::Store(scores + token, score);
-    largest = Simd::Max(largest, score);
-  };
   for (int token = range.first_token(); token < range.last; token += kGroupTokens) {
-    if (first <= token && token + kGroupTokens <= last) {
+    const bool whole = first <= token && token + kGroupTokens <= last;
+    Simd::Float score[kGroupTiles];
 #pragma GCC unroll 4
-      for (int t = 0; t < kGroupTiles; ++t) mask_tile(token + kTileTokens * t, true);
-    } else {
-      for (int t = 0; t < kGroupTiles; ++t) mask_tile(token + kTileTokens * t, false);
+    for (int t = 0; t < kGroupTiles; ++t) score[t] = Simd::Load(scores + token + kTileTokens * t);
+    if constexpr (kCapped) {
+#pragma GCC unroll 4
+      for (Simd::Float& s : score) s = Simd::Mul(cap, Tanh(Simd::Div(Simd::Mul(s, scale), cap)));
     }
+    if (!whole) {
+      for (int t = 0; t < kGroupTiles; ++t) {
+        const int tile = token + kTileTokens * t;
+        score[t] = Simd::KeepLanes(score[t], first - tile, last - tile, masked);
+      }
+    }
+    if (kCapped || !whole) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kGroupTiles; ++t) Simd::Store(scores + token + kTileTokens * t, score[t]);
+    }
+    const Simd::Float first_two = Simd::Max(score[0], score[1]);
+    largest = Simd::Max(largest, Simd::Max(first_two, Simd::Max(score[2], score[3])));
   }
   return largest;
 }
 
-/// Turns masked scores into probabilities relative to e^base and returns their sum in each lane.
+/// Each row's probabilities, 2 to the power of factor * score - base, and their sum in each lane.
 template <class Steps>
-[[gnu::noinline]] Simd::Float Exponentials(const SplitRange& range, Simd::Float base,
-                                           const float* scores, uint8_t* probabilities) {
-  Simd::Float total = Simd::Zero();
-  for (int token = range.first_token(); token < range.last; token += kGroupTokens) {
-    Simd::Float e[kGroupTiles];
+[[gnu::noinline]] void Exponentials(const SplitRange& range, int rows, float factor,
+                                    const float* bases, const AttentionWork& work,
+                                    float (*totals)[16]) {
+  const Simd::Float f = Simd::Set(factor);
+  for (int row = 0; row < rows; ++row) {
+    const float* const scores = work.scores + kSplitTokens * row;
+    uint8_t* const probabilities =
+        work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements;
+    // A row that sees nothing here gets zeros.
+    const Simd::Float base = Simd::Set(bases[row] < -FLT_MAX ? 0 : -bases[row]);
+    Simd::Float total = Simd::Zero();
+    for (int token = range.first_token(); token < range.last; token += kGroupTokens) {
+      Simd::Float e[kGroupTiles];
 #pragma GCC unroll 4
-    for (int t = 0; t < kGroupTiles; ++t) {
-      e[t] = Simd::Sub(Simd::Load(scores + token + kTileTokens * t), base);
-    }
-    ExpEach(e);
+      for (int t = 0; t < kGroupTiles; ++t) {
+        e[t] = Simd::Fma(Simd::Load(scores + token + kTileTokens * t), f, base);
+      }
+      Exp2Each(e);
 #pragma GCC unroll 4
-    for (int t = 0; t < kGroupTiles; ++t) {
-      total = Simd::Add(total, e[t]);
-      StoreAs(probabilities + (token + kTileTokens * t) * (4 / Steps::kElements),
-              Steps::kElements == 2, e[t]);
+      for (int t = 0; t < kGroupTiles; ++t) {
+        total = Simd::Add(total, e[t]);
+        StoreAs(probabilities + (token + kTileTokens * t) * (4 / Steps::kElements),
+                Steps::kElements == 2, e[t]);
+      }
     }
+    Simd::Store(totals[row], total);
   }
-  return total;
 }
 
 /// outputs[kRows][kColumns vectors from `column`] = probabilities times the values of the span,
@@ -285,26 +318,28 @@ void RunSpans(const AttentionJob& job, const SplitRange& range, int tiles, const
   }
 }
 
-/// Each row's probabilities relative to its maximum, from the scores in work.
+/// Each row's probabilities relative to its maximum, from the scores in work. Maxima are logarithms
+/// to base 2. Lanes are put together for all rows at once, so that no row waits for another's.
 template <class Steps>
 void TakeExponentials(const AttentionJob& job, const SplitRange& range, int start,
                       const AttentionWork& work) {
+  alignas(64) float lanes[kAttentionJobRowsMax][16];
   float* const maxima = work.state;
-  for (int row = 0; row < job.rows(); ++row) {
-    const int position = job.first_position + row % job.head_rows() / job.heads;
-    const int first = job.first_key(position) - start;
-    float* const scores = work.scores + kSplitTokens * row;
-    const auto mask = job.softcap > 0 ? MaskScores<true> : MaskScores<false>;
-    maxima[row] = MaxOfLanes(mask(job, range, first, position + 1 - start, scores));
+  float* const sums = SumsOf(work.state);
+  const int rows = job.rows();
+  const auto mask = job.softcap > 0 ? MaskScores<true> : MaskScores<false>;
+  for (int row = 0, query = 0; row < rows; query = query + 1 < job.queries ? query + 1 : 0) {
+    const int position = job.first_position + query;
+    for (const int last_row = row + job.heads; row < last_row; ++row) {
+      Simd::Store(lanes[row], mask(job, range, job.first_key(position) - start,
+                                   position + 1 - start, work.scores + kSplitTokens * row));
+    }
   }
-  for (int row = 0; row < job.rows(); ++row) {
-    // A row that sees nothing here gets zeros: its maximum stays minus infinity.
-    const float base = maxima[row] < -FLT_MAX ? -FLT_MAX : maxima[row];
-    uint8_t* const probabilities =
-        work.probabilities + int64_t{row} * 4 * kSplitTokens / Steps::kElements;
-    SumsOf(work.state)[row] = SumOfLanes(Exponentials<Steps>(
-        range, Simd::Set(base), work.scores + kSplitTokens * row, probabilities));
-  }
+  constexpr float kLog2E = 1.44269504088896341f;
+  const float factor = job.softcap > 0 ? kLog2E : job.scale * kLog2E;
+  for (int row = 0; row < rows; ++row) maxima[row] = factor * MaxOfLanes(Simd::Load(lanes[row]));
+  Exponentials<Steps>(range, rows, factor, maxima, work, lanes);
+  for (int row = 0; row < rows; ++row) sums[row] = SumOfLanes(Simd::Load(lanes[row]));
 }
 
 /// work.state = the softmax state of split `split`.
@@ -319,6 +354,7 @@ void AttendSplit(const AttentionJob& job, int split, const AttentionWork& work) 
   SplitRange range;
   range.first = first_key > 0 ? first_key : 0;
   range.last = last_key < kSplitTokens ? last_key : kSplitTokens;
+  range.newest_tile = (last_key - 1) / kTileTokens;
   range.pages = job.pages + start / kTileTokens;
   const bool streams = job.streams();
   RunSpans(job, range, streams ? 1 : kGroupTiles, [&]<int kRows>(const TileSpan& span, int row) {
@@ -331,7 +367,7 @@ void AttendSplit(const AttentionJob& job, int split, const AttentionWork& work) 
            });
 }
 
-/// With a state that has seen nothing (maximum minus infinity, zeros) this is a copy, bit for bit.
+/// With a row that has seen nothing (maximum minus infinity, zeros) this is a copy, bit for bit.
 void MergeAttention(const AttentionJob& job, float* state, const float* next) {
   alignas(64) float old_factor[kAttentionJobRowsMax];
   alignas(64) float next_factor[kAttentionJobRowsMax];
@@ -341,8 +377,8 @@ void MergeAttention(const AttentionJob& job, float* state, const float* next) {
     const Simd::Float next_maximum = Simd::Load(next + row);
     const Simd::Float maximum = Simd::Max(old_maximum, next_maximum);
     const Simd::Float base = Simd::Max(Simd::Set(-FLT_MAX), maximum);
-    const Simd::Float a = Exp(Simd::Sub(old_maximum, base));
-    const Simd::Float b = Exp(Simd::Sub(next_maximum, base));
+    const Simd::Float a = Exp2(Simd::Sub(old_maximum, base));
+    const Simd::Float b = Exp2(Simd::Sub(next_maximum, base));
     Simd::Store(old_factor + row, a);
     Simd::Store(next_factor + row, b);
     Simd::Store(state + row, maximum);
@@ -385,16 +421,15 @@ void Attend(const AttentionJob& job, int first_split, int last_split, float* sta
     state[i] = work.state[i] = -FLT_MAX;
     SumsOf(state)[i] = SumsOf(work.state)[i] = 0;
   }
-  for (int row = 0; row < job.rows(); ++row) state[row] = -__builtin_inff();
-  std::memset(OutputsOf(state), 0,
-              sizeof(float) * static_cast<size_t>(job.rows() * job.padded_dim()));
   for (int split = first_split; split < last_split; ++split) {
+    AttentionWork to = work;
+    if (split == first_split) to.state = state;
     if (job.is_bf16) {
-      AttendSplit<Bf16Steps>(job, split, work);
+      AttendSplit<Bf16Steps>(job, split, to);
     } else {
-      AttendSplit<F32Steps>(job, split, work);
+      AttendSplit<F32Steps>(job, split, to);
     }
-    MergeAttention(job, state, work.state);
+    if (split != first_split) MergeAttention(job, state, to.state);
   }
 }
 
@@ -406,10 +441,8 @@ void FinishAttention(const AttentionJob& job, const float* state) {
         job.out + QueryOf(job, row) * job.out_stride_bytes + HeadOf(job, row) * job.head_dim * size;
     const Simd::Float sum = Simd::Set(state[kAttentionJobRowsMax + row]);
     for (int i = 0; i < job.head_dim; i += 16) {
-      alignas(64) uint8_t values[64];
-      StoreAs(values, job.is_bf16, Simd::Div(Simd::Load(outputs + i), sum));
-      const int count = job.head_dim - i < 16 ? job.head_dim - i : 16;
-      std::memcpy(out + i * size, values, static_cast<size_t>(count * size));
+      StoreSome(out + i * size, job.is_bf16, Simd::Div(Simd::Load(outputs + i), sum),
+                job.head_dim - i);
     }
   }
 }

@@ -45,6 +45,41 @@ inline Simd::Float Exp(Simd::Float x) {
   return each[0];
 }
 
+/// x[i] = 2^x[i] with a relative error below 2^-22; 0 below -126, at most 2^127; NaN stays NaN.
+/// x = n + r with |r| <= 1/2, exactly; the polynomial of degree 5 with the least relative error,
+/// 1e-7, among those that are 1 at 0. Half the instructions of ExpEach, taken in the same order.
+template <int kCount>
+inline void Exp2Each(Simd::Float (&x)[kCount]) {
+  using S = Simd;
+  constexpr float kCoefficients[] = {9.67151299e-3f, 5.55073358e-2f, 0.240222424f, 0.693147004f,
+                                     1.0f};
+  S::Float n[kCount];
+  S::Float r[kCount];
+  S::Float p[kCount];
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) n[i] = S::Round(x[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) r[i] = S::Sub(x[i], n[i]);
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) p[i] = S::Set(1.32647273e-3f);
+#pragma GCC unroll 8
+  for (const float coefficient : kCoefficients) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i) p[i] = S::Fma(p[i], r[i], S::Set(coefficient));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) {
+    // From -126 on p * 2^n is no denormal: where n is -126, r is not negative.
+    x[i] = S::UnlessLess(S::ScaleByPowerOf2(p[i], n[i]), x[i], S::Set(-126.0f), S::Zero());
+  }
+}
+
+inline Simd::Float Exp2(Simd::Float x) {
+  Simd::Float each[] = {x};
+  Exp2Each(each);
+  return each[0];
+}
+
 /// x / (1 + e^-x).
 inline Simd::Float Silu(Simd::Float x) {
   using S = Simd;
@@ -137,6 +172,24 @@ inline void StoreAs(uint8_t* p, bool is_bf16, Simd::Float x) {
   } else {
     Simd::Store(reinterpret_cast<float*>(p), x);
   }
+}
+
+/// Up to 16 values from p, zeros after them.
+inline Simd::Float LoadSome(const uint8_t* p, bool is_bf16, int64_t count) {
+  if (count >= 16) return LoadAs(p, is_bf16);
+  alignas(64) uint8_t values[64] = {};
+  std::memcpy(values, p, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
+  return LoadAs(values, is_bf16);
+}
+
+inline void StoreSome(uint8_t* p, bool is_bf16, Simd::Float x, int64_t count) {
+  if (count >= 16) {
+    StoreAs(p, is_bf16, x);
+    return;
+  }
+  alignas(64) uint8_t values[64];
+  StoreAs(values, is_bf16, x);
+  std::memcpy(p, values, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
 }
 
 }  // namespace

@@ -18,24 +18,6 @@ inline float WidenBf16(uint16_t bits) {
   return value;
 }
 
-/// Up to 16 values from p, zeros after them.
-inline Simd::Float LoadSome(const uint8_t* p, bool is_bf16, int64_t count) {
-  if (count >= 16) return LoadAs(p, is_bf16);
-  alignas(64) uint8_t values[64] = {};
-  std::memcpy(values, p, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
-  return LoadAs(values, is_bf16);
-}
-
-inline void StoreSome(uint8_t* p, bool is_bf16, Simd::Float x, int64_t count) {
-  if (count >= 16) {
-    StoreAs(p, is_bf16, x);
-    return;
-  }
-  alignas(64) uint8_t values[64];
-  StoreAs(values, is_bf16, x);
-  std::memcpy(p, values, static_cast<size_t>(count) * (is_bf16 ? 2 : 4));
-}
-
 template <bool kBf16>
 void RmsNormRow(uint8_t* y, const uint8_t* x, const float* w, int64_t count, float epsilon,
                 bool rounds_before_weight) {

@@ -216,6 +216,53 @@ TEST_CASE("attention is the softmax average of visible values", "[cpu]") {
   CHECK(WorstError(Values(out, dtype), Expected(world, 1, tokens)) <= Tolerance(dtype));
 }
 
+TEST_CASE("a key's weight is e to its score but for some roundings of f32", "[cpu]") {
+  // Each sequence has two keys: one scores 0 and has the value 0, the other -15 to 0 and 1.
+  constexpr int kSequences = 257;
+  constexpr int kDim = 16;
+  const KvLayout layout = {1, kDim, DType::kF32};
+  std::vector<float> memory(static_cast<size_t>(kSequences * layout.page_bytes() / 4), NAN);
+  KvLayer layer = {layout, reinterpret_cast<uint8_t*>(memory.data()), kSequences};
+  Batch batch;
+  batch.sequence_offsets = batch.page_offsets = {0};
+  std::vector<float> q(kSequences * kDim, 0.0f);
+  const float scale = 0.3f;
+  const auto score = [](int sequence) { return -0.2f * static_cast<float>(sequence); };
+  for (int s = 0; s < kSequences; ++s) {
+    float* const keys = reinterpret_cast<float*>(layer.keys(s, 0));      // [dim][16 tokens]
+    float* const values = reinterpret_cast<float*>(layer.values(s, 0));  // [16 tokens][dim]
+    for (int i = 0; i < kDim; ++i) {
+      keys[i * kPageTokens] = keys[i * kPageTokens + 1] = 0;
+      values[i] = 0;
+      values[kDim + i] = 1;
+    }
+    keys[1] = score(s);
+    q[static_cast<size_t>(s * kDim)] = 1;
+    batch.tokens.push_back(0);
+    batch.positions.push_back(1);
+    batch.pages.push_back(s);
+    batch.sequence_offsets.push_back(s + 1);
+    batch.page_offsets.push_back(s + 1);
+  }
+  ThreadPool pool(2);
+  const AttentionScratch scratch = AttentionScratch::Allocate(2, 1, kDim, 16).value();
+  const InstructionSet set = GENERATE(from_range(InstructionSets()));
+  CAPTURE(NameOf(set));
+  std::vector<float> out(q.size());
+  const Shape shape = {kSequences, kDim};
+  Attention({&pool, set}, View(out, shape), View(q, shape), layer, batch, {1, scale, 0, 0},
+            scratch);
+  for (int s = 0; s < kSequences; ++s) {
+    const double exponent = double{scale} * double{score(s)};
+    const double weight = std::exp(exponent);
+    // The power of two errs by 2^-22, its argument by four roundings, the rest by four more.
+    const double tolerance = 0x1p-22 + 4 * std::fabs(exponent) * 0x1p-24 + 4 * 0x1p-24;
+    CAPTURE(s);
+    CHECK(std::fabs(double{out[static_cast<size_t>(s * kDim)]} / (weight / (1 + weight)) - 1) <=
+          tolerance);
+  }
+}
+
 TEST_CASE("attention sees a window and caps scores", "[cpu]") {
   const int window = GENERATE(0, 1, 5, 16, 100);
   const float softcap = GENERATE(0.0f, 2.0f);
