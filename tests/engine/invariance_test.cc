@@ -102,72 +102,104 @@ std::optional<Sweep> SweepOf(Depth depth, const std::string& model, Precision pr
   return Sweep{.tokens = 35, .chunks = {3, 16}, .mates = 2, .rounds = 1};
 }
 
+/// A model, and the logits of a sequence that it computed alone and in one piece.
+struct World {
+  std::unique_ptr<Checkpoint> checkpoint;
+  Precision precision;
+  Depth depth;
+  Sweep sweep;
+  std::unique_ptr<Device> device;
+  Chain chain;
+  std::mt19937 random{1};
+  std::vector<int32_t> ids;
+  std::vector<float> alone;
+
+  World(const std::string& model, Precision held, Depth how_far, const Sweep& of)
+      : checkpoint(OpenGolden("tiny/" + model)),
+        precision(held),
+        depth(how_far),
+        sweep(of),
+        device(TestDevice()),
+        chain(*checkpoint, device->ops(), precision),
+        ids(RandomIds(random, sweep.tokens, chain.vocab())),
+        alone(LogitsOf(chain, ids)) {}
+};
+
+void InChunksOfAnySize(World& world) {
+  for (const int chunk : world.sweep.chunks) {
+    CAPTURE(chunk);
+    CHECK(SameBits(LogitsOf(world.chain, world.ids, chunk), world.alone));
+  }
+}
+
+void OnAnyNumberOfStages(World& world) {
+  for (const std::vector<int>& cuts : WaysToCut(*world.checkpoint)) {
+    if (world.depth == Depth::kSamples && cuts.size() > 2) continue;
+    CAPTURE(cuts);
+    Chain stages(*world.checkpoint, world.device->ops(), world.precision, cuts);
+    const int chunk = world.depth == Depth::kEverything ? 7 : 100;
+    CHECK(SameBits(LogitsOf(stages, world.ids, chunk), world.alone));
+  }
+}
+
+/// In random chunks and pages, on one stage and on several.
+void AmongRandomMates(World& world) {
+  Chain stages(*world.checkpoint, world.device->ops(), world.precision,
+               WaysToCut(*world.checkpoint).back());
+  for (int round = 0; round < world.sweep.rounds; ++round) {
+    CAPTURE(round);
+    std::vector<Feed> feeds(1 + world.sweep.mates);
+    feeds[0].ids = world.ids;
+    for (size_t i = 1; i < feeds.size(); ++i) {
+      const int longest = world.depth == Depth::kEverything ? 100 : 40;
+      const auto count = static_cast<int>(1 + world.random() % static_cast<unsigned>(longest));
+      feeds[i].ids = RandomIds(world.random, count, world.chain.vocab());
+    }
+    RunTogether(round % 2 == 0 ? world.chain : stages, feeds, world.random);
+    CHECK(SameBits(feeds[0].logits, world.alone));
+  }
+}
+
+/// With any kernels, number of threads and order of turns.
+void OnAnyDevice(World& world) {
+  for (const DeviceVariant& variant : DeviceVariants()) {
+    CAPTURE(variant.name);
+    const std::unique_ptr<Device> other = variant.make();
+    Chain same(*world.checkpoint, other->ops(), world.precision);
+    CHECK(SameBits(LogitsOf(same, world.ids), world.alone));
+  }
+}
+
+void BehindPagesAndStateOfAnotherSequence(World& world) {
+  const std::vector<int32_t>& ids = world.ids;
+  const auto known = static_cast<std::ptrdiff_t>(world.sweep.tokens > 64 ? 64 : 16);
+  SequencePart first{.ids = {ids.begin(), ids.begin() + known}, .pages = {7, 3, 5, 1}, .slot = 9};
+  first.pages.resize(static_cast<size_t>(known) / kPageTokens);
+  world.chain.Logits(BatchOf({first}));
+  SequencePart reader{.ids = {ids.begin() + known, ids.end()},
+                      .first = static_cast<int>(known),
+                      .pages = first.pages,
+                      .source = 9,
+                      .slot = 2};
+  for (int32_t page = 20; reader.pages.size() * kPageTokens < ids.size(); ++page) {
+    reader.pages.push_back(page);
+  }
+  const std::vector<float> rest = world.chain.Logits(BatchOf({reader}));
+  CHECK(SameBits(rest, {world.alone.begin() + known * world.chain.vocab(), world.alone.end()}));
+}
+
 void HaveTheSameBits(Depth depth) {
   const std::string model = GENERATE(from_range(TinyModels()));
   const Precision precision = GENERATE(from_range(WeightPrecisions()));
   const std::optional<Sweep> sweep = SweepOf(depth, model, precision);
   if (!sweep) return;
   CAPTURE(model, NameOf(precision));
-  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/" + model);
-  const std::unique_ptr<Device> device = TestDevice();
-  Chain chain(*checkpoint, device->ops(), precision);
-  std::mt19937 random(1);
-  const std::vector<int32_t> ids = RandomIds(random, sweep->tokens, chain.vocab());
-  const std::vector<float> alone = LogitsOf(chain, ids);
-
-  SECTION("in chunks of any size") {
-    for (const int chunk : sweep->chunks) {
-      CAPTURE(chunk);
-      CHECK(SameBits(LogitsOf(chain, ids, chunk), alone));
-    }
-  }
-  SECTION("on any number of stages") {
-    for (const std::vector<int>& cuts : WaysToCut(*checkpoint)) {
-      if (depth == Depth::kSamples && cuts.size() > 2) continue;
-      CAPTURE(cuts);
-      Chain stages(*checkpoint, device->ops(), precision, cuts);
-      CHECK(SameBits(LogitsOf(stages, ids, depth == Depth::kEverything ? 7 : 100), alone));
-    }
-  }
-  SECTION("among random mates, in random chunks and pages, on one stage and on several") {
-    Chain stages(*checkpoint, device->ops(), precision, WaysToCut(*checkpoint).back());
-    for (int round = 0; round < sweep->rounds; ++round) {
-      CAPTURE(round);
-      std::vector<Feed> feeds(1 + sweep->mates);
-      feeds[0].ids = ids;
-      for (size_t i = 1; i < feeds.size(); ++i) {
-        const int longest = depth == Depth::kEverything ? 100 : 40;
-        const auto count = static_cast<int>(1 + random() % static_cast<unsigned>(longest));
-        feeds[i].ids = RandomIds(random, count, chain.vocab());
-      }
-      RunTogether(round % 2 == 0 ? chain : stages, feeds, random);
-      CHECK(SameBits(feeds[0].logits, alone));
-    }
-  }
-  SECTION("with any kernels, number of threads and order of turns") {
-    for (const DeviceVariant& variant : DeviceVariants()) {
-      CAPTURE(variant.name);
-      const std::unique_ptr<Device> other = variant.make();
-      Chain same(*checkpoint, other->ops(), precision);
-      CHECK(SameBits(LogitsOf(same, ids), alone));
-    }
-  }
-  SECTION("after its first pages and the state behind them were computed by another sequence") {
-    const auto known = static_cast<std::ptrdiff_t>(sweep->tokens > 64 ? 64 : 16);
-    SequencePart first{.ids = {ids.begin(), ids.begin() + known}, .pages = {7, 3, 5, 1}, .slot = 9};
-    first.pages.resize(static_cast<size_t>(known) / kPageTokens);
-    chain.Logits(BatchOf({first}));
-    SequencePart reader{.ids = {ids.begin() + known, ids.end()},
-                        .first = static_cast<int>(known),
-                        .pages = first.pages,
-                        .source = 9,
-                        .slot = 2};
-    for (int32_t page = 20; reader.pages.size() * kPageTokens < ids.size(); ++page) {
-      reader.pages.push_back(page);
-    }
-    const std::vector<float> rest = chain.Logits(BatchOf({reader}));
-    CHECK(SameBits(rest, {alone.begin() + known * chain.vocab(), alone.end()}));
-  }
+  World world(model, precision, depth, *sweep);
+  InChunksOfAnySize(world);
+  OnAnyNumberOfStages(world);
+  AmongRandomMates(world);
+  BehindPagesAndStateOfAnotherSequence(world);
+  OnAnyDevice(world);
 }
 
 }  // namespace
