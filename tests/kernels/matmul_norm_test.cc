@@ -95,10 +95,9 @@ void CheckFormat(WeightFormat format, int outputs, int inputs, bool rounds_befor
 
 TEST_CASE("a product norms rows in the bits of the norm's own kernel", "[kernels]") {
   const Seeded seeded;
-  const bool rounds = GENERATE(false, true);
   // Eight slices and one chain; rows of more pieces than threads, and of fewer.
-  const auto [outputs, inputs] =
-      GENERATE(std::pair{40, 1352}, std::pair{4112, 136}, std::pair{24, 3080}, std::pair{24, 96});
+  const auto [outputs, inputs, rounds] = GENERATE(table<int, int, bool>(
+      {{40, 1352, false}, {40, 1352, true}, {4112, 136, true}, {24, 3080, false}, {24, 96, true}}));
   CheckFormat<float>(WeightFormat::kF32, outputs, inputs, rounds);
   CheckFormat<Bf16>(WeightFormat::kBf16, outputs, inputs, rounds);
   CheckFormat<Bf16>(WeightFormat::kInt8, outputs, inputs, rounds);

@@ -227,6 +227,7 @@ TEST_CASE("few rows have the same bits in every form of their kernel", "[kernels
   const GpuLimits small{3, 99 * 1024};
   const GpuLimits wide{300, 163 * 1024};
   for (const int rows : {1, 2, 3, 8, 9, 16}) {
+    if (outputs > 4096 && rows != 2 && rows != 9) continue;  // many tiles of the same forms
     for (const GpuLimits& gpu : {small, wide, LimitsOfGpu()}) {
       CAPTURE(rows, gpu.multiprocessors, gpu.shared_max);
       if (gpu.shared_max > LimitsOfGpu().shared_max) continue;
