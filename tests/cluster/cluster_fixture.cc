@@ -8,7 +8,7 @@ namespace neurogrid {
 
 bool Recorder::Wait(const std::function<bool()>& condition) {
   std::unique_lock lock(mutex_);
-  return changed_.wait_for(lock, std::chrono::seconds(20), condition);
+  return changed_.wait_for(lock, std::chrono::seconds(60), condition);
 }
 
 RunningWorker::RunningWorker(Worker::Options options, const std::string& model_path)

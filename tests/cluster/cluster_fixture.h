@@ -79,9 +79,13 @@ class RunningWorker {
   std::thread thread_;
 };
 
+/// A lease that no worker loses because a busy machine keeps its threads from running.
+inline ClusterTimes LongLease() { return {.lease = std::chrono::seconds(60)}; }
+
 class ClusterFixture {
  public:
-  explicit ClusterFixture(std::optional<LocalDevice> local = std::nullopt, ClusterTimes times = {});
+  explicit ClusterFixture(std::optional<LocalDevice> local = std::nullopt,
+                          ClusterTimes times = LongLease());
 
   /// Enrols and starts a worker that serves `model_path`.
   RunningWorker& AddWorker(const std::string& name, const std::string& model_path);

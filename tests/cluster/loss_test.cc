@@ -61,7 +61,7 @@ class WorkerProcess {
 };
 
 struct Processes : ClusterFixture {
-  explicit Processes(ClusterTimes times = {}) : ClusterFixture(std::nullopt, times) {}
+  explicit Processes(ClusterTimes times = LongLease()) : ClusterFixture(std::nullopt, times) {}
 
   std::vector<std::string> Flags(const std::string& name, const std::string& token,
                                  const std::string& model) {
@@ -100,7 +100,7 @@ TEST_CASE("a killed or frozen worker breaks the plan, and the rest serves a new 
   const std::string path = Golden("tiny/llama");
   const auto checkpoint = Checkpoint::Open(path).value();
   const int vocab = checkpoint->config().vocab_size;
-  Processes p;
+  Processes p({.lease = std::chrono::seconds(4)});
   WorkerProcess a(p.folder.path(), p.Flags("a", p.Token(), path));
   WorkerProcess b(p.folder.path(), p.Flags("b", p.Token(), path));
   WorkerProcess c(p.folder.path(), p.Flags("c", p.Token(), path));

@@ -219,7 +219,7 @@ TEST_CASE("a version without common ground is refused at hello with both ranges"
   const wire::FromCoordinator welcome = spanning.Say();
   CHECK(welcome.welcome().version() == kProtocolMax);
   CHECK(welcome.welcome().cluster_id().size() == 16);
-  CHECK(welcome.welcome().lease_ms() == 2000);
+  CHECK(welcome.welcome().lease_ms() == 60'000);
 }
 
 TEST_CASE("a worker that says something else is told what", "[rpc][R8]") {

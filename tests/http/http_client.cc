@@ -45,7 +45,7 @@ bool RawConnection::Send(absl::string_view bytes) {
 
 std::string RawConnection::ReadUntil(absl::string_view text) {
   std::string got;
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
   while (text.empty() || !absl::StrContains(got, text)) {
     pollfd entry = {socket_, POLLIN, 0};
     const auto left = absl::ToInt64Milliseconds(deadline - absl::Now());
@@ -122,7 +122,7 @@ RawResponse TestServer::Send(const std::string& request) const {
 }
 
 bool Eventually(const std::function<bool()>& condition) {
-  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
   while (!condition()) {
     if (absl::Now() > deadline) return false;
     absl::SleepFor(absl::Milliseconds(5));
