@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 KERNELS = {
     "bf16": r"SumTile<.*Bf16Steps, (\d)>",
     "int8": r"SumIntTile<.*Int16Steps, (\d)>",
-    "int8-a8": r"SumIntTile<.*Int8Steps, (\d)>",
+    "int8-a8": r"(?:SumIntTile<.*Int8Steps, |SumA8Tile<)(\d)>",
     "blocks": r"AddGroups<.*Octet<8, true>, (\d)>",
 }  # templates over the number of rows
 
@@ -43,6 +43,7 @@ class Unit(NamedTuple):
 SPLIT = Loop("vfmadd231ps", products=2, loads=2, moves=2)
 HALVES = Loop("vfmadd231ps", products=4, loads=4)
 TILES_OF_AVX2 = {1: 2, 2: 1, 3: 1, 4: 1}
+TILES_OF_A8 = {1: 4, 2: 4, 3: 4, 4: 4, 5: 2}  # in AVX-512
 TILES_OF_BLOCKS = {1: 4, 2: 2, 3: 2, 4: 2}  # in AVX-512
 BLOCKS_BY_BYTES = Loop("vpdpbusd", products=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS, asks=True)
 BLOCKS_BY_WORDS = Loop("vpmaddwd", products=2, loads=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS, asks=True)
@@ -70,20 +71,25 @@ UNITS = {
         {
             "bf16": SPLIT,
             "int8": Loop("vpmaddwd"),
-            "int8-a8": Loop("vpmaddwd", 2, 2, 4),
+            "int8-a8": Loop("vpmaddwd", 2, 2, 4, tiles=TILES_OF_A8),
             "blocks": BLOCKS_BY_WORDS,
         },
     ),
     "avx512_vnni": Unit(
         dict.fromkeys(range(1, 6), 4),
-        {"bf16": SPLIT, "int8": Loop("vpdpwssd"), "int8-a8": Loop("vpdpbusd"), "blocks": BLOCKS_BY_BYTES},
+        {
+            "bf16": SPLIT,
+            "int8": Loop("vpdpwssd"),
+            "int8-a8": Loop("vpdpbusd", tiles=TILES_OF_A8),
+            "blocks": BLOCKS_BY_BYTES,
+        },
     ),
     "avx512_bf16": Unit(
         dict.fromkeys(range(1, 7), 4),
         {
             "bf16": Loop("vdpbf16ps"),
             "int8": Loop("vpdpwssd"),
-            "int8-a8": Loop("vpdpbusd"),
+            "int8-a8": Loop("vpdpbusd", tiles=TILES_OF_A8 | {6: 2}),
             "blocks": BLOCKS_BY_BYTES,
         },
     ),

@@ -123,6 +123,12 @@ struct IntDotsByVnni {
         : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
         : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
+  static void DotQuads(__m512i (&sum)[2], const __m512i (&w)[2], Quad x) {
+    asm("vpdpbusd %4, %2, %0\n\t"
+        "vpdpbusd %4, %3, %1"
+        : "+v"(sum[0]), "+v"(sum[1])
+        : "v"(w[0]), "v"(w[1]), "v"(x));
+  }
 
   // Products of bytes with activations of 16 bits, which come as two signed bytes: x = 256 * high +
   // low, so that one is two of vpdpbusd.
@@ -215,6 +221,20 @@ struct IntDotsByWords {
         : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Evens(w[2])), "v"(Evens(w[3])), "v"(Odds(w[0])),
           "v"(Odds(w[1])), "v"(Odds(w[2])), "v"(Odds(w[3])), "v"(x.even), "v"(x.odd));
   }
+  static void DotQuads(__m512i (&sum)[2], const __m512i (&w)[2], const Quad& x) {
+    __m512i products;
+    asm("vpmaddwd %7, %3, %2\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpmaddwd %7, %4, %2\n\t"
+        "vpaddd %2, %1, %1\n\t"
+        "vpmaddwd %8, %5, %2\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpmaddwd %8, %6, %2\n\t"
+        "vpaddd %2, %1, %1"
+        : "+v"(sum[0]), "+v"(sum[1]), "=&v"(products)
+        : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Odds(w[0])), "v"(Odds(w[1])), "v"(x.even),
+          "v"(x.odd));
+  }
 
   // Activations of 16 bits beside bytes: words 0 and 2 of each four, words 1 and 3.
   using SplitFour = Quad;
@@ -232,18 +252,7 @@ struct IntDotsByWords {
     DotQuads(sum, w, x);
   }
   static void DotFours(SplitSum (&sum)[2], const __m512i (&w)[2], const SplitFour& x) {
-    __m512i products;
-    asm("vpmaddwd %7, %3, %2\n\t"
-        "vpaddd %2, %0, %0\n\t"
-        "vpmaddwd %7, %4, %2\n\t"
-        "vpaddd %2, %1, %1\n\t"
-        "vpmaddwd %8, %5, %2\n\t"
-        "vpaddd %2, %0, %0\n\t"
-        "vpmaddwd %8, %6, %2\n\t"
-        "vpaddd %2, %1, %1"
-        : "+v"(sum[0]), "+v"(sum[1]), "=&v"(products)
-        : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Odds(w[0])), "v"(Odds(w[1])), "v"(x.even),
-          "v"(x.odd));
+    DotQuads(sum, w, x);
   }
 };
 

@@ -20,6 +20,8 @@ struct Avx2Lanes : IntDots {
       4;  // 8 accumulators, 4 halves of weights, 2 of activations: 14 of 16
   template <int kRows>
   static constexpr int kTileColumns = kRows == 1 ? 2 : 1;
+  template <int kRows>
+  static constexpr int kA8TotalColumns = 0;
 
   struct Float {
     __m256 a, b;

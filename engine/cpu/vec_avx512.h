@@ -17,6 +17,9 @@ template <class PairDots, class IntDots>
 struct Avx512Lanes : PairDots, IntDots {
   template <int kRows>
   static constexpr int kTileColumns = 4;
+  /// Columns at a time of a tile of int8-a8 whose totals stay in registers; 0: they do not.
+  template <int kRows>
+  static constexpr int kA8TotalColumns = kRows > 4 ? 2 : 0;
 
   using Float = __m512;   // 16 floats
   using Int = __m512i;    // 16 int32

@@ -415,7 +415,7 @@ TEST_CASE("int8 products of the largest values do not overflow", "[cpu]") {
 
 TEST_CASE("int8-a8 is the sum of exact integer products of groups times their scales", "[cpu]") {
   const auto [rows, outputs, inputs] = GENERATE(table<int64_t, int64_t, int64_t>(
-      {{1, 64, 128}, {7, 70, 384}, {3, 1, 1}, {2, 66, 333}, {1, 64, 8194}}));
+      {{1, 64, 128}, {11, 70, 384}, {3, 1, 1}, {6, 66, 333}, {1, 64, 8194}, {5, 64, 4226}}));
   const InstructionSet set = GENERATE(from_range(InstructionSets()));
   CAPTURE(rows, outputs, inputs, NameOf(set));
   ThreadPool pool(2);
