@@ -30,8 +30,11 @@ class BatchInputs {
   /// One row a sequence, none of which needs the attention of many rows.
   bool decodes() const { return decodes_; }
   /// So few rows that launching their kernels one by one would take longer than they do: of
-  /// sequences that decode, or that guess what they will say.
-  bool repeats() const { return decodes_ || (rows_ > 0 && rows_ <= kRowsRepeated); }
+  /// sequences that decode, or that guess what they will say. A prompt's last rows are as few, but
+  /// hardly ever a second time beside the same others: their graphs would push out those in use.
+  bool repeats() const {
+    return decodes_ || (rows_ > 0 && rows_ <= kRowsRepeated && samples_ == rows_);
+  }
   /// As if there were so many rows and samples: the further ones have no effect on any state, and
   /// their results are unspecified. Lists get lengths that many batches share. For batches that
   /// repeat; those that do not decode keep their rows and samples.
