@@ -3,7 +3,6 @@
 #include <functional>
 #include <map>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/bench/bench.h"
@@ -17,7 +16,7 @@ constexpr char kUsage[] =
     "  [--quantization bf16,int8] [--prompt 512,2048,8192] [--prompt-depths 0]\n"
     "  [--depths 0,4096,32768]\n"
     "  [--batches 1,8,64,256] [--batch-depth 1024] [--decode 64] [--chunk 8192] [--rounds 5]\n"
-    "  [--determinism on|off] [--managed-memory] [--json]\n"
+    "  [--busy-threads 0] [--determinism on|off] [--managed-memory] [--json]\n"
     "SHAPE: lfm2.5-1.2b, llama-3.2-1b, llama-3.1-8b, llama-1b, smollm2-135m or a config.json\n";
 
 struct Flags {
@@ -29,11 +28,19 @@ struct Flags {
   BenchOptions bench;
 };
 
-absl::Status SetNumber(absl::string_view text, int low, int* value) {
-  constexpr int kMax = 1 << 20;
-  if (absl::SimpleAtoi(text, value) && *value >= low && *value <= kMax) return absl::OkStatus();
+struct Number {
+  int* value;
+  int low = 1;
+  int high = 1 << 20;
+};
+
+absl::Status SetNumber(absl::string_view text, const Number& number) {
+  if (absl::SimpleAtoi(text, number.value) && *number.value >= number.low &&
+      *number.value <= number.high) {
+    return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" must be a whole number from ", low, " to ", kMax));
+      absl::StrCat("\"", text, "\" must be a whole number from ", number.low, " to ", number.high));
 }
 
 absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
@@ -48,10 +55,12 @@ absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
                                                            {"--prompt-depths", &b.prompt_depths},
                                                            {"--depths", &b.depths},
                                                            {"--batches", &b.batches}};
-  const std::map<absl::string_view, int*> numbers = {{"--batch-depth", &b.batch_depth},
-                                                     {"--decode", &b.decode_tokens},
-                                                     {"--chunk", &b.chunk_tokens},
-                                                     {"--rounds", &b.rounds}};
+  const std::map<absl::string_view, Number> numbers = {
+      {"--batch-depth", {&b.batch_depth, 0}},
+      {"--decode", {&b.decode_tokens}},
+      {"--chunk", {&b.chunk_tokens}},
+      {"--busy-threads", {&b.busy_threads, 0, 1024}},
+      {"--rounds", {&b.rounds}}};
   for (int i = 1; i < argc; ++i) {
     const absl::string_view flag = argv[i];
     if (flag == "--json") {
@@ -72,7 +81,7 @@ absl::StatusOr<Flags> Parse(int argc, const char* const* argv) {
       *text->second = argv[i];
       continue;
     }
-    const absl::Status set = SetNumber(argv[i], flag == "--batch-depth" ? 0 : 1, number->second);
+    const absl::Status set = SetNumber(argv[i], number->second);
     if (!set.ok()) return absl::InvalidArgumentError(absl::StrCat(flag, ": ", set.message()));
   }
   if (flags.determinism != "on" && flags.determinism != "off") {
@@ -106,6 +115,10 @@ absl::Status Main(int argc, const char* const* argv) {
 }  // namespace neurogrid
 
 int main(int argc, char** argv) {
+  if (argc == 2 && absl::string_view(argv[1]) == "--help") {
+    std::fputs(neurogrid::kUsage, stdout);
+    return 0;
+  }
   const absl::Status status = neurogrid::Main(argc, argv);
   if (status.ok()) return 0;
   std::fprintf(stderr, "neurogrid-gpu-bench: %s\n", std::string(status.message()).c_str());
