@@ -39,11 +39,20 @@ struct Plan {
   std::string explanation;                    // for people: the table and the reasons
 };
 
-/// Whether no processor computes in a chain of these determinism classes, joined by '+'.
-inline bool GpusAlone(absl::string_view determinism_class) {
-  const std::vector<absl::string_view> classes = absl::StrSplit(determinism_class, '+');
-  return std::all_of(classes.begin(), classes.end(),
-                     [](absl::string_view one) { return absl::StartsWith(one, "cuda/"); });
+/// Whether a device of this determinism class is a GPU. That of a chain is its stages' classes,
+/// each once, joined by '+'.
+inline bool IsGpu(absl::string_view one_class) { return absl::StartsWith(one_class, "cuda/"); }
+
+/// Whether a GPU computes in a chain of this class.
+inline bool HasGpu(absl::string_view chain_class) {
+  const std::vector<absl::string_view> classes = absl::StrSplit(chain_class, '+');
+  return std::any_of(classes.begin(), classes.end(), IsGpu);
+}
+
+/// Whether no processor does.
+inline bool GpusAlone(absl::string_view chain_class) {
+  const std::vector<absl::string_view> classes = absl::StrSplit(chain_class, '+');
+  return std::all_of(classes.begin(), classes.end(), IsGpu);
 }
 
 }  // namespace neurogrid

@@ -4,10 +4,10 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
+#include "coordinator/chain_shape.h"
 #include "coordinator/pool_sizes.h"
 
 namespace neurogrid {
@@ -257,16 +257,7 @@ void Supervisor::WaitForWorkers(const std::string& why) {
   }
   LogInfo("waiting for ", why);
   serving_.ChainDown(ServingState::kWaitingForWorkers,
-                     absl::UnavailableError("no_workers: the model is placed nowhere"), {why});
-}
-
-SchedulerOptions Supervisor::ShapeOf(const Plan& plan, const BatchLimits& limits) const {
-  SchedulerOptions shape;
-  shape.limits = limits;
-  shape.stages = static_cast<int>(plan.stages.size());
-  shape.decode_groups = plan.decode_groups;
-  shape.prefill_depth = shape.stages;  // the chain keeps order: chunks follow each other down it
-  return shape;
+                     absl::UnavailableError("no_workers: The model is placed nowhere."), {why});
 }
 
 void Supervisor::BringUp(Plan plan) {
@@ -335,18 +326,8 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
     phase_ = Phase::kServing;
     was_serving_ = true;
     for (const PlannedStage& stage : plan_.stages) blamed_.erase(stage.node);
-    shape = ShapeOf(plan_, plan_limits_);
+    shape = ChainShape(plan_, plan_limits_, determinism_class, options_.config.speculation);
   }
-  const bool gpus = absl::StrContains(determinism_class, "cuda");
-  // Several stages with GPUs were not measured: there guesses want to be asked for. Where bits
-  // depend on the rows beside them guesses would change answers.
-  const std::string& asked = options_.config.speculation;
-  const bool pays = asked == "on" || !gpus || shape.stages == 1;
-  shape.speculates = asked != "off" && pays && !absl::StrContains(determinism_class, "any order");
-  // A GPU runs the first step of a kind as it comes and records the second.
-  shape.first_slow = gpus ? 2 : 0;
-  // A GPU goes on by itself while its tokens travel; for a processor a step behind an end is time.
-  shape.ahead = shape.stages == 1 && gpus;
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
                    std::move(shape), determinism_class);
   options_.on_ready();

@@ -70,7 +70,6 @@ class Supervisor final : public ClusterListener {
   void BringUp(Plan plan);
   bool InForce(uint64_t epoch) const;
   void WaitForWorkers(const std::string& why);
-  SchedulerOptions ShapeOf(const Plan& plan, const BatchLimits& limits) const;
 
   const Options options_;
   const ModelFacts facts_;

@@ -12,11 +12,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "coordinator/scheduler.h"
+#include "coordinator/chain_shape.h"
 #include "engine/device.h"
 #include "engine/model/stage_memory.h"
 #include "engine/model/synthetic.h"
@@ -213,12 +212,10 @@ class Side {
 
  private:
   static SchedulerOptions OptionsOf(const Stage& stage, bool speculates) {
-    SchedulerOptions options;
-    options.limits = stage.options().limits;
-    options.speculates = speculates;
-    options.ahead = absl::StrContains(stage.determinism_class(), "cuda");  // as the supervisor
-    options.first_slow = options.ahead ? 2 : 0;
-    return options;
+    Plan plan;
+    plan.stages.emplace_back();
+    return ChainShape(plan, stage.options().limits, stage.determinism_class(),
+                      speculates ? "on" : "off");
   }
 
   Stage& stage_;
