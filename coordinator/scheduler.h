@@ -193,7 +193,6 @@ class Scheduler {
   // Steps (scheduler_step.cc).
   World Look() const;
   RunningView ViewOf(Sequence& sequence, bool tight) const;
-  DraftOffer OfferOf(Sequence& sequence) const;
   WaitingView ViewOf(const Sequence& sequence, const PrefixMatch& match) const;
   int64_t KnownMax(const Sequence& sequence) const;
   bool CutsPrefill(const Sequence& sequence) const;
@@ -208,15 +207,19 @@ class Scheduler {
   void Land(const Part& part);
   void TakeResult(const Part& part, absl::Span<const SampledToken> sampled, SteadyTime now,
                   std::vector<SchedulerEvent>& events);
-  double GuessWait(const Flight& flight, int rows, double ms) const;
-  void KeepProven(const Part& part, absl::Span<const SampledToken> drawn);
-  void Settle(Sequence& sequence);
+  static absl::Status NothingToDraw();
   void ShareOut(Sequence& leader);
   void EndPrefillOnly(Sequence& leader, SteadyTime now, std::vector<SchedulerEvent>& events);
   void Append(Sequence& sequence, const SampledToken& sampled, SteadyTime now,
               std::vector<SchedulerEvent>& events);
   void FinishWith(Sequence& sequence, SchedulerEvent& event, FinishReason reason, Json stop_reason,
                   SteadyTime now);
+
+  // Guesses (scheduler_guess.cc).
+  DraftOffer OfferOf(Sequence& sequence) const;
+  double GuessWait(const Flight& flight, int rows, double ms) const;
+  void KeepProven(const Part& part, absl::Span<const SampledToken> drawn);
+  void Settle(Sequence& sequence);
 
   // Ends (scheduler.cc).
   Request* Find(RequestId request) const;

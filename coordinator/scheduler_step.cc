@@ -24,10 +24,6 @@ bool Contains(const std::vector<int32_t>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
-absl::Status NothingToDraw() {
-  return absl::InternalError("internal_error: the model gave no number to draw a token from");
-}
-
 }  // namespace
 
 struct Scheduler::World {
@@ -91,21 +87,6 @@ int64_t Scheduler::KnownMax(const Sequence& sequence) const {
 bool Scheduler::CutsPrefill(const Sequence& sequence) const {
   const Request& request = *sequence.request;
   return pools_.recurrent() && (request.asked.use_cache || request.followers(sequence) > 0);
-}
-
-/// Where the state cannot be cut back to fewer tokens, a chunk that guesses ends with its page.
-DraftOffer Scheduler::OfferOf(Sequence& sequence) const {
-  const bool decodes = sequence.generated() > 0 && sequence.in_flight == 0 &&
-                       sequence.known() - sequence.scheduled == 1 + sequence.replay;
-  if (!options_.speculates || !decodes || !sequence.forced.empty()) return {};
-  const Draft& draft = sequence.drafter.Next(sequence.ids);
-  int64_t room = KnownMax(sequence) - sequence.known() - 1;
-  if (pools_.recurrent()) {
-    const int64_t page_end = (sequence.scheduled / kPageTokens + 1) * kPageTokens;
-    room = std::min(room, page_end - sequence.known());
-  }
-  const auto tokens = static_cast<int64_t>(draft.tokens.size());
-  return {static_cast<int>(std::clamp<int64_t>(room, 0, tokens)), draft.chance};
 }
 
 RunningView Scheduler::ViewOf(Sequence& sequence, bool tight) const {
@@ -288,6 +269,10 @@ SchedulerStep Scheduler::Issue(const StepPlan& plan, const World& world, SteadyT
   return step;
 }
 
+absl::Status Scheduler::NothingToDraw() {
+  return absl::InternalError("internal_error: the model gave no number to draw a token from");
+}
+
 absl::Status Scheduler::CheckResult(const Flight& flight,
                                     absl::Span<const SampledToken> sampled) const {
   size_t expected = 0;
@@ -360,15 +345,6 @@ absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::Commit(
   return events;
 }
 
-/// The share by which guesses, or waiting to make some, lengthened a step: by price, or where first
-/// steps are slow, and others may have gone ahead, by the clock.
-double Scheduler::GuessWait(const Flight& flight, int rows, double ms) const {
-  const auto plain = static_cast<int>(flight.parts.size());
-  if (!row_costs_.knows(plain)) return 0;
-  if (options_.first_slow == 0) return row_costs_.wait(rows, plain);
-  return rows > plain || flight.held ? row_costs_.wait_of(ms, plain) : 0;
-}
-
 absl::StatusOr<std::vector<SchedulerEvent>> Scheduler::FailStep(uint64_t step,
                                                                 const absl::Status& error,
                                                                 SteadyTime now) {
@@ -433,58 +409,6 @@ void Scheduler::TakeResult(const Part& part, absl::Span<const SampledToken> samp
   KeepProven(part, sampled.subspan(scored));
   Append(sequence, sampled[scored], now, events);
   if (guessed > 0) Settle(sequence);
-}
-
-/// A guess was right when the row before it drew it; then what it drew itself is the next token.
-void Scheduler::KeepProven(const Part& part, absl::Span<const SampledToken> drawn) {
-  Sequence& sequence = *part.sequence;
-  size_t right = 0;
-  while (right < part.drafts.size() && !drawn[right].failed &&
-         drawn[right].token == part.drafts[right]) {
-    ++right;
-  }
-  sequence.proven.assign(drawn.begin() + 1, drawn.begin() + 1 + right);
-  std::reverse(sequence.proven.begin(), sequence.proven.end());
-  sequence.drafter.Learn(static_cast<int>(part.drafts.size()), static_cast<int>(right));
-  drafted_tokens_ += static_cast<int64_t>(part.drafts.size());
-  accepted_tokens_ += static_cast<int64_t>(right);
-}
-
-std::vector<SchedulerEvent> Scheduler::More(SteadyTime now) {
-  std::vector<std::pair<RequestId, int>> choices;  // an end may take others with it
-  for (const Sequence* const sequence : running_) {
-    if (!sequence->proven.empty()) choices.emplace_back(sequence->request->id, sequence->choice);
-  }
-  std::vector<SchedulerEvent> events;
-  for (const auto& [id, choice] : choices) {
-    Request* const request = Find(id);
-    if (request == nullptr || request->choices[choice]->proven.empty()) continue;
-    Sequence& sequence = *request->choices[choice];
-    const SampledToken token = std::move(sequence.proven.back());
-    sequence.proven.pop_back();
-    if (token.failed) {
-      FailRequest(*request, choice, NothingToDraw(), now, events);
-    } else {
-      ++sequence.computed;
-      sequence.ready = ++last_ready_;
-      PublishPages(pools_, sequence);
-      Append(sequence, token, now, events);
-      Settle(sequence);
-    }
-    EraseIfDone(id);
-  }
-  return events;
-}
-
-/// After the last proven token: rows of guesses that were wrong were never there. Their numbers in
-/// the pages are written again before anything reads them.
-void Scheduler::Settle(Sequence& sequence) {
-  if (sequence.state != Sequence::State::kRunning || !sequence.proven.empty()) return;
-  const bool all_right = sequence.computed == sequence.scheduled;
-  const int64_t kept = SettleState(pools_, sequence, all_right);
-  sequence.replay = static_cast<int>(sequence.computed - kept);
-  sequence.scheduled = sequence.computed = kept;
-  FreePastWindow(pools_, sequence, kept);
 }
 
 /// The other choices of a computed prompt start with its full pages; what is left of the prompt,

@@ -27,6 +27,8 @@ class RowCosts {
   void Measure(int rows, double ms, bool guesses = false);
   bool knows(int rows) const { return rows >= 1 && rows <= kRowsMax && ms_[rows] > 0; }
   int rows_seen() const;  // the largest number; 0 before the first measurement
+  /// Whether the next step of so many rows that has guesses is one of those first ones.
+  bool begins(int rows) const { return rows <= kRowsMax && tried_[rows] < first_slow_; }
   /// Positive; of no meaning before the first measurement.
   double ms(int rows) const;
   /// The share by which a step of so many rows takes longer than one of `before`.

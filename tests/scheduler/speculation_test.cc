@@ -67,6 +67,32 @@ TEST_CASE("where first steps of guesses are slow they are paid for before the ne
   CHECK(guessing_steps(300) == 1);
 }
 
+TEST_CASE("steps that something else held up do not end guessing", "[speculation]") {
+  const auto steps_for = [](int held_up_ms) {
+    SchedulerOptions options = Guessing();
+    options.first_slow = 2;
+    options.limits.pages = 128;
+    options.limits.positions_max = 2000;
+    Server server(options);
+    const GenerationRequest asked = AskForCopies(1500);
+    const RequestId id = server.Admit(asked);
+    int steps = 0, guessing = 0;
+    while (std::optional<SchedulerStep> step = server.scheduler.NextStep(server.now)) {
+      const bool guesses = step->batch.rows() > 1 && step->batch.samples() > 1;
+      guessing += guesses ? 1 : 0;
+      const bool held_up = guesses && guessing > 100 && guessing % 40 == 0;
+      server.now += std::chrono::milliseconds(held_up ? held_up_ms : guesses ? 11 : 10);
+      server.Commit(server.Through(*std::move(step)));
+      ++steps;
+    }
+    CHECK(server.tokens[{id, 0}].size() == 1500);
+    return steps;
+  };
+  const int undisturbed = steps_for(11);
+  CHECK(undisturbed < 800);
+  CHECK(steps_for(300) < undisturbed * 9 / 8);
+}
+
 TEST_CASE("an answer never outgrows its limit by guesses", "[speculation]") {
   const auto tokens_max = GENERATE(range(20, 40));
   Server server(Guessing());
