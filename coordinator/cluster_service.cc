@@ -135,7 +135,7 @@ grpc::Status ClusterService::Serve(ConnectionId id, const std::string& node,
                                    const std::string& host, Connection* connection, Stream* stream,
                                    std::string* farewell) {
   wire::FromWorker message;
-  uint64_t boot_id = 0;
+  wire::Hello hello;
   absl::Status status;
   bool greeted = false;
   while (status.ok() && stream->Read(&message)) {
@@ -143,14 +143,14 @@ grpc::Status ClusterService::Serve(ConnectionId id, const std::string& node,
       status = absl::ResourceExhaustedError("a control message is larger than 1 MiB");
     } else if (!greeted) {
       greeted = true;
-      status = Greet(message, connection, &boot_id);
+      status = Greet(message, connection, &hello);
     } else if (message.has_goodbye()) {
       if (status = CheckText("goodbye.reason", message.goodbye().reason()); !status.ok()) break;
       *farewell = message.goodbye().reason();
       LogInfo(node, " says goodbye: ", *farewell);
       return grpc::Status::OK;
     } else {
-      status = Take(id, message, host, boot_id);
+      status = Take(id, message, host, hello);
     }
   }
   if (!status.ok()) LogWarning(node, ": ", status.message());
@@ -158,9 +158,9 @@ grpc::Status ClusterService::Serve(ConnectionId id, const std::string& node,
 }
 
 absl::Status ClusterService::Greet(const wire::FromWorker& message, Connection* connection,
-                                   uint64_t* boot_id) {
+                                   wire::Hello* greeting) {
   if (!message.has_hello()) return absl::InvalidArgumentError("the first message must be hello");
-  const wire::Hello& hello = message.hello();
+  const wire::Hello& hello = *greeting = message.hello();
   NG_RETURN_IF_ERROR(CheckText("hello.build_id", hello.build_id()));
   wire::FromCoordinator answer;
   const uint32_t version = std::min(hello.version_max(), kProtocolMax);
@@ -178,7 +178,6 @@ absl::Status ClusterService::Greet(const wire::FromWorker& message, Connection* 
     refused->set_version_min(kProtocolMin);
     refused->set_version_max(kProtocolMax);
   }
-  *boot_id = hello.boot_id();
   const std::lock_guard lock(mutex_);
   connection->outgoing.push_back(std::move(answer));
   connection->closing = connection->closing || !common;
@@ -203,11 +202,12 @@ absl::Status ClusterService::TakeReady(ConnectionId id, const wire::Ready& ready
 }
 
 absl::Status ClusterService::Take(ConnectionId id, const wire::FromWorker& message,
-                                  const std::string& host, uint64_t boot_id) {
+                                  const std::string& host, const wire::Hello& hello) {
   switch (message.kind_case()) {
     case wire::FromWorker::kReport: {
       NG_ASSIGN_OR_RETURN(NodeReport report, ReadReport(message.report(), host));
-      options_.post(event::Reported{id, boot_id, std::move(report)});
+      report.version = hello.build_id();
+      options_.post(event::Reported{id, hello.boot_id(), std::move(report)});
       return absl::OkStatus();
     }
     case wire::FromWorker::kHeartbeat:

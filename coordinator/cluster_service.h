@@ -56,9 +56,10 @@ class ClusterService : public wire::Cluster::Service {
 
   grpc::Status Serve(ConnectionId id, const std::string& node, const std::string& host,
                      Connection* connection, Stream* stream, std::string* farewell);
-  absl::Status Greet(const wire::FromWorker& message, Connection* connection, uint64_t* boot_id);
+  absl::Status Greet(const wire::FromWorker& message, Connection* connection,
+                     wire::Hello* greeting);
   absl::Status Take(ConnectionId id, const wire::FromWorker& message, const std::string& host,
-                    uint64_t boot_id);
+                    const wire::Hello& hello);
   absl::Status TakeReady(ConnectionId id, const wire::Ready& ready);
   void Write(Connection* connection, Stream* stream);
 

@@ -35,6 +35,7 @@ inline constexpr ConnectionId kPipelineConnection = 0;
 
 /// What a worker says of itself, checked; the address is the one its connection comes from.
 struct NodeReport {
+  std::string version = {};  // of its program; empty where it does not say
   std::string device_kind;
   std::string device_name;
   std::string instruction_set;
@@ -83,6 +84,9 @@ struct StageReadyFacts {
 std::string BeyondPlan(const PlannedStage& planned, const StageReadyFacts& real, int slots);
 
 enum class NodeState { kConnecting, kStandby, kLoading, kReady, kServing, kSuspect };
+inline constexpr NodeState kNodeStates[] = {NodeState::kConnecting, NodeState::kStandby,
+                                            NodeState::kLoading,    NodeState::kReady,
+                                            NodeState::kServing,    NodeState::kSuspect};
 absl::string_view NameOf(NodeState state);
 
 struct Node {

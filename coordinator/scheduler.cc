@@ -395,6 +395,7 @@ SchedulerStats Scheduler::stats() const {
   SchedulerStats stats;
   stats.running = static_cast<int>(running_.size());
   stats.waiting = queue_.size() + static_cast<int>(preempted_.size());
+  stats.waiting_tokens = queued_tokens_;
   stats.steps_in_flight = static_cast<int>(flights_.size());
   const auto stats_of = [](const PageAllocator& ids) {
     return PoolStats{ids.pages(), ids.free(), ids.cached()};

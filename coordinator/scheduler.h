@@ -74,8 +74,9 @@ struct PoolStats {
 };
 
 struct SchedulerStats {
-  int running = 0;  // sequences that hold pages or are about to
-  int waiting = 0;  // requests that never ran, and preempted sequences
+  int running = 0;             // sequences that hold pages or are about to
+  int waiting = 0;             // requests that never ran, and preempted sequences
+  int64_t waiting_tokens = 0;  // prompt tokens of the former
   int steps_in_flight = 0;
   PoolStats pages;
   PoolStats window_pages;

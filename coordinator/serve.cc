@@ -49,7 +49,11 @@ class MetricsObserver final : public ServingObserver {
     metrics_.SetRunning(stats.running);
     metrics_.SetWaiting(stats.waiting);
     // The kind of pages that will run out first.
-    metrics_.SetKvUsage(std::max(stats.pages.share_held(), stats.window_pages.share_held()));
+    const PoolStats& pages = stats.pages.share_held() < stats.window_pages.share_held()
+                                 ? stats.window_pages
+                                 : stats.pages;
+    metrics_.SetKvUsage(pages.share_held());
+    metrics_.SetKvPages(pages.total - pages.free - pages.cached, pages.cached, pages.free);
     metrics_.AddPrefixCache(stats.prefix_queries - last_.prefix_queries,
                             stats.prefix_hits - last_.prefix_hits);
     metrics_.AddPromptTokens(stats.prompt_tokens - last_.prompt_tokens);
@@ -120,13 +124,17 @@ ApiOptions ApiOptionsOf(const Config& config) {
   return options;
 }
 
-void ShowDevices(const std::vector<Node>& nodes, ServingMetrics& metrics) {
+void ShowNodes(const std::vector<Node>& nodes, ServingMetrics& metrics) {
   std::vector<DeviceFigures> devices;
   for (const Node& node : nodes) {
     devices.push_back({node.id, node.gauges.temperature_c, node.gauges.power_w,
                        node.gauges.utilization, node.gauges.memory_used_bytes});
   }
   metrics.SetDevices(devices);
+  std::map<std::string, int> by_state;
+  for (const NodeState state : kNodeStates) by_state[std::string(NameOf(state))] = 0;
+  for (const Node& node : nodes) ++by_state[std::string(NameOf(node.state))];
+  metrics.SetWorkers(by_state);
 }
 
 /// Signals are taken by the main thread alone: every other thread has them blocked.
@@ -336,9 +344,12 @@ absl::Status Serve(const Config& config) {
   };
   const bool chats = model.text.chat_template != nullptr;
   DeviceLoss loss;
-  options.on_nodes = [&metrics](const std::vector<Node>& nodes) { ShowDevices(nodes, metrics); };
+  options.on_nodes = [&metrics](const std::vector<Node>& nodes) { ShowNodes(nodes, metrics); };
   options.on_device_lost = [&loss](const absl::Status& status) { loss.Set(status); };
-  options.on_ready = [&] { PrintReady(config, http_port, model.name, chats); };
+  options.on_ready = [&](uint64_t epoch) {
+    metrics.SetEpoch(epoch);
+    PrintReady(config, http_port, model.name, chats);
+  };
   Supervisor supervisor(std::move(options), serving);
   serving.set_describe_cluster([&] { return supervisor.Describe(); });
 

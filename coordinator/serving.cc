@@ -549,6 +549,7 @@ Json Serving::DescribeCluster() const {
   Json queue = Json(Json::Object());
   queue.Set("running", Json(stats.running));
   queue.Set("waiting", Json(stats.waiting));
+  queue.Set("waiting_tokens", Json(stats.waiting_tokens));
   cluster.Set("queue", std::move(queue));
   Json* plan = cluster.Find("plan");
   if (plan != nullptr && plan->is_object()) {

@@ -77,6 +77,9 @@ struct ServingMetrics::Series {
     Family<Gauge>& family;
     std::map<std::string, Gauge*> present = {};
   };
+  Family<Gauge>& workers = Gauges("cluster_workers", "Nodes by state.");
+  Gauge& epoch = AddGauge("cluster_epoch", "Number of the plan in force.");
+  Family<Gauge>& kv_pages = Gauges("kv_pages", "KV pages by what they are.");
   OfNodes temperature = Nodes("device_temperature_celsius", "Of a node's device.");
   OfNodes power = Nodes("device_power_watts", "What a node's device takes.");
   OfNodes utilization = Nodes("device_utilization_ratio", "Time it computed, 0 to 1.");
@@ -92,31 +95,41 @@ struct ServingMetrics::Series {
   Family<Counter>& finished = Counters("request_success_total", "Requests answered to the end.");
   Family<Counter>& cancelled = Counters("requests_cancelled_total", "Clients that left.");
   Family<Counter>& refused = Counters("requests_refused_total", "Requests refused.");
-  Histogram& first_token = AddHistogram("time_to_first_token_seconds", kFirstTokenEdges);
-  Histogram& inter_token = AddHistogram("inter_token_latency_seconds", kInterTokenEdges);
-  Histogram& request = AddHistogram("e2e_request_latency_seconds", kRequestEdges);
-  Histogram& queue = AddHistogram("request_queue_time_seconds", kRequestEdges);
-  Histogram& prefill = AddHistogram("request_prefill_time_seconds", kRequestEdges);
-  Histogram& decode = AddHistogram("request_decode_time_seconds", kRequestEdges);
+  Histogram& first_token = AddHistogram("time_to_first_token_seconds",
+                                        "From a request to its first token.", kFirstTokenEdges);
+  Histogram& inter_token = AddHistogram("inter_token_latency_seconds",
+                                        "Between two tokens of a choice.", kInterTokenEdges);
+  Histogram& request =
+      AddHistogram("e2e_request_latency_seconds", "From a request to its end.", kRequestEdges);
+  Histogram& queue = AddHistogram("request_queue_time_seconds", "From a request to its first step.",
+                                  kRequestEdges);
+  Histogram& prefill = AddHistogram("request_prefill_time_seconds",
+                                    "From its first step to its first token.", kRequestEdges);
+  Histogram& decode = AddHistogram("request_decode_time_seconds",
+                                   "From its first token to its end.", kRequestEdges);
 
   static std::string Name(const char* name) { return absl::StrCat("neurogrid_", name); }
-  Gauge& AddGauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry).Add({});
+  Family<Gauge>& Gauges(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry);
   }
-  OfNodes Nodes(const char* name, const char* help) {
-    return {prometheus::BuildGauge().Name(Name(name)).Help(help).Register(registry)};
-  }
+  Gauge& AddGauge(const char* name, const char* help) { return Gauges(name, help).Add({}); }
+  OfNodes Nodes(const char* name, const char* help) { return {Gauges(name, help)}; }
   Family<Counter>& Counters(const char* name, const char* help) {
     return prometheus::BuildCounter().Name(Name(name)).Help(help).Register(registry);
   }
   Counter& AddCounter(const char* name, const char* help) { return Counters(name, help).Add({}); }
-  Histogram& AddHistogram(const char* name, const Histogram::BucketBoundaries& edges) {
-    return prometheus::BuildHistogram().Name(Name(name)).Register(registry).Add({}, edges);
+  Histogram& AddHistogram(const char* name, const char* help,
+                          const Histogram::BucketBoundaries& edges) {
+    return prometheus::BuildHistogram()
+        .Name(Name(name))
+        .Help(help)
+        .Register(registry)
+        .Add({}, edges);
   }
 };
 
 ServingMetrics::ServingMetrics() : series_(std::make_unique<Series>()) {
-  for (const char* reason : {"stop", "length"})
+  for (const char* reason : {"stop", "length", "tool_calls"})
     series_->finished.Add({{"finished_reason", reason}});
   for (const char* phase : {"queued", "prefill", "decode"})
     series_->cancelled.Add({{"phase", phase}});
@@ -150,6 +163,18 @@ void ServingMetrics::SetDevices(absl::Span<const DeviceFigures> devices) {
   set(series_->power, &DeviceFigures::power_w);
   set(series_->utilization, &DeviceFigures::utilization);
   set(series_->memory_used, &DeviceFigures::memory_used_bytes);
+}
+
+void ServingMetrics::SetWorkers(const std::map<std::string, int>& by_state) {
+  for (const auto& [state, count] : by_state) {
+    series_->workers.Add({{"state", state}}).Set(count);
+  }
+}
+void ServingMetrics::SetEpoch(uint64_t epoch) { series_->epoch.Set(static_cast<double>(epoch)); }
+void ServingMetrics::SetKvPages(int64_t used, int64_t cached, int64_t free) {
+  for (const auto& [state, pages] : {std::pair{"used", used}, {"cached", cached}, {"free", free}}) {
+    series_->kv_pages.Add({{"state", state}}).Set(static_cast<double>(pages));
+  }
 }
 
 void ServingMetrics::AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit) {

@@ -1,6 +1,7 @@
 // The figures of GET /metrics (api.md 1), fed by scheduler events and by refusals.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -31,6 +32,12 @@ class ServingMetrics {
   void SetKvUsage(double fraction);
   /// Of all nodes there are. One caller at a time.
   void SetDevices(absl::Span<const DeviceFigures> devices);
+  /// How many nodes there are by their states. One caller at a time.
+  void SetWorkers(const std::map<std::string, int>& by_state);
+  /// The plan in force: its number only grows.
+  void SetEpoch(uint64_t epoch);
+  /// Pages of the kind that will run out first.
+  void SetKvPages(int64_t used, int64_t cached, int64_t free);
 
   // Counts.
   void AddPrefixCache(int64_t tokens_asked, int64_t tokens_hit);

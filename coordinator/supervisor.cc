@@ -35,6 +35,7 @@ Json NodeJson(const Node& node) {
   entry.Set("id", Json(node.id));
   entry.Set("device", Json(absl::StrCat(node.report.device_kind, " ", node.report.device_name)));
   entry.Set("state", Json(NameOf(node.state)));
+  if (!node.report.version.empty()) entry.Set("version", Json(node.report.version));
   entry.Set("boot_id", Json(absl::StrCat(absl::Hex(node.boot_id, absl::kZeroPad16))));
   Json measured = Json(Json::Object());
   measured.Set("bandwidth", Json(node.report.read_bandwidth));
@@ -330,7 +331,7 @@ void Supervisor::OnPlanActive(uint64_t epoch, const std::string& determinism_cla
   }
   serving_.ChainUp(epoch, std::make_shared<RemoteChain>(*cluster_, serving_, epoch),
                    std::move(shape), determinism_class);
-  options_.on_ready();
+  options_.on_ready(epoch);
 }
 
 void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std::string& reason,

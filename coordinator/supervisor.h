@@ -33,8 +33,8 @@ class Supervisor final : public ClusterListener {
     std::string model_name;
     Precision precision = Precision::kBf16;
     BatchLimits limits;
-    std::function<void(const Plan&)> on_plan;  // a plan was chosen
-    std::function<void()> on_ready;            // it serves
+    std::function<void(const Plan&)> on_plan;      // a plan was chosen
+    std::function<void(uint64_t epoch)> on_ready;  // it serves
     std::function<void(const std::string& node, int64_t done, int64_t total)> on_progress;
     std::function<void(const std::vector<Node>&)>
         on_nodes;  // who is a member, several times a second

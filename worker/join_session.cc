@@ -77,6 +77,7 @@ absl::Status JoinSession::Greet() {
   hello->set_version_min(kProtocolMin);
   hello->set_version_max(kProtocolMax);
   hello->set_boot_id(options_.boot_id);
+  hello->set_build_id(NG_VERSION);
   const Clock::time_point sent = Clock::now();
   wire::FromCoordinator answer;
   // What ended the stream, if it ended, is Finish's to say.

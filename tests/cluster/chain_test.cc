@@ -134,6 +134,7 @@ TEST_CASE("a worker's device and how it is are the coordinator's to show", "[clu
   fixture.workers.emplace_back(std::move(options), Golden("tiny/llama"));
   REQUIRE(fixture.WaitForMembers(1));
   const NodeReport report = fixture.cluster->Nodes().at(0).report;
+  CHECK(report.version == NG_VERSION);
   CHECK(report.device_uuid == "GPU-1");
   CHECK(report.driver == "580.1");
   CHECK(report.power_limit_w == 700);

@@ -102,6 +102,9 @@ def test_32_streams_of_which_half_disconnect(shared):
 
 def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(start):
     cluster = start(workers=2, flags=["--nodes", "{worker-1: {layers: [0, 15]}}"]).wait_ready()
+    nodes = cluster.get("/v1/cluster")[1]["nodes"]
+    assert {node["version"] for node in nodes} == {cluster.get("/props")[1]["version"]}
+    wait_for("both are counted", lambda: 'neurogrid_cluster_workers{state="serving"} 2' in cluster.get("/metrics")[1])
     expected = answers(cluster)
     stream = cluster.client().chat.completions.create(
         model=cluster.model_id, messages=[{"role": "user", "content": "Tell a very long story."}], stream=True,

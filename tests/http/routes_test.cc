@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "coordinator/info_api.h"
 #include "tests/http/http_client.h"
 
@@ -193,11 +194,17 @@ TEST_CASE("metrics have vLLM's names and edges under our prefix", "[http]") {
   server.metrics.AddFinished("stop");
   server.metrics.ObserveFirstToken(0.03);
   server.metrics.ObserveInterToken(0.03);
+  server.metrics.SetWorkers({{"serving", 2}, {"suspect", 1}});
+  server.metrics.SetEpoch(9);
+  server.metrics.SetKvPages(/*used=*/3, /*cached=*/4, /*free=*/5);
   server.metrics.AddRefused("queue_full");
   server.metrics.AddRefused("made up by somebody");
   const std::string text = server.Get("/metrics").body;
   for (const char* line :
-       {"neurogrid_num_requests_running 3",
+       {"neurogrid_num_requests_running 3", "neurogrid_cluster_workers{state=\"serving\"} 2",
+        "neurogrid_cluster_workers{state=\"suspect\"} 1", "neurogrid_cluster_epoch 9",
+        "neurogrid_kv_pages{state=\"used\"} 3", "neurogrid_kv_pages{state=\"cached\"} 4",
+        "neurogrid_kv_pages{state=\"free\"} 5",
         "neurogrid_request_success_total{finished_reason=\"stop\"} 1",
         "neurogrid_time_to_first_token_seconds_bucket{le=\"0.02\"} 0",
         "neurogrid_time_to_first_token_seconds_bucket{le=\"0.04\"} 1",
@@ -208,6 +215,15 @@ TEST_CASE("metrics have vLLM's names and edges under our prefix", "[http]") {
     CAPTURE(line);
     CHECK(absl::StrContains(text, line));
   }
+  size_t explained = 0;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+    if (words.size() < 3 || words[1] != "TYPE") continue;
+    CAPTURE(words[2]);
+    CHECK(absl::StrContains(text, absl::StrCat("# HELP ", words[2], " ")));
+    ++explained;
+  }
+  CHECK(explained > 10);
 }
 
 TEST_CASE("metrics show how the devices of those nodes are that are there", "[http]") {

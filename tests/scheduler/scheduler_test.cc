@@ -376,6 +376,7 @@ TEST_CASE("progress goes from the queue over the prompt to the output", "[schedu
   CHECK(server.scheduler.progress(first)->prefill_done == 256);
   CHECK(server.scheduler.progress(first)->prefill_total == 300);
   CHECK(server.scheduler.progress(second)->queue_position == 0);
+  CHECK(server.scheduler.stats().waiting_tokens == 10);
   server.Step();
   CHECK(server.scheduler.progress(first)->state == Generation::State::kDecode);
 }
