@@ -25,8 +25,8 @@ MaybeError CheckCount(const std::string& param, size_t count, size_t most) {
 }
 
 ApiError WrongType(const std::string& param, absl::string_view wanted, const Json& found) {
-  return InvalidType(
-      param, absl::StrCat("'", param, "' must be ", wanted, ", not ", found.kind_name(), "."));
+  return InvalidType(param, absl::StrCat("'", param, "' must be ", wanted, ", but is ",
+                                         WithArticle(found.kind_name()), "."));
 }
 
 MaybeError CheckString(const std::string& param, const Json* value) {

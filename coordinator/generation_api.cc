@@ -268,6 +268,9 @@ MaybeError CheckServing(const ApiContext& context) {
 
 MaybeError ReadBody(const ApiContext& context, const HttpRequest& request, BodyKind kind,
                     CheckedBody* body) {
+  if (request.body.empty()) {
+    return ApiError{.code = "invalid_json", .message = "The body is empty: send a JSON object."};
+  }
   absl::StatusOr<Json> json = ParseJson(request.body);
   if (!json.ok()) {
     return ApiError{

@@ -20,9 +20,9 @@ MaybeError ReadPrompt(const ApiContext& context, const CheckedBody& body, const 
   } else if (value.is_array()) {
     NG_RETURN_IF_REFUSED(ReadTokenIds(context, param, value, &tokens));
   } else {
-    return InvalidType(param,
-                       absl::StrCat("'", param, "' must be a string or an array of token ids, not ",
-                                    value.kind_name(), "."));
+    return InvalidType(
+        param, absl::StrCat("'", param, "' must be a string or an array of token ids, but is ",
+                            WithArticle(value.kind_name()), "."));
   }
   if (tokens.empty()) {
     return InvalidValue(param, absl::StrCat("'", param, "' has no tokens."));

@@ -29,11 +29,6 @@ absl::string_view NameOf(FieldType type) {
   return "value";
 }
 
-std::string WithArticle(absl::string_view kind) {
-  const bool vowel = !kind.empty() && absl::StrContains("aeiou", kind[0]);
-  return absl::StrCat(vowel ? "an " : "a ", kind);
-}
-
 bool HasType(const Json& value, FieldType type) {
   switch (type) {
     case FieldType::kBoolean:
@@ -93,6 +88,12 @@ bool IsNeutral(const Field& field, const Json& value) {
   return false;
 }
 
+/// What a field takes, as the end of "must be".
+std::string WantedText(const Field& field) {
+  if (field.minimum == field.maximum) return Bound(field.minimum);
+  return absl::StrCat(WithArticle(NameOf(field.type)), RangeText(field));
+}
+
 /// A field that is not honoured: ignored or refused, as its standing and the mode say.
 MaybeError SetAside(const Field* field, const std::string& name, CheckedBody* checked) {
   const bool refused = field != nullptr && field->standing == FieldStanding::kRefused;
@@ -106,6 +107,11 @@ MaybeError SetAside(const Field* field, const std::string& name, CheckedBody* ch
 }
 
 }  // namespace
+
+std::string WithArticle(absl::string_view kind) {
+  const bool vowel = !kind.empty() && absl::StrContains("aeiou", kind[0]);
+  return absl::StrCat(vowel ? "an " : "a ", kind);
+}
 
 bool CheckedBody::Bool(absl::string_view name, bool otherwise) const {
   const Json* value = Find(name);
@@ -125,22 +131,22 @@ std::string CheckedBody::String(absl::string_view name, absl::string_view otherw
 }
 
 MaybeError CheckValue(const Field& field, const std::string& param, Json& value) {
+  bool too_large = false;  // a whole number that no int64 holds
   if (field.type == FieldType::kInteger && value.is_double()) {
     const double number = value.as_number();
-    // Beyond 2^63 a double has no int64; the range below would say nothing about it.
-    if (number == std::floor(number) && std::abs(number) < 9223372036854775808.0) {
-      value = Json(static_cast<int64_t>(number));
-    }
+    const bool whole = number == std::floor(number);
+    too_large = whole && std::abs(number) >= 9223372036854775808.0;
+    if (whole && !too_large) value = Json(static_cast<int64_t>(number));
   }
-  const std::string wanted = absl::StrCat(WithArticle(NameOf(field.type)), RangeText(field));
-  if (!HasType(value, field.type)) {
+  const std::string wanted = WantedText(field);
+  if (!too_large && !HasType(value, field.type)) {
     const std::string found = value.is_double() ? ToString(value) : WithArticle(value.kind_name());
     return InvalidType(param,
                        absl::StrCat("'", param, "' must be ", wanted, ", but is ", found, "."));
   }
   if (!value.is_number()) return std::nullopt;
   const double number = value.as_number();
-  if (number >= field.minimum && number <= field.maximum &&
+  if (!too_large && number >= field.minimum && number <= field.maximum &&
       !(field.above_minimum && number == field.minimum)) {
     return std::nullopt;
   }

@@ -68,6 +68,9 @@ MaybeError CheckFields(const Json& body, BodyKind kind, ParamsMode mode, Checked
 /// Checks one value: type, range. Turns 5.0 into 5 where an integer is wanted. `param` is its path.
 MaybeError CheckValue(const Field& field, const std::string& param, Json& value);
 
+/// "a string", "an integer".
+std::string WithArticle(absl::string_view kind);
+
 /// JSON schema of a body, from the table.
 Json BodySchema(BodyKind kind);
 

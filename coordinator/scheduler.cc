@@ -284,12 +284,12 @@ std::vector<SchedulerEvent> Scheduler::Expire(SteadyTime now) {
     }
     const auto& timeout = request.asked.timeout;
     const bool own = timeout.has_value() && now >= After(request.arrived, *timeout);
-    absl::Status error = own ? absl::DeadlineExceededError(
-                                   absl::StrCat("deadline_exceeded: the request's timeout of ",
-                                                absl::ToInt64Milliseconds(*timeout), " ms is over"))
-                             : absl::ResourceExhaustedError(absl::StrCat(
-                                   "queue_full: no place within ",
-                                   absl::ToInt64Milliseconds(options_.queue_wait_max), " ms"));
+    absl::Status error =
+        own ? absl::DeadlineExceededError(absl::StrCat(
+                  "The request's timeout of ", absl::ToInt64Milliseconds(*timeout), " ms is over."))
+            : absl::ResourceExhaustedError(
+                  absl::StrCat("The queue is full: no place within ",
+                               absl::ToInt64Milliseconds(options_.queue_wait_max), " ms."));
     FailRequest(request, 0, std::move(error), now, events);
     EraseIfDone(request.id);
   }

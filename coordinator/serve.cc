@@ -276,7 +276,7 @@ void DrainAndStop(const Config& config, Serving& serving, Api& api, const HttpSe
          (busy() && passed_ms() < config.drain_delay_ms + config.drain_timeout_ms)) {
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }
-  EndRequests(serving, api, server, "draining: the server stops");
+  EndRequests(serving, api, server, "draining: The server stops.");
 }
 
 /// Until a signal has been obeyed, or the own device is lost: then why.
@@ -290,7 +290,7 @@ absl::Status ServeToTheEnd(const Config& config, Serving& serving, Api& api,
     DrainAndStop(config, serving, api, server, signals);
   } else {
     EndSoon();
-    EndRequests(serving, api, server, "draining: the device of the server is broken");
+    EndRequests(serving, api, server, "draining: The device of the server is broken.");
   }
   return lost;
 }

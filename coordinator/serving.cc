@@ -167,7 +167,7 @@ void Serving::Loop() {
   CloseMail();
   chain_.reset();
   for (auto& [id, active] : active_) {
-    End(id, *active, absl::UnavailableError("draining: the server stops"), "error",
+    End(id, *active, absl::UnavailableError("draining: The server stops."), "error",
         std::chrono::steady_clock::now());
   }
   active_.clear();
@@ -254,7 +254,7 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     } else {
       scheduler_->Cancel(std::exchange(canary_, 0));
       Deliver(scheduler_->Reset(std::move(options),
-                                absl::UnavailableError("worker_lost: the plan changed"), now),
+                                absl::UnavailableError("worker_lost: The plan changed."), now),
               now);
     }
     chain_ = chain;

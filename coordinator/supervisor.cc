@@ -282,7 +282,7 @@ void Supervisor::BringUp(Plan plan) {
   }
   if (!serving) {
     serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
-                       absl::UnavailableError("worker_lost: the plan changed"),
+                       absl::UnavailableError("worker_lost: The plan changed."),
                        {"the model is loading"});
   }
   options_.on_plan(plan);
@@ -352,7 +352,7 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
   LogWarning(was_active ? "the plan broke" : "the plan did not come up",
              node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);
   serving_.ChainDown(state,
-                     absl::UnavailableError("worker_lost: a worker was lost while it answered"),
+                     absl::UnavailableError("worker_lost: A worker was lost while it answered."),
                      {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
   Wake();
 }

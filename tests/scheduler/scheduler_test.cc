@@ -314,12 +314,14 @@ TEST_CASE("time limits end a request wherever it is", "[scheduler]") {
   std::vector<SchedulerEvent> events = server.scheduler.Expire(server.now);
   REQUIRE(events.size() == 1);
   CHECK(events[0].request == running);
-  CHECK(events[0].error.code() == absl::StatusCode::kDeadlineExceeded);
+  CHECK(events[0].error ==
+        absl::DeadlineExceededError("The request's timeout of 10000 ms is over."));
   server.now += std::chrono::seconds(50);
   events = server.scheduler.Expire(server.now);
   REQUIRE(events.size() == 1);
   CHECK(events[0].request == queued);
-  CHECK(events[0].error.code() == absl::StatusCode::kResourceExhausted);
+  CHECK(events[0].error ==
+        absl::ResourceExhaustedError("The queue is full: no place within 60000 ms."));
   CHECK(server.scheduler.idle());
   CHECK(!server.scheduler.next_expiry().has_value());
 }

@@ -346,7 +346,7 @@ TEST_CASE("after its end the serving thread refuses and leaves nobody waiting",
   const std::unique_ptr<Generation> cut = serving.Start(endless, &refusal);
   REQUIRE(cut != nullptr);
   serving.Stop();
-  CHECK(Read(*cut, 1000).error.message() == "draining: the server stops");
+  CHECK(Read(*cut, 1000).error.message() == "draining: The server stops.");
   CHECK(serving.Start(Ask(2), &refusal) == nullptr);
   CHECK(refusal.kind == Refusal::Kind::kDraining);
 }
