@@ -5,6 +5,9 @@
 
 #include <atomic>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+
 namespace neurogrid {
 namespace {
 
@@ -30,6 +33,7 @@ std::string Escaped(absl::string_view text) {
 void StartLogging(absl::string_view program, LogLevel level) {
   static const std::string name(program);
   FLAGS_logtostderr = true;
+  FLAGS_log_prefix = false;  // LogLine has its own: these lines have no place in a source file
   FLAGS_colorlogtostderr = isatty(STDERR_FILENO) != 0;
   lowest_level = level;
   google::InitGoogleLogging(name.c_str());
@@ -37,18 +41,20 @@ void StartLogging(absl::string_view program, LogLevel level) {
 
 void LogLine(LogLevel level, absl::string_view text) {
   if (level < lowest_level.load(std::memory_order_relaxed)) return;
-  const std::string line = Escaped(text);
+  const auto write = [&](char letter, google::LogSeverity severity) {
+    const std::string time =
+        absl::FormatTime("%Y-%m-%d %H:%M:%E3S", absl::Now(), absl::LocalTimeZone());
+    google::LogMessage("", 0, severity).stream() << time << ' ' << letter << ' ' << Escaped(text);
+  };
   switch (level) {
     case LogLevel::kDebug:
+      return write('D', google::GLOG_INFO);
     case LogLevel::kInfo:
-      google::LogMessage("neurogrid", 0, google::GLOG_INFO).stream() << line;
-      break;
+      return write('I', google::GLOG_INFO);
     case LogLevel::kWarning:
-      google::LogMessage("neurogrid", 0, google::GLOG_WARNING).stream() << line;
-      break;
+      return write('W', google::GLOG_WARNING);
     case LogLevel::kError:
-      google::LogMessage("neurogrid", 0, google::GLOG_ERROR).stream() << line;
-      break;
+      return write('E', google::GLOG_ERROR);
   }
 }
 

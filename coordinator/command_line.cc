@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "common/unknown_argument.h"
+
 namespace neurogrid {
 namespace {
 
@@ -22,7 +24,7 @@ struct ConfigFlags {
     for (size_t i = 0; i < keys.size(); ++i) {
       const std::string flag = "--" + keys[i].flag();
       if (keys[i].is_switch) {
-        options.push_back(verb.add_flag(flag + "{true}", values[i], keys[i].help));
+        options.push_back(verb.add_flag(flag, values[i], keys[i].help));
       } else {
         options.push_back(verb.add_option(flag, values[i], keys[i].help)->option_text("VALUE"));
       }
@@ -47,7 +49,8 @@ struct ConfigFlags {
 struct Verbs {
   CLI::App app{
       "NeuroGrid coordinator: serves one model from many machines behind one OpenAI-compatible "
-      "endpoint"};
+      "endpoint",
+      "neurogrid-coordinator"};
   ConfigFlags serve_flags, plan_flags, token_flags, bench_flags;
   CLI::App* serve = app.add_subcommand("serve", "serve the model (the default)");
   CLI::App* plan =
@@ -145,6 +148,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, const char* const* argv) 
     verbs.app.exit(success, std::cout, std::cerr);
     line.verb = CommandLine::Verb::kDone;
     return line;
+  } catch (const CLI::ExtrasError&) {
+    return absl::InvalidArgumentError(UnknownArgument(verbs.app.remaining(/*recurse=*/true)));
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(std::string(error.what()) + "; see --help");
   }

@@ -99,6 +99,12 @@ absl::StatusOr<int> Listen(const std::string& host, int port, int* bound_port) {
   freeaddrinfo(found);
   if (!good) {
     if (listener >= 0) close(listener);
+    if (error == EADDRINUSE) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("the address ", host, ":", port,
+                       " for other nodes is in use by another program: choose another port "
+                       "(grpc_port of a coordinator, --port of a worker)"));
+    }
     return absl::UnavailableError(
         absl::StrCat("cannot listen on ", host, ":", port, ": ", std::strerror(error)));
   }

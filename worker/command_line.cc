@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "common/enroll.h"
 #include "common/identity.h"
+#include "common/unknown_argument.h"
 
 namespace neurogrid {
 namespace {
@@ -41,6 +42,10 @@ std::string CheckDevice(const std::string& text) {
 }
 
 absl::Status Finish(const std::string& bootstrap, WorkerFlags& flags) {
+  if (bootstrap.empty()) {
+    return absl::InvalidArgumentError(
+        "--bootstrap HOST:PORT is missing: where the coordinator listens for workers; see --help");
+  }
   if (const absl::Status status = ParseAddress(bootstrap, &flags.host, &flags.port); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--bootstrap: ", status.message()));
   }
@@ -67,9 +72,7 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
   std::string determinism = "on";
   CLI::App app{"NeuroGrid worker: joins a cluster, loads the layers it is given, runs them"};
   app.set_version_flag("--version", absl::StrCat("neurogrid-worker ", NG_VERSION));
-  app.add_option("--bootstrap", bootstrap, "the coordinator's address")
-      ->option_text("HOST:PORT")
-      ->required();
+  app.add_option("--bootstrap", bootstrap, "the coordinator's address")->option_text("HOST:PORT");
   app.add_option("--token", flags.token,
                  "join token of neurogrid-coordinator token; needed once, later starts use the "
                  "certificate in the state directory")
@@ -109,8 +112,10 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
   } catch (const CLI::Success& answered) {
     app.exit(answered);
     return std::optional<WorkerFlags>();
+  } catch (const CLI::ExtrasError&) {
+    return absl::InvalidArgumentError(UnknownArgument(app.remaining()));
   } catch (const CLI::ParseError& error) {
-    return absl::InvalidArgumentError(error.what());
+    return absl::InvalidArgumentError(absl::StrCat(error.what(), "; see --help"));
   }
   flags.any_order = determinism == "off";
   NG_RETURN_IF_ERROR(Finish(bootstrap, flags));

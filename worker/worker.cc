@@ -116,7 +116,9 @@ absl::Status Worker::Run() {
 absl::Status Worker::ExplainFailure(const JoinSession::End& end) {
   const absl::Status probed = ProbeCoordinator(options_.host, options_.port, options_.identity);
   if (absl::IsUnauthenticated(probed)) return probed;
-  LogWarning("cannot join yet: ", probed.ok() ? end.status.message() : probed.message());
+  std::string why(probed.ok() ? end.status.message() : probed.message());
+  if (why != explained_) LogWarning("cannot join yet: ", why);  // once, not at every try
+  explained_ = std::move(why);
   return absl::OkStatus();
 }
 
@@ -202,6 +204,7 @@ void Worker::FillHeartbeat(wire::Heartbeat& heartbeat) const {
 
 void Worker::OnWelcome(const wire::Welcome& /*welcome*/) {
   welcomed_ = true;
+  explained_.clear();
   LogInfo("joined the cluster ", HexOf(cluster_id_).substr(0, 8), " as ", node_id_,
           "; waiting for layers");
 }

@@ -81,6 +81,7 @@ class Worker : private JoinSession::Events {
   std::string cluster_id_;
   uint64_t boot_id_;
   bool welcomed_ = false;  // in the present session; of the thread of Run
+  std::string explained_;  // why it could not be joined last; likewise
 
   std::mutex mutex_;
   std::condition_variable stopped_;

@@ -249,11 +249,12 @@ TEST_CASE("a worker that cannot start says why in one sentence and exits with 1"
   fails(p.Flags("a", token, "/nowhere"), "--model /nowhere: there is no file or folder /nowhere");
   fails(p.Flags("a b", token, ""), "node name");
   fails({"--bootstrap", "nonsense"}, "HOST:PORT");
-  fails({}, "--bootstrap");
-  fails({"--bootstrap", "127.0.0.1:1", "--no-such-flag"}, "no-such-flag");
+  fails({}, "--bootstrap HOST:PORT is missing");
+  fails({"--no-such-flag", "7"}, "unknown flag --no-such-flag; see --help");
+  fails({"--bootstrap", "127.0.0.1:1", "word"}, "unexpected argument \"word\"; see --help");
   auto port_taken = p.Flags("a", token, "");
   port_taken.insert(port_taken.end(), {"--port", absl::StrCat(p.cluster->port())});
-  fails(port_taken, "Address already in use");
+  fails(port_taken, "is in use by another program: choose another port");
 
   SECTION("and a member of another cluster is told to join again") {
     ClusterFixture other;
@@ -274,7 +275,7 @@ TEST_CASE("a second coordinator on one state directory is refused", "[loss][C23]
       Cluster::Start({.state_dir = folder.path() + "/s", .port = fixture.cluster->port()},
                      &recorder)
           .status();
-  CHECK(absl::StrContains(taken.message(), "Address already in use"));
+  CHECK(absl::StrContains(taken.message(), "is in use by another program"));
 }
 
 }  // namespace

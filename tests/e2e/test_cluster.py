@@ -163,7 +163,7 @@ def test_starts_that_fail_say_why_in_a_sentence(tmp_path):
     garbage.write_bytes(b"GGUF" + b"\xff" * 100)
     refused(*[run(COORDINATOR, "serve", "--model", garbage, *state)[i] for i in (0, 2)], "garbage.gguf")
     refused(*[run(COORDINATOR, "serve", "--model", model, "--http-host", "0.0.0.0", *state)[i] for i in (0, 2)], "api")
-    refused(*[run(COORDINATOR, "--no-such-flag")[i] for i in (0, 2)], "no-such-flag")
+    refused(*[run(COORDINATOR, "--no-such-flag", "7")[i] for i in (0, 2)], "error: unknown flag --no-such-flag; see --help")
     refused(*[run(WORKER, "--bootstrap", "nonsense", "--state-dir", tmp_path / "w")[i] for i in (0, 2)], "nonsense")
 
 
@@ -172,6 +172,9 @@ def test_a_port_in_use_is_named(start, tmp_path):
     code, _, err = run(COORDINATOR, "serve", "--model", cluster.model, "--device", DEVICE, "--http-port", cluster.http_port,
                        "--grpc-port", free_port(), "--state-dir", tmp_path / "other")
     refused(code, err, cluster.http_port)
+    code, _, err = run(COORDINATOR, "serve", "--model", cluster.model, "--device", DEVICE, "--http-port", free_port(),
+                       "--grpc-port", cluster.grpc_port, "--state-dir", tmp_path / "other")
+    refused(code, err, cluster.grpc_port, "grpc_port")
 
 
 def test_workers_without_a_right_to_join_are_refused(start, tmp_path):
