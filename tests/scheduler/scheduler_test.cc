@@ -151,6 +151,26 @@ TEST_CASE("a prompt seen before costs its last token and what is new", "[schedul
   if (cold) CHECK(server.RowsComputed() - rows == 64);
 }
 
+TEST_CASE("many equal requests cost less the second time", "[scheduler]") {
+  const bool recurrent = GENERATE(false, true);
+  SchedulerOptions options = Options(/*pages=*/192);
+  if (recurrent) options.limits.slots = 96;
+  Server server(options);
+  const auto rows_of_a_round = [&] {
+    server.batches.clear();
+    for (int i = 0; i < 48; ++i) server.Admit(Ask(Prompt(40), 24));
+    server.Run();
+    return server.RowsComputed();
+  };
+  const int first = rows_of_a_round();
+  // All but the last page of each prompt is known, though the answers took every page meanwhile.
+  const int known = 48 * (8 + 23);
+  CHECK(first > known);
+  CHECK(rows_of_a_round() == known);
+  CHECK(rows_of_a_round() == known);
+  CHECK(server.scheduler.stats().preemptions == 0);
+}
+
 TEST_CASE("prompt logprobs come once for each choice, over several chunks", "[scheduler]") {
   Server server;
   GenerationRequest asked = Ask(Prompt(150), 2);
