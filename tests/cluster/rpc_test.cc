@@ -144,7 +144,9 @@ bool IsClosedAfter(int port, const std::string& bytes) {
   send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
   char answer[256];
   ssize_t got = 0;
-  while ((got = recv(socket, answer, sizeof(answer), 0)) > 0) continue;
+  do {
+    got = recv(socket, answer, sizeof(answer), 0);
+  } while (got > 0 || (got < 0 && errno == EINTR));  // EINTR: this process was stopped for a while
   close(socket);
   return got == 0 || errno == ECONNRESET;
 }
