@@ -339,7 +339,7 @@ TEST_CASE("a stop string among guessed tokens ends the answer where it ends with
 TEST_CASE("after its end the serving thread refuses and leaves nobody waiting",
           "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
-  BringUp(serving, 1);
+  BringUp(serving, 1, /*results_max=*/5);  // it never ends by itself, however late the stop comes
   Refusal refusal;
   GenerationRequest endless = Ask(1);
   endless.tokens_max = 400;
