@@ -25,7 +25,7 @@ class ThreadPlacement {
 
   /// The calling thread is `worker` until another one says so.
   void Join(int worker);
-  /// Before each chunk, by `worker`.
+  /// By `worker`, before its first chunk of a job and some of the others.
   void BeginChunk(int worker);
   /// When it found no chunk: from now on nobody brings it anywhere.
   void EndChunks(int worker);
@@ -55,7 +55,7 @@ class ThreadPlacement {
   static constexpr int kLine = 128;  // as ThreadPool's
 
   struct Place {
-    alignas(kLine) std::atomic<int> processor = kNone;  // read by all before each chunk
+    alignas(kLine) std::atomic<int> processor = kNone;  // read by all at BeginChunk
     alignas(kLine) std::atomic<bool> in_chunk = false;
     std::atomic<pthread_t> thread = {};
   };
