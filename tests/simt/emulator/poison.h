@@ -1,11 +1,12 @@
-// AddressSanitizer's view of guard zones and of the stacks of fibers; without it, nothing.
+// AddressSanitizer's view of guard zones and of the stacks of fibers; without it, nothing. Also for
+// files that are not instrumented themselves.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
 #include <pthread.h>
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -14,12 +15,12 @@
 namespace simt {
 
 inline void Poison([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
   __asan_poison_memory_region(p, bytes);
 #endif
 }
 inline void Unpoison([[maybe_unused]] const void* p, [[maybe_unused]] size_t bytes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
   __asan_unpoison_memory_region(p, bytes);
 #endif
 }
@@ -69,7 +70,7 @@ struct StackRange {
 /// The stack of this thread of the process.
 inline StackRange CurrentStack() {
   static thread_local StackRange range;  // to ask costs more than many a kernel
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
   if (range.bottom != nullptr) return range;
   pthread_attr_t attributes;
   void* bottom = nullptr;
@@ -86,12 +87,12 @@ inline StackRange CurrentStack() {
 class StackSwitch {
  public:
   explicit StackSwitch([[maybe_unused]] const StackRange& to) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
     __sanitizer_start_switch_fiber(&fake_stack_, to.bottom, to.bytes);
 #endif
   }
   ~StackSwitch() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
     __sanitizer_finish_switch_fiber(fake_stack_, nullptr, nullptr);
 #endif
   }
@@ -100,13 +101,13 @@ class StackSwitch {
 
   /// First on a new stack.
   static void Arrived() {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
     __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
   }
   /// Last on a stack that nobody comes back to.
   static void LeaveForGood([[maybe_unused]] const StackRange& to) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(NG_SIMT_ASAN)
     __sanitizer_start_switch_fiber(nullptr, to.bottom, to.bytes);
 #endif
   }
