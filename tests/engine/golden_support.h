@@ -17,8 +17,11 @@
 
 namespace neurogrid {
 
-/// Every tiny model of models.md 7.2.
+/// Every tiny model of models.md 7.2. Some differ from others in numbers alone, which are nothing
+/// to AddressSanitizer.
 inline std::vector<std::string> TinyModels() {
+  if (kAddressSanitizer)
+    return {"llama", "nemo", "qwen2", "qwen3", "lfm2", "lfm2-bias", "gemma2", "gemma3"};
   return {"llama",      "llama3-rope", "mistral-window", "nemo",   "qwen2", "qwen3",
           "qwen3-yarn", "lfm2",        "lfm2-bias",      "gemma2", "gemma3"};
 }
@@ -71,7 +74,10 @@ inline Error AllowedInBf16(const Reference& reference, const std::string& prompt
 }
 
 /// Tokens that are drawn after each prompt: references have 32.
-inline int GreedyTokens() { return UsualDepth() == Depth::kEverything ? 32 : 8; }
+inline int GreedyTokens() {
+  if (kAddressSanitizer) return 3;
+  return UsualDepth() == Depth::kEverything ? 32 : 8;
+}
 
 /// The most likely tokens after each prompt, as far as each of `expected` goes.
 inline void CheckGreedy(Chain& chain, const std::vector<std::vector<int32_t>>& prompts,

@@ -31,9 +31,10 @@ inline std::vector<Precision> WeightPrecisions() {
 
 /// How far a test goes. The emulator takes a second for what a processor does in a few
 /// milliseconds, so it looks at samples; the whole sweep is a test of its own there, tagged [long].
+/// So does AddressSanitizer, which is after addresses: samples have all of those.
 enum class Depth { kSamples, kEverything };
 inline Depth UsualDepth() {
-  const bool slow = ThisColumn() == Column::kCudaEmulated || Sanitized();
+  const bool slow = ThisColumn() == Column::kCudaEmulated || Sanitized() || kAddressSanitizer;
   return slow ? Depth::kSamples : Depth::kEverything;
 }
 
