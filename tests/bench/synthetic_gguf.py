@@ -1,6 +1,6 @@
 """Writes a GGUF file of a model's true shape with random weights, for speed alone: in seconds, and the same each time.
 
-  python3 tests/bench/synthetic_gguf.py SHAPE TYPE FILE     SHAPE: lfm2.5-1.2b | llama-1b; TYPE: bf16 | q8_0 | q4_0
+  python3 tests/bench/synthetic_gguf.py SHAPE TYPE FILE     SHAPE: lfm2.5-1.2b | llama-1b; TYPE: bf16, or a block type, q8_0 to q2_k
 
 Every matrix is a turn of one block of random numbers, so no two are alike and none is zero.
 """
@@ -14,7 +14,15 @@ VOCAB, HIDDEN, FFN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, TAPS = 65536, 2048, 8192,
 KV_WIDTH = KV_HEADS * HEAD_DIM
 LFM2_ATTENTION = (2, 5, 8, 10, 12, 14)
 F32 = 0
-TYPES = {"bf16": (30, 1, 2), "q4_0": (2, 32, 18), "q8_0": (8, 32, 34)}  # id, elements and bytes of a block
+# id, elements and bytes of a block
+TYPES = {"bf16": (30, 1, 2), "q4_0": (2, 32, 18), "q4_1": (3, 32, 20), "q5_0": (6, 32, 22), "q5_1": (7, 32, 24), "q8_0": (8, 32, 34),
+         "iq4_nl": (20, 32, 18), "q2_k": (10, 256, 84), "q3_k": (11, 256, 110), "q4_k": (12, 256, 144), "q5_k": (13, 256, 176),
+         "q6_k": (14, 256, 210)}
+# Of block types: where the scale and the minimum stand in a block; what weights of scale 1 usually are above or below their middle;
+# the minimum, in scales, that puts this middle near zero.
+NUMBERS = {"q4_0": (0, None, 5, 0), "q4_1": (0, 2, 5, -7.5), "q5_0": (0, None, 9, 0), "q5_1": (0, 2, 9, -15.5), "q8_0": (0, None, 74, 0),
+           "iq4_nl": (0, None, 74, 0), "q2_k": (80, 82, 8, 1.5), "q3_k": (108, None, 42, 0), "q4_k": (0, 2, 165, 7.5),
+           "q5_k": (0, 2, 330, 15.5), "q6_k": (208, None, 1365, 0)}
 SHAPES = ("lfm2.5-1.2b", "llama-1b")
 
 
@@ -69,10 +77,13 @@ def random_block(kind):
     """A whole number of blocks of small random weights."""
     if kind == "bf16":
         return b"".join(struct.pack("<f", random.gauss(0, 0.02))[2:] for _ in range(1 << 20))
-    levels = 5 if kind == "q4_0" else 74  # the usual size of an integer
-    scale = struct.pack("<e", 0.02 / levels)
-    codes = TYPES[kind][2] - 2
-    return b"".join(scale + random.randbytes(codes) for _ in range(1 << 16))
+    scale_at, minimum_at, levels, minimum = NUMBERS[kind]
+    numbers = {scale_at: 0.02 / levels} | ({minimum_at: 0.02 / levels * minimum} if minimum_at else {})
+    blocks = bytearray(random.randbytes(TYPES[kind][2] << 14))
+    for block in range(0, len(blocks), TYPES[kind][2]):
+        for at, value in numbers.items():
+            struct.pack_into("<e", blocks, block + at, value)
+    return bytes(blocks)
 
 
 def write(shape, kind, path):
