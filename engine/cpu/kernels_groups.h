@@ -187,8 +187,10 @@ void WidenUnitScales(const uint8_t* kept, int groups, float* out) {
   constexpr int64_t kSize = kKind == GroupScales::kFloat ? 4 : kKind == GroupScales::kHalf ? 2 : 1;
   Simd::Float halves[4];
   if constexpr (kKind == GroupScales::kHalfTimesInt8) {
+    AskForLines<128>(kept);
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) halves[c] = Simd::LoadHalves(kept + 32 * c);
+    kept += 128;
   }
   for (int g = 0; g < groups; ++g) {
     AskForLines<64 * kSize>(kept + 64 * kSize * g);
@@ -201,31 +203,36 @@ void WidenUnitScales(const uint8_t* kept, int groups, float* out) {
       } else if constexpr (kKind == GroupScales::kHalf) {
         scale = Simd::LoadHalves(kept + 2 * at);
       } else {
-        scale = Simd::Mul(halves[c], Simd::LoadInt8(kept + 128 + at));
+        scale = Simd::Mul(halves[c], Simd::LoadInt8(kept + at));
       }
       Simd::Store(out + at, scale);
     }
   }
 }
 
-/// The same of all units.
+/// The same of all units, and of minimums where there are any: line after line of memory.
 template <GroupScales kKind>
-void WidenScalesOf(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
-  const int64_t bytes = format.header_bytes();
+void WidenHeadersOf(const GroupFormat& format, const uint8_t* header, int units, float* scales,
+                    float* minimums) {
+  const int64_t scale_bytes = format.scale_bytes();
+  const int64_t header_bytes = format.header_bytes();
   const int groups = format.groups_per_unit();
-  for (int unit = 0; unit < units; ++unit) {
-    WidenUnitScales<kKind>(kept + unit * bytes, groups, out + 64 * unit * groups);
+  for (int unit = 0; unit < units; ++unit, header += header_bytes) {
+    WidenUnitScales<kKind>(header, groups, scales + 64 * unit * groups);
+    if (!format.has_minimum) continue;
+    WidenUnitScales<kKind>(header + scale_bytes, groups, minimums + 64 * unit * groups);
   }
 }
 
-inline void WidenScales(const GroupFormat& format, const uint8_t* kept, int units, float* out) {
+inline void WidenHeaders(const GroupFormat& format, const uint8_t* header, int units, float* scales,
+                         float* minimums) {
   switch (format.scales) {
     case GroupScales::kHalf:
-      return WidenScalesOf<GroupScales::kHalf>(format, kept, units, out);
+      return WidenHeadersOf<GroupScales::kHalf>(format, header, units, scales, minimums);
     case GroupScales::kHalfTimesInt8:
-      return WidenScalesOf<GroupScales::kHalfTimesInt8>(format, kept, units, out);
+      return WidenHeadersOf<GroupScales::kHalfTimesInt8>(format, header, units, scales, minimums);
     case GroupScales::kFloat:
-      return WidenScalesOf<GroupScales::kFloat>(format, kept, units, out);
+      return WidenHeadersOf<GroupScales::kFloat>(format, header, units, scales, minimums);
   }
 }
 
@@ -314,8 +321,7 @@ void AddGroupedPanel(const PanelJob& job, float* sums) {
                                        format.unit_inputs());
     run.groups = units * format.groups_per_unit();
     run.codes = block + units * format.header_bytes();
-    WidenScales(format, block, units, scales);
-    if (format.has_minimum) WidenScales(format, block + format.scale_bytes(), units, minimums);
+    WidenHeaders(format, block, units, scales, minimums);
     const int64_t block_bytes = units * format.unit_bytes();
     const uint8_t* const next = left > kGroupBlockInputs ? block + block_bytes : job.next_panel;
     const bool next_is_as_long = left >= 2 * kGroupBlockInputs || left == kGroupBlockInputs;
