@@ -232,7 +232,7 @@ void Supervisor::Consider() {
     if (std::chrono::steady_clock::now() < retry_at_) return;
   }
   if (members.empty() || (!was_serving_ && workers < options_.config.min_peers)) {
-    const int64_t missing = options_.config.min_peers - workers;
+    const int64_t missing = was_serving_ ? 0 : options_.config.min_peers - workers;
     WaitForWorkers(missing > 0 ? absl::StrCat(missing, missing == 1 ? " worker" : " workers")
                                : "a worker, or a device of the coordinator's own");
     return;

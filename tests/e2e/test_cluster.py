@@ -120,6 +120,9 @@ def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(sta
     cluster.add_worker("worker-3")
     wait_for("the new worker joins", lambda: any(node["id"] == "worker-3" for node in cluster.get("/v1/cluster")[1]["nodes"]))
     assert answers_after_recovery(cluster) == expected
+    cluster.kill("worker-1")
+    cluster.kill("worker-3")
+    wait_for("one worker would be enough", lambda: "waiting for a worker, or a device" in cluster.text())
 
 
 def test_a_frozen_worker_is_replaced(start):
