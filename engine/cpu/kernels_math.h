@@ -6,17 +6,37 @@
 namespace neurogrid {
 namespace {
 
+/// x[i] = p(r[i]) * 2^n[i], and 0 where x[i] was below `least`. Coefficients of p from the highest
+/// on. Each step is taken for all i before the next: one vector's chain of instructions would leave
+/// the processor waiting, which does not look far enough ahead to start the next vector's.
+template <int kCount, int kCoefficients>
+[[gnu::always_inline]] inline void PolynomialTimesPowerOf2(
+    Simd::Float (&x)[kCount], const Simd::Float (&n)[kCount], const Simd::Float (&r)[kCount],
+    const float (&coefficients)[kCoefficients], float least) {
+  using S = Simd;
+  S::Float p[kCount];
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) p[i] = S::Set(coefficients[0]);
+#pragma GCC unroll 8
+  for (int k = 1; k < kCoefficients; ++k) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kCount; ++i) p[i] = S::Fma(p[i], r[i], S::Set(coefficients[k]));
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; ++i) {
+    x[i] = S::UnlessLess(S::ScaleByPowerOf2(p[i], n[i]), x[i], S::Set(least), S::Zero());
+  }
+}
+
 /// x[i] = e^x[i] within 2 ulps; 0 below -87, at most e^88; NaN stays NaN.
 /// x = n ln 2 + r with |r| <= ln 2 / 2; the Taylor series to degree 7 leaves r^8 / 8! < 6e-9.
-/// Each step is taken for all i before the next: one vector's chain of 16 instructions would leave
-/// the processor waiting, which does not look far enough ahead to start the next vector's.
 template <int kCount>
 inline void ExpEach(Simd::Float (&x)[kCount]) {
   using S = Simd;
-  constexpr float kCoefficients[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
+  constexpr float kCoefficients[] = {1.0f / 5040, 1.0f / 720, 1.0f / 120, 1.0f / 24,
+                                     1.0f / 6,    0.5f,       1.0f,       1.0f};
   S::Float n[kCount];
   S::Float r[kCount];
-  S::Float p[kCount];
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i) r[i] = S::Min(S::Set(88.0f), S::Max(S::Set(-87.0f), x[i]));
 #pragma GCC unroll 8
@@ -26,17 +46,7 @@ inline void ExpEach(Simd::Float (&x)[kCount]) {
   for (int i = 0; i < kCount; ++i) r[i] = S::Fma(n[i], S::Set(-0.693359375f), r[i]);
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i) r[i] = S::Fma(n[i], S::Set(2.12194440e-4f), r[i]);
-#pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) p[i] = S::Set(1.0f / 5040);
-#pragma GCC unroll 8
-  for (const float coefficient : kCoefficients) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i) p[i] = S::Fma(p[i], r[i], S::Set(coefficient));
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) {
-    x[i] = S::UnlessLess(S::ScaleByPowerOf2(p[i], n[i]), x[i], S::Set(-87.0f), S::Zero());
-  }
+  PolynomialTimesPowerOf2(x, n, r, kCoefficients, -87.0f);
 }
 
 inline Simd::Float Exp(Simd::Float x) {
@@ -51,27 +61,16 @@ inline Simd::Float Exp(Simd::Float x) {
 template <int kCount>
 inline void Exp2Each(Simd::Float (&x)[kCount]) {
   using S = Simd;
-  constexpr float kCoefficients[] = {9.67151299e-3f, 5.55073358e-2f, 0.240222424f, 0.693147004f,
-                                     1.0f};
+  constexpr float kCoefficients[] = {1.32647273e-3f, 9.67151299e-3f, 5.55073358e-2f,
+                                     0.240222424f,   0.693147004f,   1.0f};
   S::Float n[kCount];
   S::Float r[kCount];
-  S::Float p[kCount];
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i) n[i] = S::Round(x[i]);
 #pragma GCC unroll 8
   for (int i = 0; i < kCount; ++i) r[i] = S::Sub(x[i], n[i]);
-#pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) p[i] = S::Set(1.32647273e-3f);
-#pragma GCC unroll 8
-  for (const float coefficient : kCoefficients) {
-#pragma GCC unroll 8
-    for (int i = 0; i < kCount; ++i) p[i] = S::Fma(p[i], r[i], S::Set(coefficient));
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kCount; ++i) {
-    // From -126 on p * 2^n is no denormal: where n is -126, r is not negative.
-    x[i] = S::UnlessLess(S::ScaleByPowerOf2(p[i], n[i]), x[i], S::Set(-126.0f), S::Zero());
-  }
+  // From -126 on p * 2^n is no denormal: where n is -126, r is not negative.
+  PolynomialTimesPowerOf2(x, n, r, kCoefficients, -126.0f);
 }
 
 inline Simd::Float Exp2(Simd::Float x) {
