@@ -287,7 +287,9 @@ bool Serving::Vacate() {
   const bool asked = Post([&] {
     const bool free = active_.empty();
     if (free) {
-      DropChain(ServingState::kPlanning, absl::OkStatus(), {"the model moves to a better plan"});
+      // Nobody hears the error: it is for what has begun.
+      DropChain(ServingState::kPlanning, absl::UnavailableError("worker_lost: The plan changed."),
+                {"the model moves to a better plan"});
     }
     vacated.set_value(free);
   });

@@ -183,6 +183,28 @@ TEST_CASE("a lost chain ends what began with an error, and the next chain serves
   CHECK(Read(*next, 1000).tokens == AloneTokens(Ask(2), 0, kStages, 512));
 }
 
+TEST_CASE("a better plan takes the chain when nobody asks, and who asks then waits for it",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  BringUp(serving, 1);
+  Refusal refusal;
+  std::unique_ptr<Generation> running = serving.Start(Ask(1), &refusal);
+  REQUIRE(running != nullptr);
+  if (GENERATE(false, true)) {
+    CHECK(Read(*running, 1000).tokens == AloneTokens(Ask(1), 0, kStages, 512));
+  }
+  running.reset();
+  WaitUntilIdle(serving);
+  CHECK(serving.Vacate());
+  CHECK(serving.state() == ServingState::kPlanning);
+  const std::unique_ptr<Generation> waiting = serving.Start(Ask(2), &refusal);
+  REQUIRE(waiting != nullptr);
+  CHECK(waiting->Next(absl::Milliseconds(20)).value().empty());
+  CHECK_FALSE(serving.Vacate());  // somebody waits
+  BringUp(serving, 2);
+  CHECK(Read(*waiting, 1000).tokens == AloneTokens(Ask(2), 0, kStages, 512));
+}
+
 TEST_CASE("a stop string ends the text before it and frees the request's pages",
           "[serving][threads]") {
   Serving serving(TinyTokenizer(), {}, nullptr);
