@@ -150,21 +150,51 @@ class Choice {
   int64_t least_latency_ns_ = INT64_MAX;
 };
 
+std::string NamesOf(absl::Span<const NodeFacts> nodes) {
+  return absl::StrJoin(
+      nodes, ", ", [](std::string* out, const NodeFacts& node) { absl::StrAppend(out, node.id); });
+}
+
+bool MayServe(const NodeConfig& node) { return node.use != "never" && node.use != "spare"; }
+
+using Pin = std::pair<LayerRange, const NodeConfig*>;
+
+/// Whether what is pinned to no node finds one of the `free` others.
+absl::Status CheckGaps(std::vector<Pin> pins, int layers, int64_t free, bool locked) {
+  std::sort(pins.begin(), pins.end(),
+            [](const Pin& a, const Pin& b) { return a.first.first < b.first.first; });
+  std::vector<std::string> gaps;
+  int covered = 0;
+  for (const auto& [range, node] : pins) {
+    if (range.first > covered) gaps.push_back(LayerRange{covered, range.first}.ToString());
+    covered = range.last;
+  }
+  if (covered < layers) gaps.push_back(LayerRange{covered, layers}.ToString());
+  const std::string left = absl::StrJoin(gaps, " and ");
+  if (locked && !gaps.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("planner.lock is set but no node is pinned to layers ", left));
+  }
+  if (pins.empty() || static_cast<int64_t>(gaps.size()) <= free) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      pins.front().second->place, ": layers ", left, " are pinned to no node, and ",
+      free == 0 ? "no node" : absl::StrCat("only ", free, free == 1 ? " node" : " nodes"), " here ",
+      free > 1 ? "are" : "is", " left for them"));
+}
+
 absl::Status CheckPins(const ModelFacts& model, absl::Span<const NodeFacts> nodes,
                        const Placement& placement) {
   const int layers = static_cast<int>(model.layers.size());
-  std::vector<std::pair<LayerRange, const NodeConfig*>> pins;
+  std::vector<Pin> pins;
   for (const auto& entry : placement.nodes) {
     const std::string& name = entry.first;
     const NodeConfig& node = entry.second;
     const bool present = std::any_of(nodes.begin(), nodes.end(),
                                      [&](const NodeFacts& facts) { return facts.id == name; });
     if (!present && (node.layers.has_value() || node.use == "always")) {
-      std::vector<std::string> ids;
-      for (const NodeFacts& facts : nodes) ids.push_back(facts.id);
-      return absl::FailedPreconditionError(
-          absl::StrCat(node.place, ": node ", name, " is pinned but has not joined; here are: ",
-                       ids.empty() ? "none" : absl::StrJoin(ids, ", ")));
+      return absl::FailedPreconditionError(absl::StrCat(
+          node.place, ": node ", name,
+          " is pinned but has not joined; here are: ", nodes.empty() ? "none" : NamesOf(nodes)));
     }
     if (!node.layers.has_value()) continue;
     const LayerRange range = {node.layers->first, node.layers->second};
@@ -180,19 +210,15 @@ absl::Status CheckPins(const ModelFacts& model, absl::Span<const NodeFacts> node
                                                        config->place));
       }
     }
-    pins.push_back({range, &node});
+    if (MayServe(node)) pins.push_back({range, &node});
   }
-  if (!placement.options.lock) return absl::OkStatus();
-  std::sort(pins.begin(), pins.end(),
-            [](const auto& a, const auto& b) { return a.first.first < b.first.first; });
-  int covered = 0;
-  for (const auto& [range, node] : pins) {
-    if (range.first != covered) break;
-    covered = range.last;
-  }
-  if (covered == layers) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("planner.lock is set but no node is pinned to layer ", covered));
+  const auto takes_others = [&](const NodeFacts& facts) {
+    const auto found = placement.nodes.find(facts.id);
+    return found == placement.nodes.end() ||
+           (MayServe(found->second) && !found->second.layers.has_value());
+  };
+  return CheckGaps(std::move(pins), layers, std::count_if(nodes.begin(), nodes.end(), takes_others),
+                   placement.options.lock);
 }
 
 struct Usable {
@@ -208,7 +234,7 @@ Usable UsableNodes(absl::Span<const NodeFacts> nodes, const Placement& placement
     NodeFacts facts = node;
     if (const auto found = placement.nodes.find(node.id); found != placement.nodes.end()) {
       const NodeConfig& config = found->second;
-      if (config.use == "never" || config.use == "spare") continue;
+      if (!MayServe(config)) continue;
       rule.always = config.use == "always";
       if (config.layers.has_value()) {
         rule.pinned = LayerRange{config.layers->first, config.layers->second};
@@ -310,8 +336,11 @@ absl::StatusOr<Plan> PlanStages(const ModelFacts& model, absl::Span<const NodeFa
   const Usable usable = UsableNodes(nodes, placement);
   if (usable.nodes.empty()) {
     return absl::FailedPreconditionError(
-        "no node may be used: no worker has joined and the "
-        "coordinator has no device of its own");
+        nodes.empty() ? "no node may be used: no worker has joined and the coordinator has no "
+                        "device of its own"
+                      : absl::StrCat("no node may be used: ", NamesOf(nodes),
+                                     nodes.size() == 1 ? " is" : " are",
+                                     " here, set to use: never or use: spare"));
   }
   const PlannerConfig& options = placement.options;
   const std::optional<Candidate> chosen = Search(model, usable, link, workload, options);

@@ -80,11 +80,38 @@ TEST_CASE("placements that contradict themselves are refused with their lines", 
         "F:1:1: nodes.b.layers is [5,9) but the model has layers [0,8)");
   placement.nodes["b"] = Pin(6, 8);
   placement.options.lock = true;
-  CHECK(Refusal(nodes, placement) == "planner.lock is set but no node is pinned to layer 5");
+  CHECK(Refusal(nodes, placement) == "planner.lock is set but no node is pinned to layers [5,6)");
   placement = Placement();
   placement.nodes["c"] = Pin(0, 1);
   CHECK(Refusal(nodes, placement) == "F:1:1: node c is pinned but has not joined; here are: a, b");
-  CHECK(Refusal({}, Placement()).find("no node may be used") == 0);
+  CHECK(Refusal({}, Placement()) ==
+        "no node may be used: no worker has joined and the coordinator has no device of its own");
+}
+
+TEST_CASE("layers that pins leave to nobody are named", "[planner]") {
+  const std::vector<NodeFacts> nodes = {Node("a", 100), Node("b", 100)};
+  Placement placement;
+  placement.nodes["a"] = Pin(0, 5);
+  CHECK(Refusal({Node("a", 100)}, placement) ==
+        "F:1:1: layers [5,8) are pinned to no node, and no node here is left for them");
+  placement.nodes["a"] = Pin(2, 5);
+  CHECK(Refusal(nodes, placement) ==
+        "F:1:1: layers [0,2) and [5,8) are pinned to no node, and only 1 node here is left for "
+        "them");
+  placement.nodes["a"] = Pin(2, 8);
+  CHECK(PlanStages(TinyModel(8), nodes, {}, kWork, placement).ok());
+  placement.nodes["b"].use = "never";
+  CHECK(Refusal(nodes, placement) ==
+        "F:1:1: layers [0,2) are pinned to no node, and no node here is left for them");
+  placement.nodes["b"] = Pin(0, 2);
+  placement.nodes["b"].use = "spare";
+  CHECK(Refusal(nodes, placement) ==
+        "F:1:1: layers [0,2) are pinned to no node, and no node here is left for them");
+  placement = Placement();
+  placement.nodes["a"].use = "never";
+  placement.nodes["b"].use = "spare";
+  CHECK(Refusal(nodes, placement) ==
+        "no node may be used: a, b are here, set to use: never or use: spare");
 }
 
 TEST_CASE("a slow node is left out", "[planner]") {
