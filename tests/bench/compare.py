@@ -148,9 +148,15 @@ def arguments():
     return options
 
 
+def commit():
+    """What is measured, as far as git knows: a mark says that files differ from it."""
+    found = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
+
+
 def main():
     options = arguments()
-    print(f"{options.gguf.name}, {options.quantization}, {options.threads} threads, against {llama_cpp.version()}")
+    print(f"{options.gguf.name}, {options.quantization}, {options.threads} threads, commit {commit()}, against {llama_cpp.version()}")
     rounds = []
     for number in range(options.rounds):
         rounds.append(one_round(options))
