@@ -10,14 +10,16 @@
 namespace neurogrid {
 namespace {
 
-/// The flag `name`, or else `fallback`, as whole numbers of [low, high].
+/// The flag `name` as whole numbers of [low, high], or else those of `fallback` that lie there.
 absl::StatusOr<std::vector<int>> Numbers(absl::string_view name, const std::string& text,
                                          absl::string_view fallback, int low, int high) {
   std::vector<int> numbers;
   for (const absl::string_view word :
        absl::StrSplit(text.empty() ? fallback : text, ',', absl::SkipEmpty())) {
     int number = 0;
-    if (!absl::SimpleAtoi(word, &number) || number < low || number > high) {
+    const bool fits = absl::SimpleAtoi(word, &number) && number >= low && number <= high;
+    if (!fits && text.empty()) continue;
+    if (!fits) {
       return absl::InvalidArgumentError(absl::StrCat(
           "--", name, ": \"", word, "\" must be a whole number from ", low, " to ", high));
     }
@@ -47,6 +49,11 @@ const char* BenchCase::name() const {
 absl::StatusOr<std::vector<BenchCase>> BenchCases(const BenchOptions& options, bool gpu,
                                                   const ModelConfig& model) {
   const int room = model.max_positions - options.decode_tokens;
+  if (room < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--decode: ", options.decode_tokens,
+                                                   " is more than the ", model.max_positions,
+                                                   " tokens that the model has"));
+  }
   constexpr int kSequencesMax = 1024;
   NG_ASSIGN_OR_RETURN(
       const std::vector<int> prompts,
@@ -60,7 +67,8 @@ absl::StatusOr<std::vector<BenchCase>> BenchCases(const BenchOptions& options, b
   NG_ASSIGN_OR_RETURN(
       const std::vector<int> batches,
       Numbers("batches", options.batches, gpu ? "1,8,64,256" : "1,8,32", 1, kSequencesMax));
-  const int batch_depth = options.batch_depth >= 0 ? options.batch_depth : gpu ? 1024 : 0;
+  const int suits = gpu ? std::min(1024, room) : 0;
+  const int batch_depth = options.batch_depth >= 0 ? options.batch_depth : suits;
   if (batch_depth > room) {
     return absl::InvalidArgumentError(
         absl::StrCat("--batch-depth: ", batch_depth, " is more than the ", room,

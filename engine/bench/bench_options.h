@@ -7,7 +7,7 @@ namespace neurogrid {
 
 struct BenchOptions {
   std::string synthetic;  // built-in name or config.json; empty: a model
-  // Lists of whole numbers; empty: what suits the device (BenchDefaults).
+  // Lists of whole numbers; empty: what suits the device, as far as the model goes.
   std::string prompts;        // tokens of one prompt each
   std::string prompt_depths;  // tokens before theirs
   std::string depths;         // tokens before those that one sequence decodes

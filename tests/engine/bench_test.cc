@@ -179,6 +179,33 @@ TEST_CASE("a bench refuses lists that no model can run", "[bench]") {
   CHECK(absl::StrContains(message(deep), "--batch-depth: 255 is more than the 254 tokens"));
 }
 
+TEST_CASE("a bench's own lists end where the model does", "[bench]") {
+  // 8,192 positions: a GPU's 32,768 are not among them.
+  const auto checkpoint = MakeSyntheticCheckpoint("smollm2-135m").value();
+  ModelConfig config = checkpoint->config();
+  REQUIRE(config.max_positions == 8192);
+  const auto depths_of = [&](const BenchOptions& options) {
+    const auto cases = BenchCases(options, /*gpu=*/true, config).value();
+    std::vector<std::pair<std::string, int>> depths;
+    for (const BenchCase& c : cases) {
+      depths.emplace_back(c.name(), c.kind == BenchCase::Kind::kPrefill ? c.tokens : c.depth);
+    }
+    return depths;
+  };
+  using Depths = std::vector<std::pair<std::string, int>>;
+  CHECK(depths_of(Options("", "", "8")) == Depths{{"prefill", 512},
+                                                  {"prefill", 2048},
+                                                  {"prefill", 8192},
+                                                  {"decode", 0},
+                                                  {"decode", 4096},
+                                                  {"batch", 1024}});
+  config.max_positions = 700;
+  CHECK(depths_of(Options("", "", "8")) == Depths{{"prefill", 512}, {"decode", 0}, {"batch", 698}});
+  config.max_positions = 1;
+  CHECK(BenchCases(Options("", "", ""), true, config).status().message() ==
+        "--decode: 2 is more than the 1 tokens that the model has");
+}
+
 TEST_CASE("auto of a synthetic model means bf16 and int8", "[bench]") {
   const std::vector<Precision> both = {Precision::kBf16, Precision::kInt8};
   CHECK(BenchPrecisions("auto", true).value() == both);
