@@ -4,10 +4,12 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <optional>
 
 #include "common/check.h"
+#include "common/cpu_quota.h"
 
 namespace neurogrid {
 namespace {
@@ -156,11 +158,13 @@ void ThreadPool::HelperLoop(int worker) {
   }
 }
 
-int UsableCores() {
-  cpu_set_t cores;
-  CPU_ZERO(&cores);
-  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) return std::max(1, CPU_COUNT(&cores));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+int UsableCores(const std::string& root) {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  const int cores = sched_getaffinity(0, sizeof(allowed), &allowed) == 0
+                        ? CPU_COUNT(&allowed)
+                        : static_cast<int>(std::thread::hardware_concurrency());
+  return std::max(1, static_cast<int>(std::min<double>(cores, std::ceil(CpuQuota(root)))));
 }
 
 }  // namespace neurogrid

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -64,7 +65,8 @@ class ThreadPool {
   std::vector<std::thread> helpers_;
 };
 
-/// Cores this process may run on, at least 1.
-int UsableCores();
+/// Cores this process may run on and has the time of, at least 1: more threads than its control
+/// groups give time to would all stop together for the rest of each period. `root`: as CpuQuota's.
+int UsableCores(const std::string& root = "");
 
 }  // namespace neurogrid

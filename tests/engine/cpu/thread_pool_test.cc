@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <string>
 #include <vector>
 
 #include "catch2/catch_test_macros.hpp"
 #include "catch2/generators/catch_generators.hpp"
+#include "tests/support/golden.h"
 
 namespace neurogrid {
 namespace {
@@ -22,6 +24,24 @@ TEST_CASE("a thread pool runs every chunk once", "[cpu][threads]") {
   std::vector<int> runs(static_cast<size_t>(chunks));
   pool.ParallelFor(chunks, [&](int64_t chunk, int) { ++runs[static_cast<size_t>(chunk)]; });
   CHECK(runs == std::vector<int>(static_cast<size_t>(chunks), 1));
+}
+
+TEST_CASE("a pool has no more threads than control groups give time to", "[cpu]") {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  const int cores = CPU_COUNT(&allowed);
+  const TemporaryFolder root;
+  CHECK(UsableCores(root.path()) == cores);
+  root.Write("proc/self/cgroup", "0::/\n");
+  const auto with_quota = [&](const std::string& microseconds) {
+    root.Write("sys/fs/cgroup/cpu.max", microseconds + " 100000\n");
+    return UsableCores(root.path());
+  };
+  CHECK(with_quota("20000") == 1);
+  CHECK(with_quota("100000") == 1);
+  CHECK(with_quota("150000") == std::min(cores, 2));
+  CHECK(with_quota("max") == cores);
 }
 
 TEST_CASE("a thread takes its share in order, then the last chunks of another's",
