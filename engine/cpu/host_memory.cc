@@ -46,11 +46,11 @@ std::optional<int64_t> Number(const std::string& path) {
 void ApplyGroup(const std::string& folder, absl::string_view limit_file,
                 absl::string_view usage_file, absl::string_view cache_field, HostMemory& memory) {
   const std::optional<int64_t> limit = Number(absl::StrCat(folder, "/", limit_file));
-  if (!limit || *limit >= memory.total_bytes) return;
+  if (!limit) return;
   const int64_t used = Number(absl::StrCat(folder, "/", usage_file)).value_or(0);
   const int64_t cache =
       Field(ReadSystemFile(absl::StrCat(folder, "/memory.stat")), cache_field).value_or(0);
-  memory.total_bytes = *limit;
+  memory.total_bytes = std::min(memory.total_bytes, *limit);
   memory.free_bytes = std::min(memory.free_bytes,
                                std::max<int64_t>(0, *limit - std::max<int64_t>(0, used - cache)));
 }

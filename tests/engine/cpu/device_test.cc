@@ -73,6 +73,14 @@ TEST_CASE("memory is the machine's, less the limits of the control groups", "[de
     CHECK(ReadHostMemory(root.path()).total_bytes == 5'000'000'000);
     CHECK(ReadHostMemory(root.path()).free_bytes == 3'000'000'000);
   }
+  SECTION("a wider one's, when its other groups have filled it") {
+    root.Write("proc/self/cgroup", "0::/app/worker\n");
+    write_group("/app/worker", "4000000000");
+    write_group("/app", "9000000000");
+    root.Write("sys/fs/cgroup/app/memory.current", "9500000000\n");
+    CHECK(ReadHostMemory(root.path()).total_bytes == 4'000'000'000);
+    CHECK(ReadHostMemory(root.path()).free_bytes == 500'000'000);
+  }
   SECTION("the root's, as a container sees its own") {
     root.Write("proc/self/cgroup", "0::/\n");
     write_group("", "3500000000");
