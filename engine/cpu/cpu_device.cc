@@ -71,6 +71,10 @@ absl::StatusOr<std::unique_ptr<Device>> MakeDevice(const std::string& kind, int 
     absl::StatusOr<std::unique_ptr<Device>> gpu = MakeCudaDevice(0, ShareOf(memory));
     if (gpu.ok()) return gpu;
     if (memory == DeviceMemory::kManaged) return gpu.status();
+    // A GPU that is here and cannot be used is no reason to say nothing.
+    if (!absl::IsNotFound(gpu.status()) && !absl::IsUnimplemented(gpu.status())) {
+      LogWarning("the processor computes, for the GPU does not: ", gpu.status().message());
+    }
   }
   if (memory == DeviceMemory::kManaged) {
     return absl::InvalidArgumentError(
