@@ -134,6 +134,7 @@ struct OpsLimits {
   int samples_max = 0;
   int64_t inputs_max = 0;  // of any matrix
   int query_heads = 0;
+  int kv_heads = 0;
   int head_dim = 0;
   int positions_max = 0;
   int vocab_size = 0;
@@ -199,6 +200,7 @@ class Ops {
   absl::StatusOr<std::unique_ptr<Rotation>> MakeRotation(const RopeParameters& parameters,
                                                          int head_dim, int positions_max);
   /// Grows the backend's own scratch, so that the steps below allocate nothing within `limits`.
+  /// InvalidArgument for heads that no kernel takes, ResourceExhausted without memory.
   virtual absl::Status Reserve(const OpsLimits& limits) = 0;
 
   /// For the steps of a stage of these limits; null on a device that keeps nothing.

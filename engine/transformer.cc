@@ -55,6 +55,7 @@ OpsLimits OpsLimitsOf(const ModelConfig& config, const StageOptions& options) {
           .samples_max = limits.samples_max,
           .inputs_max = std::max<int64_t>({config.hidden_size, config.ffn_size, attended}),
           .query_heads = config.query_heads,
+          .kv_heads = config.kv_heads,
           .head_dim = config.head_dim,
           .positions_max = limits.positions_max,
           .vocab_size = limits.vocab_size,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "engine/cpu/kernels.h"
 
@@ -19,6 +20,8 @@ constexpr int kChunksPerThread = 2;
 constexpr int64_t kSplitwiseRows = 8;
 
 constexpr int kHeadDimMax = 256;
+
+bool TakesHeads(int head_dim) { return head_dim % 2 == 0 && head_dim <= kHeadDimMax; }
 
 int PaddedDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
@@ -194,6 +197,11 @@ int64_t AttentionScratch::BytesFor(int threads, int query_heads, int head_dim, i
 
 absl::StatusOr<AttentionScratch> AttentionScratch::Allocate(int threads, int query_heads,
                                                             int head_dim, int positions_max) {
+  if (!TakesHeads(head_dim)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim is ", head_dim, ": the processor's kernels take even numbers up to ",
+                     kHeadDimMax));
+  }
   AttentionScratch scratch;
   const int64_t bytes = BytesFor(threads, query_heads, head_dim, positions_max);
   NG_ASSIGN_OR_RETURN(scratch.buffer_, Buffer::Allocate(static_cast<size_t>(bytes)));
@@ -210,7 +218,7 @@ void Attention(const CpuContext& cpu, Tensor out, ConstTensor qkv, const KvLayer
   const KvLayout& layout = layer.layout;
   const int64_t columns = int64_t{parameters.query_heads} * layout.head_dim;
   NG_CHECK(layout.dtype == DType::kBF16 || layout.dtype == DType::kF32);
-  NG_CHECK(layout.head_dim % 2 == 0 && layout.head_dim <= kHeadDimMax);
+  NG_CHECK(TakesHeads(layout.head_dim));
   NG_CHECK(layout.kv_heads > 0 && parameters.query_heads % layout.kv_heads == 0);
   NG_CHECK(out.dtype == layout.dtype && qkv.dtype == layout.dtype);
   NG_CHECK(out.shape == Shape({batch.rows(), columns}));

@@ -23,6 +23,7 @@ struct AttentionParameters {
 class AttentionScratch {
  public:
   AttentionScratch() = default;
+  /// InvalidArgument for heads that Attention does not take, ResourceExhausted without memory.
   static absl::StatusOr<AttentionScratch> Allocate(int threads, int query_heads, int head_dim,
                                                    int positions_max);
   static int64_t BytesFor(int threads, int query_heads, int head_dim, int positions_max);

@@ -61,6 +61,21 @@ absl::Status CheckFormat(MatrixFormat format) {
       "a GPU has no kernels for int8-a8, which rounds activations to 8 bits: use int8 there");
 }
 
+absl::Status CheckHeads(const OpsLimits& limits) {
+  if (limits.head_dim > kernels::kHeadDimMax || limits.head_dim % 8 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("head_dim is ", limits.head_dim,
+                                                   ": CUDA kernels take multiples of 8 up to ",
+                                                   kernels::kHeadDimMax));
+  }
+  if (int64_t{limits.query_heads} > int64_t{kernels::kGroupMax} * limits.kv_heads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there are ", limits.query_heads, " query heads and ", limits.kv_heads,
+                     " of keys and values: CUDA kernels take up to ", kernels::kGroupMax,
+                     " query heads for each of those"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CudaOps>> CudaOps::Open(int ordinal, const CudaOptions& options) {
@@ -147,6 +162,7 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaOps::Upload(absl::Span<const f
 }
 
 absl::Status CudaOps::Reserve(const OpsLimits& limits) {
+  NG_RETURN_IF_ERROR(CheckHeads(limits));
   NG_RETURN_IF_ERROR(Select());
   OpsLimits& r = reserved_;
   r.rows_max = std::max(r.rows_max, limits.rows_max);
@@ -158,11 +174,6 @@ absl::Status CudaOps::Reserve(const OpsLimits& limits) {
   r.positions_max = std::max(r.positions_max, limits.positions_max);
   r.vocab_size = std::max(r.vocab_size, limits.vocab_size);
   if (any_order_ != nullptr) any_order_->Reserve(r.rows_max);
-  if (limits.head_dim > kernels::kHeadDimMax || limits.head_dim % 8 != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("head_dim is ", limits.head_dim,
-                                                   ": CUDA kernels take multiples of 8 up to ",
-                                                   kernels::kHeadDimMax));
-  }
   const int64_t pages = int64_t{r.sequences_max} * (r.positions_max / kPageTokens + 1);
   NG_RETURN_IF_ERROR(batch_.Reserve(r.rows_max, std::min(pages, kTablePagesMax), kEditsAtFirst));
   NG_RETURN_IF_ERROR(GrowSampler(r.samples_max, kEditsAtFirst, r.vocab_size));

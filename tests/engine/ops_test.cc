@@ -17,6 +17,7 @@ std::unique_ptr<Device> Ready() {
                                                        .samples_max = 64,
                                                        .inputs_max = 128,
                                                        .query_heads = 3,
+                                                       .kv_heads = 1,
                                                        .head_dim = 24,
                                                        .positions_max = 64,
                                                        .vocab_size = 1000,

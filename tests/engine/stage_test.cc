@@ -269,6 +269,24 @@ TEST_CASE("a stage refuses what does not fit it", "[stage]") {
         Transformer::Load(config, recurrent->weights(), device->ops(), options, nullptr);
     CHECK(many_taps.status().message() == "the model's convolutions have 17 taps, outside [1, 16]");
   }
+  SECTION("heads that its kernels do not take, before any weights are read") {
+    const StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab)};
+    const auto refusal = [&](const ModelConfig& config) {
+      const auto stage = Transformer::Load(config, WeightStore(), device->ops(), options, nullptr);
+      CHECK(stage.status().code() == absl::StatusCode::kInvalidArgument);
+      return std::string(stage.status().message());
+    };
+    ModelConfig wide = checkpoint->config();
+    wide.head_dim = 264;
+    CHECK(refusal(wide).find("head_dim is 264: ") == 0);
+    if (ThisColumn() == Column::kCpu) return;
+    ModelConfig grouped = checkpoint->config();
+    grouped.query_heads = 34;
+    grouped.kv_heads = 2;
+    CHECK(refusal(grouped) ==
+          "there are 34 query heads and 2 of keys and values: CUDA kernels take up to 16 query "
+          "heads for each of those");
+  }
   SECTION("more pages than there is memory") {
     StageOptions options{.layers = {0, 4}, .limits = TestLimits(kVocab)};
     options.limits.pages = 1 << 30;
