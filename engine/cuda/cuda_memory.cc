@@ -111,6 +111,7 @@ absl::StatusOr<CudaBuffer> CudaHeap::AllocateWeights(int64_t bytes) const {
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Allocate(int64_t bytes) {
   PinnedBuffer buffer;
   const cudaError_t error = cudaMallocHost(&buffer.data_, static_cast<size_t>(bytes));
+  if (error == cudaErrorMemoryAllocation) cudaGetLastError();  // asked and answered: not sticky
   NG_RETURN_IF_ERROR(CudaStatus(error, absl::StrCat("pinned memory of ", bytes, " bytes")));
   buffer.bytes_ = bytes;
   return buffer;
