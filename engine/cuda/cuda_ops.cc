@@ -252,10 +252,13 @@ absl::StatusOr<std::unique_ptr<Rotation>> CudaOps::DoMakeRotation(const RopePara
   NG_RETURN_IF_ERROR(Select());
   NG_ASSIGN_OR_RETURN(const RopeTable table, RopeTable::Make(parameters, head_dim, positions_max));
   NG_ASSIGN_OR_RETURN(CudaBuffer device, CudaBuffer::Allocate(table.bytes()));
-  NG_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpy(device.data(), table.cosines(0), static_cast<size_t>(table.bytes()),
-                            cudaMemcpyHostToDevice),
-                 "rotations"));
+  // On our stream: the default one is not waited for by it, and memory of the host that is not
+  // pinned may still be on its way when a copy returns.
+  NG_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpyAsync(device.data(), table.cosines(0), static_cast<size_t>(table.bytes()),
+                      cudaMemcpyHostToDevice, stream_),
+      "rotations"));
+  NG_RETURN_IF_ERROR(CudaStatus(cudaStreamSynchronize(stream_), "rotations"));
   return std::make_unique<CudaRotation>(head_dim, positions_max, std::move(device));
 }
 
