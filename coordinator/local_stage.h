@@ -16,7 +16,7 @@ namespace neurogrid {
 class LocalStage {
  public:
   struct Options {
-    std::string device;      // auto | cpu
+    std::string device;      // auto | cpu | cuda:N
     int threads = 0;         // 0: one for each core
     bool any_order = false;  // --determinism off
     bool managed_memory = false;

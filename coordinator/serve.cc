@@ -25,6 +25,7 @@
 #include "coordinator/pool_sizes.h"
 #include "coordinator/serving.h"
 #include "coordinator/supervisor.h"
+#include "engine/model/block_groups.h"
 #include "engine/model/synthetic.h"
 
 namespace neurogrid {
@@ -181,13 +182,21 @@ absl::StatusOr<Model> OpenModel(const Config& config) {
   return model;
 }
 
-void PrintModel(const Model& model, const Config& config) {
+std::string HeldAs(const Checkpoint& checkpoint, Precision precision) {
+  if (precision != Precision::kAuto) return absl::StrCat("held in ", NameOf(precision));
+  const auto& tensors = checkpoint.weights().entries();
+  const bool blocks = std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {
+    return IsBlockType(entry.second.tensor.dtype);
+  });
+  return blocks ? "blocks held as they are" : "held in bf16";
+}
+
+void PrintModel(const Model& model) {
   const ModelConfig& c = model.checkpoint->config();
-  std::printf(
-      "model    %s: %s, %d layers, hidden %d, vocabulary %d, weights %s served as %s, context %d\n",
-      model.name.c_str(), c.architecture.c_str(), c.layers_count(), c.hidden_size, c.vocab_size,
-      model.checkpoint->weights_description().c_str(), config.quantization.c_str(),
-      model.limits.positions_max);
+  std::printf("model    %s: %s, %d layers, hidden %d, vocabulary %d, weights %s, %s, context %d\n",
+              model.name.c_str(), c.architecture.c_str(), c.layers_count(), c.hidden_size,
+              c.vocab_size, model.checkpoint->weights_description().c_str(),
+              HeldAs(*model.checkpoint, model.precision).c_str(), model.limits.positions_max);
   if (model.text.chat_template == nullptr) {
     std::printf("         without a chat template: /v1/completions only\n");
   }
@@ -303,7 +312,7 @@ absl::Status Serve(const Config& config) {
   RaiseDescriptorLimit();
   std::printf("neurogrid-coordinator " NG_VERSION "\n");
   NG_ASSIGN_OR_RETURN(const Model model, OpenModel(config));
-  PrintModel(model, config);
+  PrintModel(model);
 
   ServingMetrics metrics;
   MetricsObserver observer(metrics);
