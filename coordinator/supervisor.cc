@@ -246,7 +246,7 @@ void Supervisor::Consider() {
   if (plan.ok()) {
     BringUp(*std::move(plan));
   } else {
-    WaitForWorkers(std::string(plan.status().message()));
+    WaitForWorkers(absl::StrCat("a plan: ", plan.status().message()));
   }
 }
 
