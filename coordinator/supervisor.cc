@@ -198,11 +198,9 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
   return PlanStages(facts_, nodes, ServingLink(), options_.config.workload, placement);
 }
 
-/// With requests running a better plan waits; idle, it must be better by a tenth and take in a
-/// device that was not there: processes of one device share its memory bandwidth, whatever each
-/// measured alone.
+/// A better plan must be better by a tenth and take in a device that was not there: processes of
+/// one device share its memory bandwidth, whatever each measured alone.
 bool Supervisor::WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const {
-  if (!serving_.idle()) return false;
   const auto devices_of = [&](const Plan& plan) {
     std::set<std::string> devices;
     for (const PlannedStage& stage : plan.stages) {
@@ -240,6 +238,7 @@ void Supervisor::Consider() {
   absl::StatusOr<Plan> plan = PlanFor(members);
   {
     const std::lock_guard lock(mutex_);
+    if (phase_ == Phase::kServing && !serving_.idle()) return;  // weighed again when it is
     considered_ = Names(members);
     if (phase_ == Phase::kServing && (!plan.ok() || !WorthMoving(*plan, members))) return;
   }
@@ -271,7 +270,11 @@ void Supervisor::BringUp(Plan plan) {
     const std::lock_guard lock(mutex_);
     serving = phase_ == Phase::kServing;
   }
-  if (serving && !serving_.Vacate()) return;  // a request was quicker: the better plan waits
+  if (serving && !serving_.Vacate()) {  // a request was quicker: the better plan waits
+    const std::lock_guard lock(mutex_);
+    considered_.clear();
+    return;
+  }
   {
     const std::lock_guard lock(mutex_);
     phase_ = Phase::kLoading;
