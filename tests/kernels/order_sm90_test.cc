@@ -88,6 +88,29 @@ void CheckOverBus(const Product& product, const Weights& w) {
   }
 }
 
+/// y [rows, outputs] of bf16 from each kernel that may move it by map. It lies in the host's
+/// memory: what it held comes late, and what leaves by map leaves its box late.
+void CheckYOverBus(const Product& product, const Weights& w, Epilogue epilogue) {
+  const auto bytes = OldBytes(Size(product.rows, product.outputs), false);
+  const Device<Bf16> x(ToBf16(RandomFloats(2, Size(product.rows, product.inputs))));
+  MatMulOperands operands = product.Operands(x.data(), nullptr);
+  operands.epilogue = epilogue;
+  operands.y_is_f32 = false;
+  const Device<uint8_t> y(bytes);
+  operands.y = y.data();
+  REQUIRE(ByTiles(operands, w) == cudaSuccess);
+  const std::vector<uint8_t> expected = y.Read();
+  for (const auto& [name, kernel] : Sm90Kernels(product, w)) {
+    CAPTURE(name);
+    const Pinned<uint8_t> late(bytes);
+    operands.y = late.data();
+    PoisonSharedMemory();
+    REQUIRE(kernel(operands, w) == cudaSuccess);
+    PoisonSharedMemory();  // where boxes may still lie
+    CHECK(SameBits(std::vector<uint8_t>(late.data(), late.data() + late.count()), expected));
+  }
+}
+
 /// One sequence's attention: rows [length - rows, length) of two kv heads.
 class Attended {
  public:
@@ -183,6 +206,23 @@ TEST_CASE("products on sm_90 wait for weights and rows that come late", "[kernel
   const PackedWeights weights(format, outputs, inputs, RandomFloats(1, Size(outputs, inputs)));
   const Device<float> slices(Size(8 * rows, weights.view().packed_outputs()));
   CheckOverBus({rows, outputs, inputs, slices.data(), slices.count()}, weights.view());
+}
+
+TEST_CASE("products on sm_90 wait for a y that comes and leaves late", "[kernels][sm90][order]") {
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const Epilogue epilogue = GENERATE(Epilogue::kStore, Epilogue::kAdd, Epilogue::kSiluGated);
+  // Several tiles a block, each multiplied in less time than the one before it takes to leave; one
+  // chain, and slices.
+  const auto [rows, outputs] = GENERATE(table<int, int>({{1100, 6152}, {2100, 2048}}));
+  if (Sanitized()) return;
+  CAPTURE(static_cast<int>(format), static_cast<int>(epilogue), rows, outputs);
+  constexpr int kInputs = 136;
+  const bool gated = epilogue == Epilogue::kSiluGated;
+  const int own = gated ? outputs / 2 : outputs;
+  const PackedWeights weights(format, own, kInputs, RandomFloats(1, Size(outputs, kInputs)), {},
+                              gated);
+  CheckYOverBus({rows, own, kInputs}, weights.view(), epilogue);
 }
 
 TEST_CASE("products with blocks on sm_90 wait for weights and rows that come late",
