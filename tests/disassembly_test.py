@@ -21,6 +21,9 @@ KERNELS = {
 }  # templates over the number of rows
 
 
+PANEL_COLUMNS = 4  # whose lines one pass asks for, whatever it multiplies
+
+
 class Loop(NamedTuple):
     """What a step does for each column of sixteen outputs."""
 
@@ -42,7 +45,8 @@ class Unit(NamedTuple):
 # a column in AVX2.
 SPLIT = Loop("vfmadd231ps", products=2, loads=2, moves=2)
 HALVES = Loop("vfmadd231ps", products=4, loads=4)
-TILES_OF_AVX2 = {1: 2, 2: 1, 3: 1, 4: 1}
+TILES_OF_AVX2 = {1: 4, 2: 1, 3: 1, 4: 1}
+TILES_OF_BLOCKS_IN_AVX2 = {1: 2, 2: 1, 3: 1, 4: 1}
 TILES_OF_A8 = {1: 4, 2: 4, 3: 4, 4: 4, 5: 2}  # in AVX-512
 TILES_OF_BLOCKS = {1: 4, 2: 2, 3: 2, 4: 2}  # in AVX-512
 BLOCKS_BY_BYTES = Loop("vpdpbusd", products=2, moves=2, broadcasts=2, tiles=TILES_OF_BLOCKS, asks=True)
@@ -54,7 +58,7 @@ UNITS = {
             "bf16": HALVES,
             "int8": Loop("vpmaddwd", 2, 2),
             "int8-a8": Loop("vpmaddwd", 4, 3, 4),
-            "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2, asks=True),
+            "blocks": Loop("vpmaddwd", 4, 4, broadcasts=2, tiles=TILES_OF_BLOCKS_IN_AVX2, asks=True),
         },
     ),
     "avxvnni": Unit(
@@ -63,7 +67,7 @@ UNITS = {
             "bf16": HALVES,
             "int8": Loop("vpdpwssd", 2, 2),
             "int8-a8": Loop("vpdpbusd", 2, 2),
-            "blocks": Loop("vpdpwssd", 4, 4, broadcasts=2, asks=True),
+            "blocks": Loop("vpdpwssd", 4, 4, broadcasts=2, tiles=TILES_OF_BLOCKS_IN_AVX2, asks=True),
         },
     ),
     "avx512": Unit(
@@ -161,8 +165,8 @@ def faults_of(loop, expected, rows, columns):
         loads += "(" in operands and not name.startswith(("lea", "j", "nop", "prefetch"))
     if len(moves) > expected.moves:
         yield from moves
-    if fetches > products // a_step * columns:
-        yield f"{fetches} prefetches for {products // a_step} steps of {columns} columns"
+    if fetches > products // a_step * PANEL_COLUMNS:
+        yield f"{fetches} prefetches for {products // a_step} steps"
     if loads > loads_max:
         yield f"{loads} loads for {products} products of {rows} rows, at most {loads_max} are wanted"
 

@@ -24,15 +24,13 @@ constexpr int WideRowsMin(int code_bits) {
   return code_bits == 4 ? Simd::kWideRowsMinOf4 : Simd::kWideRowsMin;
 }
 
-/// Blocks are asked for so far ahead, line after line: instructions between the loads let a
-/// processor look ahead less than memory wants, and loads out of turn mislead its prefetcher, as
-/// many lines at once or much further ahead do too.
-constexpr int64_t kAheadBytes = 128;
-
+/// Blocks are asked for Simd::kGroupAheadBytes ahead, line after line: instructions between the
+/// loads let a processor look ahead less than memory wants, and loads out of turn mislead its
+/// prefetcher, as many lines at once do too.
 template <int64_t kBytes>
 [[gnu::always_inline]] inline void AskForLines(const uint8_t* p) {
 #pragma GCC unroll 8
-  for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(p + kAheadBytes + at);
+  for (int64_t at = 0; at < kBytes; at += 64) __builtin_prefetch(p + Simd::kGroupAheadBytes + at);
 }
 
 /// Columns of sixteen outputs that a tile of so many rows sums side by side in registers.
@@ -96,74 +94,95 @@ template <class Codes>
   for (int64_t at = 0; at < run.share; at += 64) __builtin_prefetch(next + at, 0, 2);
 }
 
+/// part += the products of one group with the columns from `first` on, times its scales, and what
+/// its minimums add. Inlined: `part` stays in registers.
+template <class Codes, int kRows, int kColumns>
+[[gnu::always_inline]] inline void AddGroup(const GroupRun& run, const Simd::CodeTable& table,
+                                            const GroupRows& rows, int group, int first,
+                                            Simd::Float (&part)[kRows][kColumns]) {
+  constexpr int kAtOnce = Simd::kGroupColumnsAtOnce<kColumns>;
+  const uint8_t* a = rows.x + int64_t{16} * group * run.octets_per_group;
+  const uint8_t* octet = run.codes + Codes::kBytes * group * run.octets_per_group;
+  Simd::SplitSum chain[kRows][kColumns / kAtOnce][kAtOnce];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const Simd::SplitSum start =
+        Simd::StartSum(run.offset == 0 ? 0 : -run.offset * rows.sums[r * rows.sums_stride + group]);
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) chain[r][c / kAtOnce][c % kAtOnce] = start;
+  }
+  for (int o = 0; o < run.octets_per_group; ++o, octet += Codes::kBytes, a += 16) {
+    if (kRows == 1 && first == 0) AskForLines<Codes::kBytes>(octet);
+#pragma GCC unroll 2
+    for (int step = 0; step < 2; ++step) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; c += kAtOnce) {
+        Simd::Fours weight[kAtOnce];
+#pragma GCC unroll 4
+        for (int i = 0; i < kAtOnce; ++i) {
+          weight[i] = Simd::FoursOf(Codes::Load(octet, step, first + c + i, table));
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          Simd::DotFours(chain[r][c / kAtOnce], weight,
+                         Simd::LoadSplit(a + 8 * step + r * rows.x_stride));
+        }
+      }
+    }
+  }
+  const int64_t at = 64 * group + 16 * first;
+  if (run.minimums != nullptr) {
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::Float x_sum =
+          Simd::Set(static_cast<float>(rows.sums[r * rows.sums_stride + group]));
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        part[r][c] = Simd::Fma(Simd::Load(run.minimums + at + 16 * c), x_sum, part[r][c]);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int c = 0; c < kColumns; ++c) {
+    const Simd::Float scale = Simd::Load(run.scales + at + 16 * c);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Simd::Float total = Simd::ToFloat(Simd::TotalOf(chain[r][c / kAtOnce][c % kAtOnce]));
+      part[r][c] = Simd::Fma(scale, total, part[r][c]);
+    }
+  }
+}
+
 /// sums [kRows][64] += the products of a run.
 /// Not inlined, like SumTile, so that tests/disassembly_test.py finds its inner loops.
 template <class Codes, int kRows>
 [[gnu::noinline]] void AddGroups(const GroupRun& run, const Simd::CodeTable& table,
                                  const GroupRows& rows, float* sums) {
   constexpr int kColumns = kGroupColumns<kRows>;
-  for (int first = 0; first < 4; first += kColumns) {
-    Simd::Float part[kRows][kColumns];
+  // One row goes through all columns of a group before it comes to the next, so that memory has no
+  // pause while lines are passed over again; more rows keep their parts in registers.
+  constexpr int kPasses = kRows == 1 ? 4 / kColumns : 1;
+  for (int first = 0; first < 4; first += kPasses * kColumns) {
+    Simd::Float part[kPasses][kRows][kColumns];
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) part[r][c] = Simd::Zero();
+    for (int i = 0; i < kPasses * kRows * kColumns; ++i) {
+      part[i / kColumns / kRows][i / kColumns % kRows][i % kColumns] = Simd::Zero();
     }
-    const uint8_t* a = rows.x;
-    const uint8_t* octet = run.codes;
     for (int group = 0; group < run.groups; ++group) {
       if (kRows > 1) AskForNext<Codes>(run, group, first / kColumns);
-      Simd::SplitSum chain[kRows][kColumns];
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const Simd::SplitSum start = Simd::StartSum(
-            run.offset == 0 ? 0 : -run.offset * rows.sums[r * rows.sums_stride + group]);
 #pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) chain[r][c] = start;
-      }
-      for (int o = 0; o < run.octets_per_group; ++o, octet += Codes::kBytes, a += 16) {
-        if (kRows == 1 && first == 0) AskForLines<Codes::kBytes>(octet);
-#pragma GCC unroll 2
-        for (int step = 0; step < 2; ++step) {
-          Simd::Fours weight[kColumns];
-#pragma GCC unroll 4
-          for (int c = 0; c < kColumns; ++c) {
-            weight[c] = Simd::FoursOf(Codes::Load(octet, step, first + c, table));
-          }
-#pragma GCC unroll 8
-          for (int r = 0; r < kRows; ++r) {
-            Simd::DotFours(chain[r], weight, Simd::LoadSplit(a + 8 * step + r * rows.x_stride));
-          }
-        }
-      }
-      const int64_t at = 64 * group + 16 * first;
-      if (run.minimums != nullptr) {
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const Simd::Float x_sum =
-              Simd::Set(static_cast<float>(rows.sums[r * rows.sums_stride + group]));
-#pragma GCC unroll 4
-          for (int c = 0; c < kColumns; ++c) {
-            part[r][c] = Simd::Fma(Simd::Load(run.minimums + at + 16 * c), x_sum, part[r][c]);
-          }
-        }
-      }
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
-        const Simd::Float scale = Simd::Load(run.scales + at + 16 * c);
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          part[r][c] = Simd::Fma(scale, Simd::ToFloat(Simd::TotalOf(chain[r][c])), part[r][c]);
-        }
+      for (int pass = 0; pass < kPasses; ++pass) {
+        AddGroup<Codes>(run, table, rows, group, first + pass * kColumns, part[pass]);
       }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const Simd::Float x_scale = Simd::Set(rows.scales[r * rows.scales_stride]);
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
+      for (int c = 0; c < kPasses * kColumns; ++c) {
         float* sum = sums + 64 * r + 16 * (first + c);
-        Simd::Store(sum, Simd::Fma(x_scale, part[r][c], Simd::Load(sum)));
+        const Simd::Float value = part[c / kColumns][r][c % kColumns];
+        Simd::Store(sum, Simd::Fma(x_scale, value, Simd::Load(sum)));
       }
     }
   }

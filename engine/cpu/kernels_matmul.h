@@ -36,33 +36,40 @@ struct Ahead {
 template <class Steps, int kRows>
 [[gnu::noinline]] void SumTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
                                int64_t steps, float* sums, bool continues, Ahead ahead) {
-  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  constexpr int kColumns = Simd::kPanelColumns<kRows>;
+  constexpr int kAtOnce = Simd::kPanelColumnsAtOnce<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
-    Simd::Float sum[kRows][kColumns];
+    Simd::Float sum[kRows][kColumns / kAtOnce][kAtOnce];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
-        sum[r][c] = continues ? Simd::Load(sums + 64 * r + 16 * (first + c)) : Simd::Zero();
+        sum[r][c / kAtOnce][c % kAtOnce] =
+            continues ? Simd::Load(sums + 64 * r + 16 * (first + c)) : Simd::Zero();
       }
     }
     const uint8_t* w = panel + 64 * first;
     const uint8_t* const x_end = x + 4 * steps;
     for (const uint8_t* a = x; a != x_end; a += 4, w += kPanelStepBytes) {
-      typename Steps::Weight weight[kColumns];
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + 64 * c);
+      for (int c = 0; c < kColumns; c += kAtOnce) {
+        typename Steps::Weight weight[kAtOnce];
+#pragma GCC unroll 4
+        for (int i = 0; i < kAtOnce; ++i) weight[i] = Steps::Load(w + 64 * (c + i));
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
-        Steps::template DotRow<kColumns>(sum[r], weight, activation);
+        for (int r = 0; r < kRows; ++r) {
+          const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
+          Steps::template DotRow<kAtOnce>(sum[r][c / kAtOnce], weight, activation);
+        }
       }
-      if constexpr (kColumns == 4) ahead.Fetch();
+      if constexpr (kAtOnce == 4) ahead.Fetch();
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
+      for (int c = 0; c < kColumns; ++c) {
+        Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c / kAtOnce][c % kAtOnce]);
+      }
     }
   }
 }
@@ -101,29 +108,33 @@ struct Int8Steps {
 template <class Steps, int kRows>
 [[gnu::noinline]] void SumIntTile(const uint8_t* x, int64_t x_stride, const uint8_t* panel,
                                   int64_t steps, const A8Groups& groups, float* sums, Ahead ahead) {
-  constexpr int kColumns = Simd::kTileColumns<kRows>;
+  constexpr int kColumns = Simd::kPanelColumns<kRows>;
+  constexpr int kAtOnce = Simd::kPanelColumnsAtOnce<kRows>;
   for (int first = 0; first < 4; first += kColumns) {
-    Simd::Int sum[kRows][kColumns];
+    Simd::Int sum[kRows][kColumns / kAtOnce][kAtOnce];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
-        sum[r][c] =
+        sum[r][c / kAtOnce][c % kAtOnce] =
             Steps::kInGroups ? Simd::SetInt(groups.starts[r * groups.count]) : Simd::ZeroInt();
       }
     }
     const uint8_t* w = panel + Steps::kBytes * first;
     const uint8_t* const x_end = x + 4 * steps;
     for (const uint8_t* a = x; a != x_end; a += 4, w += 4 * Steps::kBytes) {
-      typename Steps::Weight weight[kColumns];
 #pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) weight[c] = Steps::Load(w + Steps::kBytes * c);
+      for (int c = 0; c < kColumns; c += kAtOnce) {
+        typename Steps::Weight weight[kAtOnce];
+#pragma GCC unroll 4
+        for (int i = 0; i < kAtOnce; ++i) weight[i] = Steps::Load(w + Steps::kBytes * (c + i));
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
-        Steps::template DotRow<kColumns>(sum[r], weight, activation);
+        for (int r = 0; r < kRows; ++r) {
+          const typename Steps::Activation activation = Steps::BroadcastOfRow(a + r * x_stride);
+          Steps::template DotRow<kAtOnce>(sum[r][c / kAtOnce], weight, activation);
+        }
       }
-      if constexpr (kColumns == 4) ahead.Fetch();
+      if constexpr (kAtOnce == 4) ahead.Fetch();
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
@@ -132,7 +143,7 @@ template <class Steps, int kRows>
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; ++c) {
         float* out = sums + 64 * r + 16 * (first + c);
-        const Simd::Float value = Simd::ToFloat(sum[r][c]);
+        const Simd::Float value = Simd::ToFloat(sum[r][c / kAtOnce][c % kAtOnce]);
         Simd::Store(out, Steps::kInGroups ? Simd::Fma(value, scale, Simd::Load(out))
                                           : Simd::Add(Simd::Load(out), value));
       }

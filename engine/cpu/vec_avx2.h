@@ -20,6 +20,12 @@ struct Avx2Lanes : IntDots {
       4;  // 8 accumulators, 4 halves of weights, 2 of activations: 14 of 16
   template <int kRows>
   static constexpr int kTileColumns = kRows == 1 ? 2 : 1;
+  // One row reads a panel line after line, as memory gives it: in passes over a part of its columns
+  // memory would wait for all but the first. Each column's weights are widened by themselves.
+  template <int kRows>
+  static constexpr int kPanelColumns = kRows == 1 ? 4 : 1;
+  template <int kRows>
+  static constexpr int kPanelColumnsAtOnce = 1;
   template <int kRows>
   static constexpr int kA8TotalColumns = 0;
 
@@ -200,6 +206,11 @@ struct Avx2Lanes : IntDots {
   static constexpr int kGroupColumns = 1;
   static constexpr int kFewRowsMax = 1;
   static constexpr int kFewRowsColumns = 2;
+  template <int kColumns>
+  static constexpr int kGroupColumnsAtOnce = 1;
+  // As much as a pass over half of a group's columns takes from memory, and again: 128 bytes are 5
+  // to 20 % slower.
+  static constexpr int64_t kGroupAheadBytes = 2048;
   static constexpr int kWideRowsMin = 8;
   static constexpr int kWideRowsMinOf4 = 8;
   using Bytes = Int;

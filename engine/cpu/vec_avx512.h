@@ -17,6 +17,10 @@ template <class PairDots, class IntDots>
 struct Avx512Lanes : PairDots, IntDots {
   template <int kRows>
   static constexpr int kTileColumns = 4;
+  template <int kRows>
+  static constexpr int kPanelColumns = 4;
+  template <int kRows>
+  static constexpr int kPanelColumnsAtOnce = 4;
   /// Columns at a time of a tile of int8-a8 whose totals stay in registers; 0: they do not.
   template <int kRows>
   static constexpr int kA8TotalColumns = kRows > 4 ? 2 : 0;
@@ -130,6 +134,9 @@ struct Avx512Lanes : PairDots, IntDots {
   static constexpr int kGroupColumns = 2;
   static constexpr int kFewRowsMax = 1;
   static constexpr int kFewRowsColumns = 4;
+  template <int kColumns>
+  static constexpr int kGroupColumnsAtOnce = kColumns;
+  static constexpr int64_t kGroupAheadBytes = 128;  // Much further mislead the prefetcher, too.
   static constexpr int kWideRowsMin = 12;
   static constexpr int kWideRowsMinOf4 = 64;
   using Bytes = __m512i;  // 16 times four
