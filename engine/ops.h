@@ -12,6 +12,7 @@
 #include "common/tensor.h"
 #include "engine/batch.h"
 #include "engine/model/model_config.h"
+#include "engine/model/row_source.h"
 #include "engine/model/weight_store.h"
 
 namespace neurogrid {
@@ -166,9 +167,7 @@ inline constexpr size_t kDrawsKept = 2;
 /// One thread at a time: an Ops may own threads and scratch.
 class Ops {
  public:
-  /// Fills out[count][inputs] in f32 with rows [first, first + count). May be called from several
-  /// threads at once.
-  using RowSource = absl::FunctionRef<absl::Status(int64_t first, int64_t count, float* out)>;
+  using RowSource = neurogrid::RowSource;
 
   virtual ~Ops() = default;
 

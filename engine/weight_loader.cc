@@ -165,7 +165,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<L
     NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix, ops_.PackStored(spec, stored));
     return Count(std::move(matrix), file_bytes);
   }
-  const auto rows = [&](int64_t first, int64_t count, float* out) -> absl::Status {
+  const auto rows = [&](int64_t first, int64_t count, auto* out) -> absl::Status {
     for (const Part& part : found) {
       const int64_t begin = std::max(first, part.first);
       const int64_t end = std::min(first + count, part.first + part.outputs);
@@ -194,7 +194,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
     return Count(std::move(matrix), file_bytes);
   }
   const auto rows_of = [](const Part& part) {
-    return [&part](int64_t first, int64_t count, float* out) {
+    return [&part](int64_t first, int64_t count, auto* out) {
       ReadRows(part.weight, first, count, out);
       return absl::OkStatus();
     };
@@ -214,7 +214,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Table(const std::string& n
       .outputs = rows,
       .inputs = columns};
   NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
-                      ops_.Pack(spec, [&](int64_t first, int64_t count, float* out) {
+                      ops_.Pack(spec, [&](int64_t first, int64_t count, auto* out) {
                         ReadRows(entry, first, count, out);
                         return absl::OkStatus();
                       }));

@@ -174,6 +174,11 @@ void FillIntPanel(float* rows, int64_t inputs, int offset, uint8_t* panel, float
 
 }  // namespace
 
+void FillBf16Panel(const bf16* rows, int64_t inputs, uint8_t* panel) {
+  const int64_t bytes = inputs * int64_t{sizeof(bf16)};
+  Interleave<4>(reinterpret_cast<const uint8_t*>(rows), bytes, bytes, panel);
+}
+
 void FillPanel(Format format, float* rows, int64_t inputs, uint8_t* panel, float* scales) {
   switch (format) {
     case Format::kGroups:

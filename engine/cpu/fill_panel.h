@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "common/dtype.h"
 #include "engine/cpu/packed_matrix.h"
 
 namespace neurogrid {
@@ -13,5 +14,8 @@ namespace neurogrid {
 /// rest stays so.
 void FillPanel(PackedMatrix::Format format, float* rows, int64_t inputs, uint8_t* panel,
                float* scales);
+
+/// The same of 64 rows in bf16, which stay as they are, for kBf16.
+void FillBf16Panel(const bf16* rows, int64_t inputs, uint8_t* panel);
 
 }  // namespace neurogrid

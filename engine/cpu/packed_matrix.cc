@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
@@ -38,46 +39,20 @@ int64_t PanelsOf(int64_t outputs, bool gated) {
 /// Any instruction set gives the same bits; this one is always there.
 void SpreadInputs(float* row, int64_t inputs) { kAvx2Kernels.spread_inputs(row, inputs); }
 
-/// Reads the rows of one panel before they are packed.
-class Packer {
+/// The first error of several threads.
+class FirstError {
  public:
-  Packer(int threads, Format format, int64_t inputs)
-      : rows_(static_cast<size_t>(threads)), format_(format), inputs_(inputs) {}
-
-  /// Rows [first, first + count) that exist below `outputs` go to slots [slot, ...) of the panel.
-  absl::Status Read(int worker, PackedMatrix::RowSource source, int64_t first, int64_t count,
-                    int64_t outputs, int slot) {
-    std::vector<float>& rows = rows_[static_cast<size_t>(worker)];
-    rows.resize(static_cast<size_t>(kOutputs * inputs_));
-    float* out = rows.data() + slot * inputs_;
-    const int64_t present = std::min(count, outputs - first);
-    std::fill(out + present * inputs_, out + count * inputs_, 0.0f);
-    NG_RETURN_IF_ERROR(source(first, present, out));
-    if (format_ != Format::kInt8A8) return absl::OkStatus();
-    for (int64_t row = 0; row < present; ++row) SpreadInputs(out + row * inputs_, inputs_);
-    return absl::OkStatus();
-  }
-
-  float* rows(int worker) { return rows_[static_cast<size_t>(worker)].data(); }
-
-  void Fail(const absl::Status& status) {
+  void Set(const absl::Status& status) {
     const absl::MutexLock lock(&mutex_);
     status_.Update(status);
   }
-  bool failed() {
-    const absl::MutexLock lock(&mutex_);
-    return !status_.ok();
-  }
-  absl::Status status() {
+  absl::Status status() const {
     const absl::MutexLock lock(&mutex_);
     return status_;
   }
 
  private:
-  std::vector<std::vector<float>> rows_;  // [threads] of [64][inputs]
-  Format format_;
-  int64_t inputs_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   absl::Status status_;
 };
 
@@ -153,12 +128,12 @@ void FillStoredPanel(const PackedMatrix::Panel& panel, const PartRow* slots, int
     GroupPacker(*panel.groups).Pack(rows, dtypes, inputs, data);
     return;
   }
-  std::vector<float> rows(static_cast<size_t>(kOutputs * inputs));
+  std::vector<bf16> rows(static_cast<size_t>(kOutputs * inputs));
   for (int n = 0; n < kOutputs; ++n) {
     if (slots[n].part == nullptr) continue;
     ReadRows(*slots[n].part, slots[n].row, 1, rows.data() + n * inputs);
   }
-  FillPanel(panel.format, rows.data(), inputs, data, nullptr);
+  FillBf16Panel(rows.data(), inputs, data);
 }
 
 const GroupFormat* GroupsOf(DType dtype) {
@@ -239,43 +214,61 @@ PackedMatrix::Panel PackedMatrix::panel(int64_t index) const {
   return panel;
 }
 
-absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Packing& packing, Format format,
-                                                int64_t outputs, int64_t inputs, RowSource rows) {
-  PackedMatrix matrix(inputs, false);
+/// A panel has as many rows of each source, one source's after the other's. T: of rows before they
+/// are packed; bf16 of sources that round, for kBf16.
+template <typename T>
+absl::Status PackedMatrix::Fill(const Packing& packing, absl::Span<const RowSource> sources) {
+  const Section& section = sections_[0];
+  const int64_t slots = panel_values();
+  std::vector<std::vector<T>> scratch(static_cast<size_t>(packing.pool.threads()));
+  FirstError error;
+  packing.pool.ParallelFor(panels_, [&](int64_t panel, int worker) {
+    if (!error.status().ok()) return;
+    std::vector<T>& rows = scratch[static_cast<size_t>(worker)];
+    rows.resize(static_cast<size_t>(kOutputs * inputs_));
+    const int64_t present = std::min(slots, outputs_ - panel * slots);
+    T* out = rows.data();
+    for (const RowSource& source : sources) {
+      error.Set(source(panel * slots, present, out));
+      std::fill(out + present * inputs_, out + slots * inputs_, T());
+      out += slots * inputs_;
+    }
+    uint8_t* const data = PanelData(section, panel);
+    if constexpr (std::is_same_v<T, bf16>) {
+      FillBf16Panel(rows.data(), inputs_, data);
+    } else {
+      if (format_ == Format::kInt8A8) {
+        for (int n = 0; n < kOutputs; ++n) SpreadInputs(rows.data() + n * inputs_, inputs_);
+      }
+      FillPanel(format_, rows.data(), inputs_, data, scales_.as<float>() + panel * kOutputs);
+    }
+  });
+  return error.status();
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::PackRows(const Packing& packing, Format format,
+                                                    int64_t outputs, int64_t inputs,
+                                                    absl::Span<const RowSource> sources) {
+  PackedMatrix matrix(inputs, sources.size() == 2);
   matrix.AddSection(format, nullptr, outputs);
   NG_RETURN_IF_ERROR(matrix.Allocate(packing));
-  Packer packer(packing.pool.threads(), format, inputs);
-  packing.pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
-    if (packer.failed()) return;
-    const absl::Status status = packer.Read(worker, rows, panel * kOutputs, kOutputs, outputs, 0);
-    if (!status.ok()) return packer.Fail(status);
-    FillPanel(format, packer.rows(worker), inputs, matrix.PanelData(matrix.sections_[0], panel),
-              matrix.scales_.as<float>() + panel * kOutputs);
-  });
-  NG_RETURN_IF_ERROR(packer.status());
+  const bool rounded = format == Format::kBf16 &&
+                       std::all_of(sources.begin(), sources.end(),
+                                   [](const RowSource& source) { return source.rounds(); });
+  NG_RETURN_IF_ERROR(rounded ? matrix.Fill<bf16>(packing, sources)
+                             : matrix.Fill<float>(packing, sources));
   return matrix;
+}
+
+absl::StatusOr<PackedMatrix> PackedMatrix::Pack(const Packing& packing, Format format,
+                                                int64_t outputs, int64_t inputs, RowSource rows) {
+  return PackRows(packing, format, outputs, inputs, {rows});
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(const Packing& packing, Format format,
                                                      int64_t outputs, int64_t inputs,
                                                      RowSource gate, RowSource up) {
-  PackedMatrix matrix(inputs, true);
-  matrix.AddSection(format, nullptr, outputs);
-  NG_RETURN_IF_ERROR(matrix.Allocate(packing));
-  Packer packer(packing.pool.threads(), format, inputs);
-  packing.pool.ParallelFor(matrix.panels_, [&](int64_t panel, int worker) {
-    if (packer.failed()) return;
-    const int64_t first = panel * kGatedOutputs;
-    absl::Status status = packer.Read(worker, gate, first, kGatedOutputs, outputs, 0);
-    if (status.ok()) {
-      status = packer.Read(worker, up, first, kGatedOutputs, outputs, kGatedOutputs);
-    }
-    if (!status.ok()) return packer.Fail(status);
-    FillPanel(format, packer.rows(worker), inputs, matrix.PanelData(matrix.sections_[0], panel),
-              matrix.scales_.as<float>() + panel * kOutputs);
-  });
-  NG_RETURN_IF_ERROR(packer.status());
-  return matrix;
+  return PackRows(packing, format, outputs, inputs, {gate, up});
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(const Packing& packing, int64_t inputs,

@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "common/buffer.h"
 #include "common/status.h"
 #include "engine/cpu/thread_pool.h"
 #include "engine/model/block_groups.h"
+#include "engine/model/row_source.h"
 #include "engine/model/weight_store.h"
 
 namespace neurogrid {
@@ -50,10 +50,6 @@ class PackedMatrix {
     int64_t first_output;
     int outputs;
   };
-
-  /// Fills out[count][inputs] with rows [first_row, first_row + count). Called from several
-  /// threads.
-  using RowSource = absl::FunctionRef<absl::Status(int64_t first_row, int64_t count, float* out)>;
 
   static constexpr int kPanelOutputs = 64;
 
@@ -115,6 +111,11 @@ class PackedMatrix {
   };
 
   PackedMatrix(int64_t inputs, bool gated) : inputs_(inputs), gated_(gated) {}
+  static absl::StatusOr<PackedMatrix> PackRows(const Packing& packing, Format format,
+                                               int64_t outputs, int64_t inputs,
+                                               absl::Span<const RowSource> sources);
+  template <typename T>
+  absl::Status Fill(const Packing& packing, absl::Span<const RowSource> sources);
   int64_t panel_values() const { return gated_ ? kPanelOutputs / 2 : kPanelOutputs; }
   void AddSection(Format format, const GroupFormat* groups, int64_t outputs);
   absl::Status Allocate(const Packing& packing);

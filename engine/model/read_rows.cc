@@ -104,7 +104,7 @@ void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count,
   ReadRowsAs(entry, first_row, count, out);
 }
 
-void ReadRowsBf16(const WeightStore::Entry& entry, int64_t first_row, int64_t count, bf16* out) {
+void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count, bf16* out) {
   ReadRowsAs(entry, first_row, count, out);
 }
 

@@ -21,7 +21,7 @@ MatrixView MatrixOf(const Shape& shape);
 void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count, float* out);
 
 /// The same, rounded to bfloat16 (nearest, ties to even); BF16 files keep their bits.
-void ReadRowsBf16(const WeightStore::Entry& entry, int64_t first_row, int64_t count, bf16* out);
+void ReadRows(const WeightStore::Entry& entry, int64_t first_row, int64_t count, bf16* out);
 
 /// Where the file stores row `row` of Hugging Face's order. The entry is a matrix, and does not
 /// repeat its data.

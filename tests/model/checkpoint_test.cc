@@ -241,7 +241,7 @@ TEST_CASE("the bf16 copy keeps its bits and equals the rounded float32 copy", "[
     const auto source = wide->weights().Find(name, entry.tensor.shape).value();
     const MatrixView view = MatrixOf(entry.tensor.shape);
     std::vector<bf16> rounded(static_cast<size_t>(view.rows * view.columns));
-    ReadRowsBf16(source, 0, view.rows, rounded.data());
+    ReadRows(source, 0, view.rows, rounded.data());
     CHECK(std::memcmp(rounded.data(), entry.tensor.data, rounded.size() * sizeof(bf16)) == 0);
   }
 }

@@ -46,7 +46,7 @@ TEST_CASE("rows read alone equal rows read together, in float32 and in bfloat16"
       std::vector<float> alone(512);
       std::vector<bf16> rounded(512);
       ReadRows(entry, row, 1, alone.data());
-      ReadRowsBf16(entry, row, 1, rounded.data());
+      ReadRows(entry, row, 1, rounded.data());
       equal = equal && std::memcmp(alone.data(), &together[row * 512], 2048) == 0;
       for (int i = 0; i < 512; ++i) equal = equal && rounded[i].bits == ToBf16(alone[i]).bits;
     }
@@ -95,7 +95,7 @@ TEST_CASE("a quantised bias with interleaved rows is put back too", "[dequantize
   std::vector<float> bias(32);
   std::vector<bf16> rounded(32);
   ReadRows(entry, 0, 1, bias.data());
-  ReadRowsBf16(entry, 0, 1, rounded.data());
+  ReadRows(entry, 0, 1, rounded.data());
   for (size_t j = 0; j < 16; ++j) {
     CHECK(bias[j] == static_cast<float>(2 * j));
     CHECK(bias[j + 16] == static_cast<float>(2 * j + 1));
