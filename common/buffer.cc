@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -38,8 +39,20 @@ void Buffer::Free() {
   if (data_ != nullptr) munmap(data_, bytes_);
 }
 
-BufferArena::~BufferArena() {
+BufferArena::~BufferArena() { Forget(); }
+
+void BufferArena::Forget() {
   if (left_ > 0) munmap(next_, left_);
+  next_ = nullptr;
+  left_ = kept_ = 0;
+}
+
+void BufferArena::Keep(Buffer zeros) {
+  const size_t whole = zeros.bytes_ / kPageBytes * kPageBytes;
+  if (whole < zeros.bytes_) return;
+  Forget();
+  next_ = static_cast<uint8_t*>(std::exchange(zeros.data_, nullptr));
+  left_ = kept_ = whole;
 }
 
 absl::StatusOr<Buffer> BufferArena::Allocate(size_t bytes) {
@@ -50,13 +63,14 @@ absl::StatusOr<Buffer> BufferArena::Allocate(size_t bytes) {
     // Addresses beyond what is asked for cost nothing until they are given out and touched.
     void* const data = Map(reserved, reserved > whole ? MAP_NORESERVE : 0);
     if (data == nullptr) return Buffer::Allocate(bytes);
-    if (left_ > 0) munmap(next_, left_);
+    Forget();
     next_ = static_cast<uint8_t*>(data);
     left_ = reserved;
   }
   Buffer buffer(next_, bytes);
   next_ += whole;
   left_ -= whole;
+  kept_ -= std::min(kept_, whole);
   return buffer;
 }
 

@@ -50,10 +50,19 @@ class BufferArena {
   /// As Buffer::Allocate. The next page is the next buffer's.
   absl::StatusOr<Buffer> Allocate(size_t bytes);
 
+  /// Takes zeros that are in memory already, for the buffers to come: the first touch of a page can
+  /// cost far more than a system call, above all where a host has to give it to this machine.
+  void Keep(Buffer zeros);
+  /// Of what was kept and is not given out yet.
+  size_t kept_bytes() const { return kept_; }
+
  private:
+  void Forget();
+
   // What is left of the addresses reserved last. Pages that nobody touched take no memory.
   uint8_t* next_ = nullptr;
   size_t left_ = 0;
+  size_t kept_ = 0;  // of these, in memory already
 };
 
 }  // namespace neurogrid

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "common/memory_nodes.h"
 #include "engine/cpu/cpu_features.h"
 #include "engine/cpu/host_memory.h"
 #include "engine/cpu/machine_speed.h"
@@ -14,8 +16,10 @@
 
 namespace neurogrid {
 
-DeviceSpeed CpuDevice::MeasureSpeed() {
-  const absl::StatusOr<MachineSpeed> speed = MeasureMachineSpeed(ops_.context());
+DeviceSpeed CpuDevice::MeasureSpeed() { return MeasureSpeedIn(nullptr); }
+
+DeviceSpeed CpuDevice::MeasureSpeedIn(Buffer* buffer) {
+  const absl::StatusOr<MachineSpeed> speed = MeasureMachineSpeed(ops_.context(), buffer);
   if (!speed.ok()) {
     LogWarning("the speed of this machine is unknown: ", speed.status().message());
     return {};
@@ -30,7 +34,10 @@ DeviceReport CpuDevice::Report() {
     report.name = CpuName();
     report.instruction_set = std::string(NameOf(ops_.context().instructions));
     report.cores = pool_.threads();
-    const DeviceSpeed speed = MeasureSpeed();
+    Buffer measured;
+    const DeviceSpeed speed = MeasureSpeedIn(&measured);
+    // On one of several memory nodes it may lie far from the thread whose share it becomes.
+    if (ProcessorsByNode().size() < 2) ops_.KeepMemory(std::move(measured));
     report.read_bandwidth = speed.read_bandwidth;
     report.matmul_rate = speed.matmul_rate;
     report.row_rate = speed.row_rate;
@@ -39,7 +46,7 @@ DeviceReport CpuDevice::Report() {
   }
   const HostMemory memory = ReadHostMemory();
   report_->memory_total_bytes = memory.total_bytes;
-  report_->memory_free_bytes = memory.free_bytes;
+  report_->memory_free_bytes = memory.free_bytes + ops_.kept_bytes();
   return *report_;
 }
 

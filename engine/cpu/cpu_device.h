@@ -18,6 +18,8 @@ class CpuDevice : public Device {
   DeviceReport Report() override;
 
  private:
+  DeviceSpeed MeasureSpeedIn(Buffer* buffer);
+
   ThreadPool pool_;
   CpuOps ops_;
   std::optional<DeviceReport> report_;  // measured once; memory is read anew each time

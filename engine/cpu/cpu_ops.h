@@ -21,6 +21,9 @@ class CpuOps : public Ops {
   CpuOps(ThreadPool& pool, InstructionSet instructions) : cpu_{&pool, instructions} {}
 
   const CpuContext& context() const { return cpu_; }
+  /// As BufferArena's: for weights, caches and activations to come.
+  void KeepMemory(Buffer zeros) { arena_.Keep(std::move(zeros)); }
+  int64_t kept_bytes() const { return static_cast<int64_t>(arena_.kept_bytes()); }
 
   /// All instruction sets give the same bits, so the instruction set is not part of the name.
   absl::string_view kernel_set() const override { return "cpu-1"; }

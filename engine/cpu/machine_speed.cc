@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 #include <vector>
 
-#include "common/buffer.h"
 #include "engine/cpu/kernels.h"
 
 namespace neurogrid {
@@ -40,7 +40,7 @@ double ReadBandwidth(const CpuContext& cpu, const Buffer& buffer) {
   const int64_t chunks = static_cast<int64_t>(buffer.bytes()) / kChunkBytes;
   // Touch every page first: untouched ones are all one page of zeros.
   cpu.pool->ParallelFor(chunks, [&](int64_t chunk, int) {
-    std::memset(buffer.as<uint8_t>() + chunk * kChunkBytes, 1, kChunkBytes);
+    std::memset(buffer.as<uint8_t>() + chunk * kChunkBytes, 0, kChunkBytes);
   });
   std::vector<float> sums(static_cast<size_t>(chunks));
   return BestRate(kReadSeconds, static_cast<double>(chunks * kChunkBytes), [&] {
@@ -66,15 +66,17 @@ double MatmulRate(const CpuContext& cpu) {
 
 }  // namespace
 
-absl::StatusOr<MachineSpeed> MeasureMachineSpeed(const CpuContext& cpu) {
+absl::StatusOr<MachineSpeed> MeasureMachineSpeed(const CpuContext& cpu, Buffer* buffer) {
   int64_t bytes = kLargestBytes;
-  absl::StatusOr<Buffer> buffer = Buffer::Allocate(static_cast<size_t>(bytes));
-  while (!buffer.ok() && bytes > kSmallestBytes) {
+  absl::StatusOr<Buffer> memory = Buffer::Allocate(static_cast<size_t>(bytes));
+  while (!memory.ok() && bytes > kSmallestBytes) {
     bytes /= 2;
-    buffer = Buffer::Allocate(static_cast<size_t>(bytes));
+    memory = Buffer::Allocate(static_cast<size_t>(bytes));
   }
-  NG_RETURN_IF_ERROR(buffer.status());
-  return MachineSpeed{ReadBandwidth(cpu, *buffer), MatmulRate(cpu)};
+  NG_RETURN_IF_ERROR(memory.status());
+  const MachineSpeed speed = {ReadBandwidth(cpu, *memory), MatmulRate(cpu)};
+  if (buffer != nullptr) *buffer = *std::move(memory);
+  return speed;
 }
 
 }  // namespace neurogrid

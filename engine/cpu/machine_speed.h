@@ -1,6 +1,7 @@
 // How fast this machine is, measured: the floor every kernel's figure is put beside.
 #pragma once
 
+#include "common/buffer.h"
 #include "common/status.h"
 #include "engine/cpu/cpu_context.h"
 
@@ -13,6 +14,7 @@ struct MachineSpeed {
 
 /// Reads a buffer of 512 MiB (less where memory is short, and never under 64) for about 200 ms and
 /// chains bf16 dot products for about 50 ms. ResourceExhausted without memory for the buffer.
-absl::StatusOr<MachineSpeed> MeasureMachineSpeed(const CpuContext& cpu);
+/// `buffer`, where it is not null, gets it: zeros, every page in memory.
+absl::StatusOr<MachineSpeed> MeasureMachineSpeed(const CpuContext& cpu, Buffer* buffer = nullptr);
 
 }  // namespace neurogrid

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <utility>
 
 namespace neurogrid {
 namespace {
@@ -57,6 +58,34 @@ TEST_CASE("an arena gives what is larger than it reserves, and says when there i
     CHECK(absl::IsResourceExhausted(arena.Allocate(bytes).status()));
   }
   CHECK(arena.Allocate(1).ok());
+}
+
+TEST_CASE("an arena gives what it was to keep first, until that is too little", "[buffer]") {
+  BufferArena arena;
+  const Buffer before = arena.Allocate(kPage).value();
+  Buffer zeros = Buffer::Allocate(4 * kPage).value();
+  const auto* const place = zeros.as<uint8_t>();
+  arena.Keep(std::move(zeros));
+  CHECK(arena.kept_bytes() == 4 * kPage);
+  const Buffer first = arena.Allocate(kPage + 1).value();
+  CHECK(first.as<uint8_t>() == place);
+  CHECK(arena.kept_bytes() == 2 * kPage);
+  const Buffer large = arena.Allocate(3 * kPage).value();
+  CHECK(arena.kept_bytes() == 0);
+  for (const Buffer* buffer : {&before, &first, &large}) {
+    std::fill_n(buffer->as<uint8_t>(), buffer->bytes(), uint8_t{7});
+  }
+  CHECK(first.as<uint8_t>()[kPage] == 7);
+  CHECK(IsZero(arena.Allocate(kPage).value()));
+}
+
+TEST_CASE("an arena keeps whole pages alone", "[buffer]") {
+  BufferArena arena;
+  arena.Keep(Buffer::Allocate(kPage + 1).value());
+  CHECK(arena.kept_bytes() == 0);
+  arena.Keep(Buffer());
+  CHECK(arena.kept_bytes() == 0);
+  CHECK(arena.Allocate(kPage).ok());
 }
 
 }  // namespace

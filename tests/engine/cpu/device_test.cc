@@ -1,9 +1,15 @@
 // The device report, and what a container leaves of a machine's memory.
 #include "engine/device.h"
 
-#include <catch2/catch_test_macros.hpp>
+#include <sys/mman.h>
 
+#include <algorithm>
+#include <catch2/catch_test_macros.hpp>
+#include <vector>
+
+#include "common/memory_nodes.h"
 #include "engine/cpu/host_memory.h"
+#include "engine/ops.h"
 #include "tests/support/golden.h"
 
 namespace neurogrid {
@@ -21,6 +27,20 @@ TEST_CASE("a processor reports what it is and what it measured", "[device]") {
   CHECK(report.read_bandwidth > 1e8);  // anything that runs AVX2 reads faster than 0.1 GB/s
   CHECK(report.matmul_rate > 1e8);
   CHECK((*device)->Report().read_bandwidth == report.read_bandwidth);  // measured once
+}
+
+TEST_CASE("the memory in which speed was measured becomes the first weights'", "[device]") {
+  if (ProcessorsByNode().size() > 1) return;  // there each thread touches its own share
+  const auto device = MakeDevice("cpu", 2).value();
+  device->Report();
+  constexpr size_t kBytes = size_t{48} << 20;
+  const auto buffer = device->ops().Allocate(kBytes).value();
+  constexpr size_t kPage = 4096;
+  std::vector<unsigned char> present(kBytes / kPage);
+  REQUIRE(mincore(buffer->data(), kBytes, present.data()) == 0);
+  CHECK(std::all_of(present.begin(), present.end(), [](unsigned char page) { return page & 1; }));
+  const auto* const bytes = static_cast<const uint8_t*>(buffer->data());
+  CHECK(std::all_of(bytes, bytes + kBytes, [](uint8_t byte) { return byte == 0; }));
 }
 
 TEST_CASE("a device that is not known is named", "[device]") {
