@@ -239,6 +239,18 @@ TEST_CASE("few rows have the same bits in every form of their kernel", "[kernels
   }
 }
 
+TEST_CASE("few rows of more activations than a block loads at once are whole", "[kernels]") {
+  const Seeded seeded;
+  // A block for each tile, of half the warps: 128 threads load eight pieces of eight inputs each.
+  const GpuLimits gpu{300, 163 * 1024};
+  if (gpu.shared_max > LimitsOfGpu().shared_max) SKIP("rings of sm_75 leave no room for them");
+  const Case c{WeightFormat::kBf16, 4112, 920, 9, Epilogue::kStore, true};
+  const Product product(c, false);
+  const std::optional<std::vector<float>> y = product.RunFewRowsFor(gpu, 0, 9);
+  REQUIRE(y.has_value());
+  CheckAgainstF64(c, product, *y);
+}
+
 TEST_CASE("a row of a product does not depend on the rows beside it", "[kernels]") {
   const Seeded seeded;
   const WeightFormat format =

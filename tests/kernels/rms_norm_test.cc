@@ -132,11 +132,19 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   constexpr int kColumns = 300;
   const auto size = static_cast<size_t>(rows * kColumns);
   const PackedWeights table(format, 19, kColumns, RandomFloats(1, 19 * kColumns));
+  // Every third row's id is one that was drawn before.
   std::vector<int32_t> ids;
-  for (int row = 0; row < rows; ++row) ids.push_back((18 + 5 * row) % 19);
-  const Device<int32_t> tokens(ids);
+  std::vector<int32_t> given;
+  std::vector<int32_t> before;
+  for (int row = 0; row < rows; ++row) {
+    ids.push_back((18 + 5 * row) % 19);
+    given.push_back(row % 3 == 1 ? -1 - static_cast<int32_t>(before.size()) : ids.back());
+    if (row % 3 == 1) before.push_back(ids.back());
+  }
+  const Device<int32_t> tokens(given);
+  const Device<int32_t> drawn(before);
   Device<float> dy(size);
-  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), nullptr, rows, 2.5f, nullptr) ==
+  REQUIRE(Embed(dy.data(), table.view(), tokens.data(), drawn.data(), rows, 2.5f, nullptr) ==
           cudaSuccess);
   const std::vector<float> y = dy.Read();
   int wrong = 0;
@@ -147,7 +155,7 @@ TEST_CASE("Embed gives scaled rows of the table in every format", "[kernels]") {
   }
   CHECK(wrong == 0);
   Device<Bf16> rounded(size);
-  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), nullptr, rows, 2.5f, nullptr) ==
+  REQUIRE(Embed(rounded.data(), table.view(), tokens.data(), drawn.data(), rows, 2.5f, nullptr) ==
           cudaSuccess);
   CHECK(SameBits(rounded.Read(), ToBf16(y)));
 }

@@ -247,6 +247,35 @@ TEST_CASE("what stays is exact: few ids stay, so that each is drawn often", "[ke
   CHECK(wrong == 0);
 }
 
+TEST_CASE("top_p of what top_k leaves may end between two ids that one thread weighs",
+          "[kernels]") {
+  const Seeded seeded;
+  // Two likely ids before a long list of unlikely ones, of which one draw in twenty would take one.
+  std::vector<float> logits = RandomFloats(3, 1500, 0.001f);
+  for (float& x : logits) x -= 9.5f;
+  logits[70] = 0;
+  logits[71] = std::log(0.3f);
+  constexpr int kKept = 700;
+  const double total = 1.3 + kKept * std::exp(-9.5);
+  std::vector<Request> requests;
+  for (int i = 0; i < 100; ++i) {
+    requests.emplace_back();
+    SamplerRow& row = requests.back().row;
+    row.position = i;
+    row.top_k = kKept;
+    row.top_p = static_cast<float>(1.15 / total);  // the first of the two is not enough
+  }
+  const std::vector<std::vector<float>> all(requests.size(), logits);
+  const std::vector<SamplerResult> results = SampleAll(all, requests);
+  int wrong = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::optional<int> expected = Expected(logits, requests[i]);
+    REQUIRE(expected.has_value());
+    wrong += results[i].token != *expected;
+  }
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("edits of one id apply one after the other", "[kernels]") {
   const Seeded seeded;
   const size_t vocab = 5000;
@@ -296,7 +325,10 @@ TEST_CASE("draws follow the probabilities", "[kernels]") {
 
 TEST_CASE("logprobs are those of the raw logits", "[kernels]") {
   const Seeded seeded;
-  const std::vector<float> logits = Logits(1, 5000);
+  // The largest in any slice of the row, or all of them in its last.
+  const bool in_last = GENERATE(false, true);
+  std::vector<float> logits = Logits(1, 5000);
+  for (size_t i = 4500; i < logits.size() && in_last; ++i) logits[i] += 10;
   double total = 0;
   for (const float x : logits) total += std::exp(double{x});
   std::vector<int> order(logits.size());
@@ -309,11 +341,10 @@ TEST_CASE("logprobs are those of the raw logits", "[kernels]") {
   };
   Request request{Plain(0), {}};
   request.row.top_logprobs = GENERATE(0, 5, 20);
-  // Two edits of the id that is drawn: its logprob is that of before both.
+  // Two edits of the id that is drawn, or one: its logprob is that of before.
   request.row.repetition_penalty = 1.5f;
-  request.edits = {{order[0], LogitEdit::kBan, 0, 0, 0},
-                   {order[2], LogitEdit::kCount, 1, 1, 0},
-                   {order[2], LogitEdit::kBias, 0, 0, 50}};
+  request.edits = {{order[0], LogitEdit::kBan, 0, 0, 0}, {order[2], LogitEdit::kBias, 0, 0, 50}};
+  if (!in_last) request.edits.push_back({order[2], LogitEdit::kCount, 1, 1, 0});
   request.row.target = GENERATE(-1, 17);
   const SamplerResult result = SampleOne(logits, request);
   const int token = request.row.target >= 0 ? 17 : order[2];
