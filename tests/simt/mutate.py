@@ -253,7 +253,7 @@ class Case:
 
 
 def judge(number, cases, until):
-    """What becomes of a break: the case that fails, "survives", "not reached" or "not run"."""
+    """What becomes of a break: the case that fails, "survives", "survives cut cases", "not reached" or "not run"."""
     fate = "not reached"
     for case in cases:
         if number in case.reached:
@@ -263,7 +263,7 @@ def judge(number, cases, until):
                 return "not run"
             if code != case.ended:
                 return case.name
-            fate = "survives"
+            fate = "survives cut cases" if case.ended is None or "cut" in fate else "survives"
     return fate
 
 
@@ -289,7 +289,7 @@ def run_kit(folder, jobs, seconds, case_seconds, tests, kinds, part):
         for number, fate in zip(numbers, pool.map(lambda n: judge(n, cases, until), numbers)):
             fates.append(fate)
             print(f"{fate}: {breaks[number]}", flush=True)
-    for fate in ("survives", "not reached", "not run"):
+    for fate in ("survives", "survives cut cases", "not reached", "not run"):
         print(f"{fates.count(fate)} {fate}")
     print(f"{len(fates)} breaks")
 
