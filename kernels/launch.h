@@ -17,6 +17,7 @@ struct LaunchShape {
   dim3 block;
   size_t shared_bytes;  // dynamic
   cudaStream_t stream;
+  bool overlaps = true;  // with its predecessor, where kernels can
 };
 
 /// Kernels that this process has queued, for whoever measures.
@@ -25,8 +26,9 @@ inline std::atomic<int64_t>& LaunchesQueued() {
   return count;
 }
 
-/// Queues the kernel. From sm_90 on it may start while its predecessor still runs, so every kernel
-/// calls WaitForPredecessor (simt.cuh) before it touches anything but weights.
+/// Queues the kernel. From sm_90 on it may start while its predecessor still runs unless the shape
+/// says otherwise, so every kernel calls WaitForPredecessor (simt.cuh) before it touches anything
+/// but weights.
 template <typename... Parameters, typename... Arguments>
 cudaError_t Launch(const LaunchShape& shape, void (*kernel)(Parameters...),
                    const Arguments&... arguments) {
@@ -53,7 +55,7 @@ cudaError_t Launch(const LaunchShape& shape, void (*kernel)(Parameters...),
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = shape.stream;
   config.attrs = &attribute;
-  config.numAttrs = OverlapsLaunches() ? 1 : 0;
+  config.numAttrs = shape.overlaps && OverlapsLaunches() ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 #endif
 }

@@ -33,8 +33,8 @@ __device__ __forceinline__ T& SharedObject() {
 }
 
 /// Until it returns, the kernels before this one may still be writing: weights may be read before,
-/// and the inputs of a step, which copies bring and no kernel writes. Every thread of every kernel
-/// calls it, so that none can end before its predecessor has.
+/// and the inputs of a step, which copies bring that nothing overlaps (pinned_copy.h). Every thread
+/// of every kernel calls it, so that none can end before its predecessor has.
 __device__ __forceinline__ void WaitForPredecessor() {
 #if defined(NG_SIMT) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
   cudaGridDependencySynchronize();

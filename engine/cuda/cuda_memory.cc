@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/pinned_copy.h"
 
 namespace neurogrid {
 namespace {
@@ -154,10 +155,12 @@ absl::StatusOr<uint8_t*> Staging::Next(int64_t bytes) {
 absl::Status Staging::Send(void* to, int64_t bytes, cudaStream_t stream) {
   Block& block = blocks_[at_];
   NG_CHECK(bytes <= block.memory.bytes());
-  NG_RETURN_IF_ERROR(
-      CudaStatus(cudaMemcpyAsync(to, block.memory.as<void>(), static_cast<size_t>(bytes),
-                                 cudaMemcpyHostToDevice, stream),
-                 "a copy to the device"));
+  const void* from = block.memory.as<void>();
+  const cudaError_t error =
+      kernels::PinnedCopyTakes(to, from, bytes)
+          ? kernels::CopyPinned(to, from, bytes, stream)
+          : cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream);
+  NG_RETURN_IF_ERROR(CudaStatus(error, "a copy to the device"));
   NG_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(block.read, stream), "a copy to the device"));
   block.sent = true;
   return absl::OkStatus();
