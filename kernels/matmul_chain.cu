@@ -49,10 +49,10 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
 
   WeightStream<1> weights(a, kFormat, first_tile, tile_step, 0, chunks, lane);
   const int early = EarlyStages<kStages>(a);
-  const auto fill = [&](bool late) {
-#pragma unroll
-    for (int i = 0; i < kStages; ++i) {
-      if ((i >= early) != late) continue;
+  // Not unrolled: code that runs once takes longer to fetch than to run.
+  const auto fill = [&](int first, int last) {
+#pragma unroll 1
+    for (int i = first; i < last; ++i) {
       if (weights.live()) {
         weights.Copy(shared + ring + i * kStageWeightBytes);
         weights.Next();
@@ -60,12 +60,12 @@ __global__ void __launch_bounds__(kWarps* kWarpThreads, 2)
       CommitCopies();
     }
   };
-  fill(false);
+  fill(0, early);
   if (threadIdx.x < kZeroBytes / 16) {
     reinterpret_cast<uint4*>(shared + kZeros)[threadIdx.x] = uint4{0, 0, 0, 0};
   }
   CopyActivations<kN == 1, kWarps * kWarpThreads>(shared + kX, shared + kNorm, a, [&] {
-    fill(true);
+    fill(early, kStages);
     if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
   });
 

@@ -354,12 +354,13 @@ inline int SharedOfOne(const GpuLimits& gpu) { return gpu.shared_max / 2 + 2048;
 inline int AtLeast(int least, int bytes) { return bytes < least ? least : bytes; }
 
 /// A successor whose rings fill long before they are of use takes bytes from its predecessor. A
-/// little before the end they fill while the memory would have nothing to do.
+/// little before the end they fill while the memory would have nothing to do, and what it reads
+/// beside them (weights of norms, states of convolutions) comes in time. int8 multiplies as long as
+/// it copies, so less is left to do then.
 inline int LeftAtRelease(int rows, const Weights& w) {
-  constexpr int kOfChains = 4;
-  constexpr int kOfSlices = 2;
   if (rows > kStreamedRowsMax) return -1;
-  return SlicesOf(w.packed_outputs()) == 1 ? kOfChains : kOfSlices;
+  const bool is_chain = SlicesOf(w.packed_outputs()) == 1;
+  return w.format == WeightFormat::kInt8 ? (is_chain ? 6 : 2) : (is_chain ? 16 : 6);
 }
 
 template <typename Kernel>

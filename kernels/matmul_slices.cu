@@ -139,15 +139,13 @@ struct PairOfTile {
   }
 };
 
-/// The stages of a ring up to `early`, or those behind.
-template <int kStages>
+/// Starts stages first, ..., last - 1 of a ring. Not unrolled: code that runs once takes longer to
+/// fetch than to run.
 __device__ __forceinline__ void FillRing(uint8_t* ring, int stage_bytes,
-                                         WeightStream<kFewRowsWarps>& weights,
-                                         int (&chunks)[kStages], int early, bool late) {
-#pragma unroll
-  for (int i = 0; i < kStages; ++i) {
-    if ((i >= early) != late) continue;
-    chunks[i] = weights.chunk();
+                                         WeightStream<kFewRowsWarps>& weights, int first,
+                                         int last) {
+#pragma unroll 1
+  for (int i = first; i < last; ++i) {
     if (weights.live()) {
       weights.Copy(ring + i * stage_bytes);
       weights.Next();
@@ -159,12 +157,15 @@ __device__ __forceinline__ void FillRing(uint8_t* ring, int stage_bytes,
 /// The activations of the first stages, once the predecessor has ended.
 template <WeightFormat kFormat, int kRows, int kStages>
 __device__ __forceinline__ void FillActivations(
-    uint8_t* ring, const int (&chunks)[kStages],
-    const ActivationStream<kFormat, kRows>& activations) {
+    uint8_t* ring, int chunks, const ActivationStream<kFormat, kRows>& activations) {
   using Stage = SlicedStage<kFormat, kRows, false>;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   uint4 values[kStages][ActivationStream<kFormat, kRows>::kCopies];
 #pragma unroll
-  for (int i = 0; i < kStages; ++i) activations.Load(values[i], chunks[i]);
+  for (int i = 0, chunk = warp; i < kStages; ++i) {
+    activations.Load(values[i], chunk);
+    chunk = chunk + kFewRowsWarps < chunks ? chunk + kFewRowsWarps : warp;
+  }
 #pragma unroll
   for (int i = 0; i < kStages; ++i) activations.Store(ring + i * Stage::kBytes, values[i]);
 }
@@ -186,9 +187,8 @@ struct PresentRows {
 template <Origin kOrigin, WeightFormat kFormat, int kRows, int kStages, typename Convolution,
           typename Fill>
 __device__ __forceinline__ void BringActivations(
-    uint8_t* ring, const int (&chunks)[kStages],
-    const ActivationStream<kFormat, kRows>& activations, uint8_t* rows, uint8_t* sums,
-    Convolution& convolution, const FewRowsOperands& a, const Fill& fill) {
+    uint8_t* ring, int chunks, const ActivationStream<kFormat, kRows>& activations, uint8_t* rows,
+    uint8_t* sums, Convolution& convolution, const FewRowsOperands& a, const Fill& fill) {
   if constexpr (kOrigin == Origin::kNormed) {
     CopyActivations<true, kThreads>(rows, sums, a, fill);
   } else if constexpr (kOrigin == Origin::kConvolved) {
@@ -198,7 +198,7 @@ __device__ __forceinline__ void BringActivations(
   } else {
     fill();
     WaitForPredecessor();
-    FillActivations(ring, chunks, activations);
+    FillActivations<kFormat, kRows, kStages>(ring, chunks, activations);
   }
 }
 
@@ -222,17 +222,16 @@ __global__ void __launch_bounds__(kThreads, 2) SlicedKernel(Output out, FewRowsO
 
   WeightStream<kFewRowsWarps> weights(a, kFormat, first_tile, tile_step, warp, chunks, lane);
   const ActivationStream<kFormat, kRows> activations(a, lane);
-  int first_chunks[kStages];
   const int early = EarlyStages<kStages>(a);
-  FillRing(shared + ring, Stage::kBytes, weights, first_chunks, early, false);
+  FillRing(shared + ring, Stage::kBytes, weights, 0, early);
   const auto fill = [&] {
-    FillRing(shared + ring, Stage::kBytes, weights, first_chunks, early, true);
+    FillRing(shared + ring, Stage::kBytes, weights, early, kStages);
     if (warp == 0 && weights.left() <= a.left_at_release) ReleaseSuccessor();
   };
   std::conditional_t<kOrigin == Origin::kConvolved, RowConvolution<kThreads>, Nothing> convolution(
       a);
-  BringActivations<kOrigin>(shared + ring, first_chunks, activations, shared + rows_at,
-                            shared + kNorm, convolution, a, fill);
+  BringActivations<kOrigin, kFormat, kRows, kStages>(
+      shared + ring, chunks, activations, shared + rows_at, shared + kNorm, convolution, a, fill);
 
   const PresentRows<Stage::kN> rows(a.rows, lane, [&](int row) {
     return kWhole ? rows_at + row * XStride(a.padded) + lane / 8 * 16
