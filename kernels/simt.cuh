@@ -40,8 +40,8 @@ __device__ __forceinline__ void WaitForPredecessor() {
   cudaGridDependencySynchronize();
 #endif
 }
-/// Lets the next kernel start up to its own WaitForPredecessor: first in a kernel, or where what the
-/// next one would do then is of more use (matmul_few_rows.cuh).
+/// Lets the next kernel start up to its own WaitForPredecessor: first in a kernel, or where what
+/// the next one would do then is of more use (matmul_few_rows.cuh).
 __device__ __forceinline__ void ReleaseSuccessor() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   cudaTriggerProgrammaticLaunchCompletion();
