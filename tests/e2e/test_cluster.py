@@ -125,6 +125,24 @@ def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(sta
     wait_for("one worker would be enough", lambda: "waiting for a worker, or a device" in cluster.text())
 
 
+def test_an_idle_server_takes_in_the_device_of_another_machine(start, tmp_path):
+    # A host is told from others by its name too.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text(f"#!/bin/sh\nexec unshare -Ur -u sh -c 'hostname elsewhere && exec \"$0\" \"$@\"' {WORKER} \"$@\"\n")
+    elsewhere.chmod(0o755)
+    if DEVICE != "cpu":
+        pytest.skip("a GPU is the same one from wherever it is seen")
+    if subprocess.run(["unshare", "-Ur", "-u", "hostname", "elsewhere"], check=False).returncode != 0:
+        pytest.skip("no process may have a host's name of its own here")
+    cluster = start(flags=["--threads", 1, "--workload-profile", "throughput"]).wait_ready()
+    expected = answers(cluster)
+    cluster.add_worker("other", program=elsewhere)
+    wait_for("the plan takes it in", lambda: any(
+        stage["node"] == "other" for stage in cluster.get("/v1/cluster")[1]["plan"]["stages"]))
+    assert answers_after_recovery(cluster) == expected
+    assert cluster.coordinator.poll() is None
+
+
 def test_a_frozen_worker_is_replaced(start):
     cluster = start(workers=2).wait_ready()
     expected = answers(cluster)
