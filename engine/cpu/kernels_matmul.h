@@ -123,6 +123,12 @@ template <class Steps, int kRows>
     const uint8_t* w = panel + Steps::kBytes * first;
     const uint8_t* const x_end = x + 4 * steps;
     for (const uint8_t* a = x; a != x_end; a += 4, w += 4 * Steps::kBytes) {
+      if constexpr (kRows == 1 && Steps::kInGroups && Simd::kA8AheadBytes > 0) {
+#pragma GCC unroll 4
+        for (int c = 0; c < 4; ++c) {
+          __builtin_prefetch(w + Simd::kA8AheadBytes + Steps::kBytes * c);
+        }
+      }
 #pragma GCC unroll 4
       for (int c = 0; c < kColumns; c += kAtOnce) {
         typename Steps::Weight weight[kAtOnce];

@@ -21,6 +21,7 @@ struct Avx512Lanes : PairDots, IntDots {
   static constexpr int kPanelColumns = 4;
   template <int kRows>
   static constexpr int kPanelColumnsAtOnce = 4;
+  static constexpr int64_t kA8AheadBytes = 0;
   /// Columns at a time of a tile of int8-a8 whose totals stay in registers; 0: they do not.
   template <int kRows>
   static constexpr int kA8TotalColumns = kRows > 4 ? 2 : 0;
