@@ -113,6 +113,8 @@ class Dense(NamedTuple):
 DENSE = {
     "scores of attention": Dense(r"ScoreTiles<.*Bf16Steps, (\d), 4, ", "vdpbf16ps", ("avx512_bf16",), moves=False),
     "values of attention": Dense(r"WeighColumns<.*Bf16Steps, (\d), 4, false>", "vdpbf16ps", ("avx512_bf16",), moves=False),
+    "blocks beside 8 bits": Dense(r"AddByte(?:Unit|Groups)<.*Octet<8, true>, \d, \d, (\d)>", "vpdpbusd", ("avxvnni", "avx512_vnni", "avx512_bf16")),
+    "blocks of 4 bits beside 8": Dense(r"AddByteUnit<.*Octet<8, true>, 4, \d, (\d)>", "vpmaddubsw", ("avx2", "avx512")),
     "blocks of 4 and 8 bits": Dense(r"AddGroups<.*Octet<[48], .*>, (\d)>", "vpdpbusd", ("avx512_vnni", "avx512_bf16")),
 }
 

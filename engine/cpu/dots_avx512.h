@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 namespace neurogrid {
 namespace {
@@ -19,6 +20,11 @@ inline __m512i Broadcast32(const void* p) {
   int32_t bits;
   std::memcpy(&bits, p, sizeof(bits));
   return _mm512_set1_epi32(bits);
+}
+
+/// Sixteen int8 in 32 bits each.
+inline __m512i WidenBytes(const void* p) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p)));
 }
 
 /// In instructions that no other processor repeats exactly but by FTZ and DAZ, see vec_avx2.h.
@@ -114,6 +120,12 @@ struct IntDotsByVnni {
         : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3])
         : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
+  static void DotInt(__m512i (&sum)[2], const __m512i (&w)[2], __m512i x) {
+    asm("vpdpwssd %4, %2, %0\n\t"
+        "vpdpwssd %4, %3, %1"
+        : "+v"(sum[0]), "+v"(sum[1])
+        : "v"(w[0]), "v"(w[1]), "v"(x));
+  }
   /// sum[c] + w[c]0 * x0 + ... + w[c]3 * x3 of unsigned w and signed x.
   static void DotQuads(__m512i (&sum)[4], const __m512i (&w)[4], Quad x) {
     asm("vpdpbusd %8, %4, %0\n\t"
@@ -129,6 +141,35 @@ struct IntDotsByVnni {
         : "+v"(sum[0]), "+v"(sum[1])
         : "v"(w[0]), "v"(w[1]), "v"(x));
   }
+
+  /// Codes of kBits, as bytes, beside activations of 8 bits.
+  template <int kBits>
+  struct ByteDots {
+    static constexpr int kStepsMax = 8;  // whose products a Sum has room for: any number here
+    using Weight = __m512i;
+    using Activation = __m512i;
+    using Sum = __m512i;
+    static Weight WeightOf(__m512i bytes) { return bytes; }
+    static Activation Broadcast(const void* p) { return Broadcast32(p); }
+    /// sum = the products of a step.
+    template <int kColumns>
+    static void First(Sum (&sum)[kColumns], const Weight (&w)[kColumns], Activation x) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) sum[c] = _mm512_setzero_si512();
+      DotQuads(sum, w, x);
+    }
+    /// sum += the products of a step.
+    template <int kColumns>
+    static void Next(Sum (&sum)[kColumns], const Weight (&w)[kColumns], Activation x) {
+      DotQuads(sum, w, x);
+    }
+    static __m512i TotalOf(Sum sum) { return sum; }
+    /// Sixteen int8 as AddTimes wants them.
+    static __m512i FactorsOf(const void* p) { return WidenBytes(p); }
+    static __m512i AddTimes(__m512i total, Sum sum, __m512i factors) {
+      return _mm512_add_epi32(total, _mm512_mullo_epi32(sum, factors));
+    }
+  };
 
   // Products of bytes with activations of 16 bits, which come as two signed bytes: x = 256 * high +
   // low, so that one is two of vpdpbusd.
@@ -196,6 +237,15 @@ struct IntDotsByWords {
         : "+v"(sum[0]), "+v"(sum[1]), "+v"(sum[2]), "+v"(sum[3]), "=&v"(products)
         : "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(x));
   }
+  static void DotInt(__m512i (&sum)[2], const __m512i (&w)[2], __m512i x) {
+    __m512i products;
+    asm("vpmaddwd %5, %3, %2\n\t"
+        "vpaddd %2, %0, %0\n\t"
+        "vpmaddwd %5, %4, %2\n\t"
+        "vpaddd %2, %1, %1"
+        : "+v"(sum[0]), "+v"(sum[1]), "=&v"(products)
+        : "v"(w[0]), "v"(w[1]), "v"(x));
+  }
   /// Shifted up and down: a mask would take the last register.
   static __m512i Evens(__m512i w) { return _mm512_srli_epi16(_mm512_slli_epi16(w, 8), 8); }
   static __m512i Odds(__m512i w) { return _mm512_srli_epi16(w, 8); }
@@ -235,6 +285,66 @@ struct IntDotsByWords {
         : "v"(Evens(w[0])), "v"(Evens(w[1])), "v"(Odds(w[0])), "v"(Odds(w[1])), "v"(x.even),
           "v"(x.odd));
   }
+
+  /// Codes of fewer than 8 bits beside activations of 8: their products of pairs do not saturate,
+  /// and some steps of them fit in 16 bits.
+  template <int kBits>
+  struct NarrowByteDots {
+    static constexpr int kStepsMax = kBits == 4 ? 8 : kBits == 5 ? 4 : 2;
+    static_assert(kStepsMax * 2 * ((1 << kBits) - 1) * 127 < 32768);
+    using Weight = __m512i;
+    using Activation = __m512i;
+    using Sum = __m512i;  // two int16 for each output
+    static Weight WeightOf(__m512i bytes) { return bytes; }
+    static Activation Broadcast(const void* p) { return Broadcast32(p); }
+    template <int kColumns>
+    static void First(Sum (&sum)[kColumns], const Weight (&w)[kColumns], Activation x) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c)
+        asm("vpmaddubsw %2, %1, %0" : "=v"(sum[c]) : "v"(w[c]), "v"(x));
+    }
+    template <int kColumns>
+    static void Next(Sum (&sum)[kColumns], const Weight (&w)[kColumns], Activation x) {
+      __m512i products;
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) {
+        asm("vpmaddubsw %3, %2, %1\n\t"
+            "vpaddw %1, %0, %0"
+            : "+v"(sum[c]), "=&v"(products)
+            : "v"(w[c]), "v"(x));
+      }
+    }
+    static __m512i TotalOf(Sum sum) { return _mm512_madd_epi16(sum, _mm512_set1_epi16(1)); }
+    static __m512i FactorsOf(const void* p) {
+      const __m512i factors = WidenBytes(p);
+      return _mm512_mask_blend_epi16(0xaaaaaaaa, factors, _mm512_slli_epi32(factors, 16));
+    }
+    static __m512i AddTimes(__m512i total, Sum sum, __m512i factors) {
+      return _mm512_add_epi32(total, _mm512_madd_epi16(sum, factors));
+    }
+  };
+  /// Codes of 8 bits.
+  struct QuadByteDots {
+    static constexpr int kStepsMax = 8;
+    using Weight = __m512i;
+    using Activation = Quad;
+    using Sum = __m512i;
+    static Weight WeightOf(__m512i bytes) { return bytes; }
+    static Activation Broadcast(const void* p) { return BroadcastQuad(p); }
+    template <int kColumns>
+    static void First(Sum (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
+#pragma GCC unroll 4
+      for (int c = 0; c < kColumns; ++c) sum[c] = _mm512_setzero_si512();
+      DotQuads(sum, w, x);
+    }
+    template <int kColumns>
+    static void Next(Sum (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
+      DotQuads(sum, w, x);
+    }
+    static __m512i TotalOf(Sum sum) { return sum; }
+  };
+  template <int kBits>
+  using ByteDots = std::conditional_t<kBits == 8, QuadByteDots, NarrowByteDots<kBits>>;
 
   // Activations of 16 bits beside bytes: words 0 and 2 of each four, words 1 and 3.
   using SplitFour = Quad;

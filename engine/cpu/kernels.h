@@ -31,6 +31,15 @@ struct GroupedRows {
   int64_t sums_stride;
 };
 
+/// Beside rows of 8-bit integers, for weights in groups: of each unit of 32 or 256 inputs a scale.
+struct ByteRows {
+  const float* scales;  // [rows][units]
+  int64_t scales_stride;
+  const float* totals;  // [rows][groups] sums of the integers times their scale; units of 32 only
+  const int16_t* sums;  // [rows][groups] sums of the integers; units of 256 only
+  int64_t sums_stride;  // of either
+};
+
 enum class Epilogue { kStore, kAdd, kSiluGated, kGeluGated };
 
 /// One panel of weights times some rows of activations.
@@ -47,7 +56,9 @@ struct PanelJob {
   int64_t x_stride_bytes;
   const float* x_scales;  // [rows]; int8 only
   A8Groups x_groups;      // int8-a8 only
-  GroupedRows x_blocks;   // kGroups only
+  bool x_is_bytes;        // kGroups only: int8 with x_bytes, else split int16 with x_blocks
+  GroupedRows x_blocks;
+  ByteRows x_bytes;
   int64_t steps;
   int rows;    // at most kPanelRowsMax
   uint8_t* y;  // [rows][outputs]
@@ -152,6 +163,12 @@ struct Kernels {
   /// of 32.
   void (*quantize_blocks)(const uint16_t* x, int64_t count, uint8_t* q, float* scales,
                           int32_t* sums_of_16, int32_t* sums_of_32);
+
+  /// Of each unit of `unit_inputs` inputs, 32 or 256: q[i] = round(x[i] * 127 / max|x|), the scale
+  /// max|x| / 127, a NaN where x is not finite. sums_of_16[i] = the sum of q[16 * i ...],
+  /// sums_of_32 likewise. count is a multiple of 32.
+  void (*quantize_units)(const uint16_t* x, int64_t count, int64_t unit_inputs, int8_t* q,
+                         float* scales, int16_t* sums_of_16, int16_t* sums_of_32);
 
   /// state = the splits [first, last) merged in order. `work`: AttentionWorkFloats.
   void (*attend)(const AttentionJob& job, int first_split, int last_split, float* state,

@@ -257,9 +257,7 @@ inline void WidenHeaders(const GroupFormat& format, const uint8_t* header, int u
 
 /// Writes codes as Octet<8> reads them, each as much above its value as before.
 template <class Codes>
-void WidenCodes(const GroupRun& run, const Simd::CodeTable& table, uint8_t* out) {
-  const uint8_t* octet = run.codes;
-  const int octets = run.groups * run.octets_per_group;
+void WidenCodes(const uint8_t* octet, int octets, const Simd::CodeTable& table, uint8_t* out) {
   for (int o = 0; o < octets; ++o, octet += Codes::kBytes, out += Octet<8, true>::kBytes) {
 #pragma GCC unroll 2
     for (int step = 0; step < 2; ++step) {
@@ -304,7 +302,7 @@ template <class Codes>
 [[gnu::noinline]] void AddWideTiles(const PanelJob& job, GroupRun run, const Simd::CodeTable& table,
                                     int64_t input, float* sums) {
   alignas(64) uint8_t wide[kGroupBlockInputs * 64];  // 32 KiB
-  WidenCodes<Codes>(run, table, wide);
+  WidenCodes<Codes>(run.codes, run.groups * run.octets_per_group, table, wide);
   run.codes = wide;
   run.next = nullptr;
   AddTiles<Octet<8, true>>(job, run, table, input, sums);

@@ -7,6 +7,7 @@
 
 #include "engine/cpu/kernels.h"
 #include "engine/cpu/kernels_groups.h"
+#include "engine/cpu/kernels_groups_a8.h"
 #include "engine/cpu/kernels_math.h"
 
 namespace neurogrid {
@@ -352,7 +353,11 @@ template <int kRowsMax>
     std::memset(sums, 0, sizeof(float) * 64 * static_cast<size_t>(job.rows));
   }
   if (job.format == PackedMatrix::Format::kGroups) {
-    AddGroupedPanel(job, sums);
+    if (job.x_is_bytes) {
+      AddBytePanel(job, sums);
+    } else {
+      AddGroupedPanel(job, sums);
+    }
     for (int row = 0; row < job.rows; ++row) FinishRow(job, row, sums + 64 * row);
     return;
   }

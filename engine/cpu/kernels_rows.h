@@ -195,6 +195,32 @@ void QuantizeBlocks(const uint16_t* x, int64_t count, uint8_t* q, float* scales,
   }
 }
 
+void QuantizeUnits(const uint16_t* x, int64_t count, int64_t unit_inputs, int8_t* q, float* scales,
+                   int16_t* sums_of_16, int16_t* sums_of_32) {
+  for (int64_t first = 0; first < count; first += unit_inputs) {
+    const int64_t end = count - first < unit_inputs ? count : first + unit_inputs;
+    const uint16_t largest = LargestMagnitude(x + first, end - first);
+    const bool finite = largest < kInfinityBits;
+    // Denormals count as zeros, as everywhere; so does what has a denormal scale.
+    const float scale = WidenBf16(largest) / 127.0f;
+    const Simd::Float inverse = Simd::Set(finite && scale > 0 ? 127.0f / WidenBf16(largest) : 0);
+    *scales++ = finite ? scale : __builtin_nanf("");
+    for (int64_t at = first; at < end; at += 32) {
+      int16_t sums[2];
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const Simd::Float v = finite ? Simd::LoadBf16(x + at + 16 * half) : Simd::Zero();
+        const Simd::Float rounded = Simd::Round(Simd::Mul(v, inverse));
+        Simd::StoreInt8(q + at + 16 * half, rounded);
+        sums[half] = static_cast<int16_t>(SumOfLanes(rounded));
+      }
+      *sums_of_16++ = sums[0];
+      *sums_of_16++ = sums[1];
+      *sums_of_32++ = static_cast<int16_t>(sums[0] + sums[1]);
+    }
+  }
+}
+
 void RotateBf16(uint16_t* x, const float* cosines, const float* sines, int half) {
   uint8_t* first = reinterpret_cast<uint8_t*>(x);
   uint8_t* second = reinterpret_cast<uint8_t*>(x + half);

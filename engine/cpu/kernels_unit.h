@@ -16,6 +16,7 @@ constexpr Kernels kUnit = {
     .spread_inputs = SpreadInputs,
     .quantize_groups = QuantizeGroups,
     .quantize_blocks = QuantizeBlocks,
+    .quantize_units = QuantizeUnits,
     .attend = Attend,
     .merge_attention = MergeAttention,
     .finish_attention = FinishAttention,

@@ -17,13 +17,49 @@ int64_t PaddedInputs(int64_t inputs) { return (inputs + kLanes - 1) / kLanes * k
 
 int64_t BlocksOf(int64_t inputs) { return (inputs + kGroupBlockInputs - 1) / kGroupBlockInputs; }
 
-/// Of scales and sums beside a row of int16: those of PrepareForGroups are the most.
+/// Activations of 8 bits beside blocks whose units have so many inputs. A row's integers, then a
+/// scale for each unit and the sums of each 16 and of each 32 integers; where units are of 32,
+/// those sums times their scales too.
+struct ByteRowsLayout {
+  int64_t inputs;
+  int64_t unit_inputs;
+
+  int64_t units() const { return inputs / unit_inputs; }
+  bool has_totals() const { return unit_inputs == 32; }
+  int64_t bytes() const {
+    const int64_t sums = inputs / 16 + inputs / 32;
+    return inputs + 4 * units() + (has_totals() ? 6 : 2) * sums;
+  }
+};
+
+/// Of scales and sums beside a row of int16, or of a row of bytes beside units of 256.
 int64_t NumbersBytesOf(int64_t inputs) {
-  return 4 * (BlocksOf(inputs) + inputs / 16 + inputs / 32);
+  return std::max(4 * (BlocksOf(inputs) + inputs / 16 + inputs / 32),
+                  ByteRowsLayout{inputs, 256}.bytes());
 }
 
 /// Some 5 us of work a chunk, so that eight rows have two.
 constexpr int64_t kRowsPerChunk = 4;
+
+/// Rows of 8-bit integers in one of ByteRowsLayout.
+struct RowsOfBytes {
+  int64_t inputs = 0;
+  const uint8_t* data = nullptr;        // [rows][inputs]
+  const float* scales = nullptr;        // [rows][units]
+  int64_t units = 0;                    // of a row
+  const int16_t* sums_of_16 = nullptr;  // [rows][inputs / 16]
+  const int16_t* sums_of_32 = nullptr;
+  const float* totals_of_16 = nullptr;  // [rows][inputs / 16]; units of 32 only
+  const float* totals_of_32 = nullptr;
+
+  ByteRows Beside(int group_inputs, int64_t first_row) const {
+    const int64_t groups = inputs / group_inputs;
+    const float* const totals = group_inputs == 16 ? totals_of_16 : totals_of_32;
+    const int16_t* const sums = group_inputs == 16 ? sums_of_16 : sums_of_32;
+    return {scales + first_row * units, units, totals + first_row * groups,
+            sums + first_row * groups, groups};
+  }
+};
 
 /// Activations in the form the kernel reads.
 struct PreparedRows {
@@ -35,6 +71,12 @@ struct PreparedRows {
   const int32_t* sums_of_16 = nullptr;  // [rows][inputs / 16]
   const int32_t* sums_of_32 = nullptr;  // [rows][inputs / 32]
 
+  RowsOfBytes of_units_of_32 = {};
+  RowsOfBytes of_units_of_256 = {};
+
+  const RowsOfBytes& BytesBeside(const GroupFormat& groups) const {
+    return groups.unit_inputs() == 32 ? of_units_of_32 : of_units_of_256;
+  }
   GroupedRows Beside(const GroupFormat& groups, int64_t inputs, int64_t first_row) const {
     const int64_t blocks = BlocksOf(inputs);
     const int64_t count = inputs / groups.group_inputs;
@@ -74,6 +116,52 @@ PreparedRows PrepareForGroups(const CpuContext& cpu, ConstTensor x, const Packed
           .sums_of_32 = sums_of_32};
 }
 
+/// Rounds all rows into `space`, of rows * layout.bytes().
+RowsOfBytes RoundToBytes(const CpuContext& cpu, ConstTensor x, const ByteRowsLayout& layout,
+                         void* space) {
+  const int64_t rows = x.shape[0];
+  const int64_t inputs = layout.inputs;
+  const int64_t of_16 = inputs / 16, of_32 = inputs / 32;
+  int8_t* const values = static_cast<int8_t*>(space);
+  float* const scales = reinterpret_cast<float*>(values + rows * inputs);
+  float* const totals_of_16 = scales + rows * layout.units();
+  float* const totals_of_32 = totals_of_16 + (layout.has_totals() ? rows * of_16 : 0);
+  int16_t* const sums_of_16 =
+      reinterpret_cast<int16_t*>(totals_of_32 + (layout.has_totals() ? rows * of_32 : 0));
+  int16_t* const sums_of_32 = sums_of_16 + rows * of_16;
+  const Kernels& kernels = KernelsFor(cpu.instructions);
+  ForRows(cpu, rows, [&](int64_t row) {
+    float* const row_scales = scales + row * layout.units();
+    int16_t* const row_of_16 = sums_of_16 + row * of_16;
+    int16_t* const row_of_32 = sums_of_32 + row * of_32;
+    kernels.quantize_units(x.as<uint16_t>() + row * inputs, inputs, layout.unit_inputs,
+                           values + row * inputs, row_scales, row_of_16, row_of_32);
+    if (!layout.has_totals()) return;
+    for (int64_t i = 0; i < of_16; ++i) {
+      totals_of_16[row * of_16 + i] = static_cast<float>(row_of_16[i]) * row_scales[i / 2];
+    }
+    for (int64_t i = 0; i < of_32; ++i) {
+      totals_of_32[row * of_32 + i] = static_cast<float>(row_of_32[i]) * row_scales[i];
+    }
+  });
+  return {inputs,       reinterpret_cast<const uint8_t*>(values),
+          scales,       layout.units(),
+          sums_of_16,   sums_of_32,
+          totals_of_16, totals_of_32};
+}
+
+/// A form for each kind of units among the panels.
+PreparedRows PrepareBytes(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
+                          const MatMulScratch& scratch) {
+  void* const values = scratch.values(x.shape[0], w.inputs());
+  PreparedRows prepared = {.stride_bytes = 2 * w.inputs()};  // of panels that are no blocks
+  if (w.HasUnitsOf(32)) prepared.of_units_of_32 = RoundToBytes(cpu, x, {w.inputs(), 32}, values);
+  if (w.HasUnitsOf(256)) {
+    prepared.of_units_of_256 = RoundToBytes(cpu, x, {w.inputs(), 256}, scratch.numbers());
+  }
+  return prepared;
+}
+
 /// Integers, scales and starts lie one after the other in the space of `values`: 16 inputs take 16
 /// + 8 bytes of its 32 at most.
 PreparedRows PrepareForA8(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w,
@@ -101,7 +189,10 @@ PreparedRows Prepare(const CpuContext& cpu, ConstTensor x, const PackedMatrix& w
   const int64_t inputs = w.inputs();
   const uint8_t* source = x.as<uint8_t>();
   if (w.format() == PackedMatrix::Format::kF32) return {source, inputs * 4};
-  if (w.format() == PackedMatrix::Format::kGroups) return PrepareForGroups(cpu, x, w, scratch);
+  if (w.format() == PackedMatrix::Format::kGroups) {
+    return w.block_inputs() == BlockInputs::k8Bits ? PrepareBytes(cpu, x, w, scratch)
+                                                   : PrepareForGroups(cpu, x, w, scratch);
+  }
   if (w.format() == PackedMatrix::Format::kInt8A8) return PrepareForA8(cpu, x, w, scratch);
   const bool is_int = w.format() == PackedMatrix::Format::kInt8;
   if (!is_int && inputs % 2 == 0) return {source, inputs * 2};
@@ -166,14 +257,19 @@ void Multiply(const CpuContext& cpu, Epilogue epilogue, Tensor y, ConstTensor x,
     job.bias = bias == nullptr ? nullptr : bias + first_output;
     job.up_bias = bias == nullptr || !w.gated() ? nullptr : job.bias + w.outputs();
     const bool plain = w.format() == PackedMatrix::Format::kGroups && panel.groups == nullptr;
-    const uint8_t* const rows_of_x = plain ? x.as<uint8_t>() : prepared.data;
-    job.x = rows_of_x + first_row * prepared.stride_bytes;
-    job.x_stride_bytes = prepared.stride_bytes;
+    job.x_is_bytes = panel.groups != nullptr && w.block_inputs() == BlockInputs::k8Bits;
+    const RowsOfBytes* const bytes =
+        job.x_is_bytes ? &prepared.BytesBeside(*panel.groups) : nullptr;
+    job.x_stride_bytes = job.x_is_bytes ? w.inputs() : prepared.stride_bytes;
+    job.x = job.x_is_bytes ? bytes->data : plain ? x.as<uint8_t>() : prepared.data;
+    job.x += first_row * job.x_stride_bytes;
     job.x_scales = prepared.scales == nullptr ? nullptr : prepared.scales + first_row;
     job.x_groups = prepared.a8_groups;
     job.x_groups.scales += first_row * job.x_groups.count;
     job.x_groups.starts += first_row * job.x_groups.count;
-    if (panel.groups != nullptr) {
+    if (job.x_is_bytes) {
+      job.x_bytes = bytes->Beside(panel.groups->group_inputs, first_row);
+    } else if (panel.groups != nullptr) {
       job.x_blocks = prepared.Beside(*panel.groups, w.inputs(), first_row);
     }
     const int step_inputs = PackedMatrix::StepInputs(panel.format);

@@ -13,7 +13,7 @@
 namespace neurogrid {
 
 /// Space for activations in another form than the caller's: int16 for int8 weights and for blocks,
-/// int8 with scales for int8-a8, an even row length when the weights have an odd number of inputs.
+/// int8 with scales for int8-a8 and blocks-a8, an even row length when the weights have an odd number of inputs.
 class MatMulScratch {
  public:
   MatMulScratch() = default;
@@ -46,7 +46,8 @@ class MatMulScratch {
 /// scales are added in f32.
 /// Blocks: each 512 inputs of row r become int16 times a power of two, see
 /// Kernels::quantize_blocks, and products are exact in each group. A NaN or infinity among them
-/// yields NaN.
+/// yields NaN. With BlockInputs::k8Bits, each 32 inputs, or 256 for types of such blocks, become
+/// int8 with the scale max|x| / 127 of theirs; a NaN or infinity among them yields NaN.
 void MatMul(const CpuContext& cpu, Tensor y, ConstTensor x, const PackedMatrix& w,
             const float* bias, const MatMulScratch& scratch);
 

@@ -196,6 +196,12 @@ const PackedMatrix::Section& PackedMatrix::SectionOfPanel(int64_t index) const {
   return sections_[i];
 }
 
+bool PackedMatrix::HasUnitsOf(int inputs) const {
+  return std::any_of(sections_.begin(), sections_.end(), [inputs](const Section& section) {
+    return section.groups != nullptr && section.groups->unit_inputs() == inputs;
+  });
+}
+
 uint8_t* PackedMatrix::PanelData(const Section& section, int64_t index) const {
   return panels_data_.as<uint8_t>() + section.offset +
          (index - section.first_panel) * section.panel_bytes;
@@ -272,8 +278,10 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackGated(const Packing& packing, For
 }
 
 absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(const Packing& packing, int64_t inputs,
-                                                      absl::Span<const WeightStore::Entry> parts) {
+                                                      absl::Span<const WeightStore::Entry> parts,
+                                                      BlockInputs block_inputs) {
   PackedMatrix matrix(inputs, false);
+  matrix.block_inputs_ = block_inputs;
   for (size_t i = 0; i < parts.size();) {
     const GroupFormat* groups = GroupsOf(parts[i].tensor.dtype);
     int64_t outputs = 0;
@@ -294,10 +302,12 @@ absl::StatusOr<PackedMatrix> PackedMatrix::PackStored(const Packing& packing, in
 
 absl::StatusOr<PackedMatrix> PackedMatrix::PackGatedStored(const Packing& packing, int64_t inputs,
                                                            const WeightStore::Entry& gate,
-                                                           const WeightStore::Entry& up) {
+                                                           const WeightStore::Entry& up,
+                                                           BlockInputs block_inputs) {
   NG_CHECK(gate.tensor.shape == up.tensor.shape);
   const GroupFormat* groups = GroupsOfBoth(gate.tensor.dtype, up.tensor.dtype);
   PackedMatrix matrix(inputs, true);
+  matrix.block_inputs_ = block_inputs;
   matrix.AddSection(FormatOf(groups), groups, gate.tensor.shape[0]);
   NG_RETURN_IF_ERROR(matrix.Allocate(packing));
   packing.pool.ParallelFor(matrix.panels_, [&](int64_t index, int) {

@@ -26,6 +26,9 @@ struct Packing {
   }
 };
 
+/// What activations are rounded to beside blocks.
+enum class BlockInputs { k16Bits, k8Bits };
+
 /// A weight [outputs, inputs] of y = W x, cut into panels of 64 outputs:
 ///
 ///   kBf16    [outputs / 64][inputs / 2][64][2]  bf16
@@ -69,13 +72,14 @@ class PackedMatrix {
   /// The rows of all parts, one below the other, as their files store them: block types without
   /// loss in groups, other types in bf16. Each type begins a panel of its own.
   static absl::StatusOr<PackedMatrix> PackStored(const Packing& packing, int64_t inputs,
-                                                 absl::Span<const WeightStore::Entry> parts);
+                                                 absl::Span<const WeightStore::Entry> parts,
+                                                 BlockInputs block_inputs = BlockInputs::k16Bits);
 
   /// PackGated of stored rows. Two block types share a panel in WideGroupFormat(), a block type and
   /// a plain one in bf16.
-  static absl::StatusOr<PackedMatrix> PackGatedStored(const Packing& packing, int64_t inputs,
-                                                      const WeightStore::Entry& gate,
-                                                      const WeightStore::Entry& up);
+  static absl::StatusOr<PackedMatrix> PackGatedStored(
+      const Packing& packing, int64_t inputs, const WeightStore::Entry& gate,
+      const WeightStore::Entry& up, BlockInputs block_inputs = BlockInputs::k16Bits);
 
   /// What Pack (gated false) and PackGated allocate.
   static int64_t BytesFor(Format format, int64_t outputs, int64_t inputs, bool gated);
@@ -91,6 +95,9 @@ class PackedMatrix {
   int64_t outputs() const { return outputs_; }
   int64_t inputs() const { return inputs_; }
   bool gated() const { return gated_; }
+  BlockInputs block_inputs() const { return block_inputs_; }
+  /// Whether some panel holds groups whose units (GroupFormat::unit_inputs) are so long.
+  bool HasUnitsOf(int inputs) const;
   int64_t bytes() const { return static_cast<int64_t>(panels_data_.bytes() + scales_.bytes()); }
 
   int64_t panels() const { return panels_; }
@@ -129,6 +136,7 @@ class PackedMatrix {
   int64_t outputs_ = 0;
   int64_t inputs_ = 0;
   bool gated_ = false;
+  BlockInputs block_inputs_ = BlockInputs::k16Bits;
   int64_t panels_ = 0;
 };
 

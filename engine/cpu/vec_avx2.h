@@ -187,6 +187,7 @@ struct Avx2Lanes : IntDots {
 
   static Int ZeroInt() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
   static Int SetInt(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+  static Int AddInt(const Int& x, const Int& y) { return AddInt256x2(x, y); }
   static Words LoadBytePairs(const void* p) {
     const __m128i* q = static_cast<const __m128i*>(p);
     return {_mm256_cvtepi8_epi16(_mm_loadu_si128(q)), _mm256_cvtepi8_epi16(_mm_loadu_si128(q + 1))};
@@ -216,6 +217,11 @@ struct Avx2Lanes : IntDots {
   static constexpr int64_t kGroupAheadBytes = 2048;
   static constexpr int kWideRowsMin = 8;
   static constexpr int kWideRowsMinOf4 = 8;
+  // Beside activations of 8 bits: 6 registers of sums and of totals, 2 weights, an activation,
+  // products.
+  static constexpr int kByteTileRows = 3;
+  template <int kRows>
+  static constexpr int kByteColumns = kRows == 1 ? 2 : 1;
   using Bytes = Int;
   struct Fours {
     Words even, odd;  // bytes 0 and 2 of each four, bytes 1 and 3

@@ -113,6 +113,7 @@ struct Avx512Lanes : PairDots, IntDots {
 
   static Int ZeroInt() { return _mm512_setzero_si512(); }
   static Int SetInt(int32_t x) { return _mm512_set1_epi32(x); }
+  static Int AddInt(Int a, Int b) { return _mm512_add_epi32(a, b); }
   /// 32 int8 as 16 pairs of int16.
   static Words LoadBytePairs(const void* p) {
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256(static_cast<const __m256i*>(p)));
@@ -140,6 +141,10 @@ struct Avx512Lanes : PairDots, IntDots {
   static constexpr int64_t kGroupAheadBytes = 128;  // Much further mislead the prefetcher, too.
   static constexpr int kWideRowsMin = 12;
   static constexpr int kWideRowsMinOf4 = 64;
+  // Beside activations of 8 bits: 6 x 2 or 3 x 4 sums, and as many totals.
+  static constexpr int kByteTileRows = 6;
+  template <int kRows>
+  static constexpr int kByteColumns = kRows <= 3 ? 4 : 2;
   using Bytes = __m512i;  // 16 times four
   using Fours = __m512i;
   using CodeTable = __m512i;  // 16 bytes, four times

@@ -1,6 +1,7 @@
 // Speed of the CPU kernels beside this machine's own: kernel_bench [threads [bf16 | int8 |
-// int8-a8 | f32 | q4_0 | ... | attention | all [avx2 | avx512 | ...]]]. Weights are read from a
-// ring larger than any cache; every figure is the median of rounds alternated with a raw read.
+// int8-a8 | f32 | q4_0 | q4_0-a8 | ... | attention | all [avx2 | avx512 | ...]]]. Weights are read
+// from a ring larger than any cache; every figure is the median of rounds alternated with a raw
+// read.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -31,17 +32,25 @@ struct Held {
   std::string name;
   PackedMatrix::Format format;
   DType blocks = DType::kF32;
+  BlockInputs block_inputs = BlockInputs::k16Bits;
 };
+constexpr auto kGroups = PackedMatrix::Format::kGroups;
+constexpr auto k8Bits = BlockInputs::k8Bits;
 const Held kHeld[] = {{"bf16", PackedMatrix::Format::kBf16},
                       {"int8", PackedMatrix::Format::kInt8},
                       {"int8-a8", PackedMatrix::Format::kInt8A8},
                       {"f32", PackedMatrix::Format::kF32},
-                      {"q4_0", PackedMatrix::Format::kGroups, DType::kQ4_0},
-                      {"q4_1", PackedMatrix::Format::kGroups, DType::kQ4_1},
-                      {"q8_0", PackedMatrix::Format::kGroups, DType::kQ8_0},
-                      {"q4_k", PackedMatrix::Format::kGroups, DType::kQ4_K},
-                      {"q5_k", PackedMatrix::Format::kGroups, DType::kQ5_K},
-                      {"q6_k", PackedMatrix::Format::kGroups, DType::kQ6_K}};
+                      {"q4_0", kGroups, DType::kQ4_0},
+                      {"q4_1", kGroups, DType::kQ4_1},
+                      {"q8_0", kGroups, DType::kQ8_0},
+                      {"q4_k", kGroups, DType::kQ4_K},
+                      {"q5_k", kGroups, DType::kQ5_K},
+                      {"q6_k", kGroups, DType::kQ6_K},
+                      {"q4_0-a8", kGroups, DType::kQ4_0, k8Bits},
+                      {"q8_0-a8", kGroups, DType::kQ8_0, k8Bits},
+                      {"q4_k-a8", kGroups, DType::kQ4_K, k8Bits},
+                      {"q5_k-a8", kGroups, DType::kQ5_K, k8Bits},
+                      {"q6_k-a8", kGroups, DType::kQ6_K, k8Bits}};
 
 double Seconds(const std::function<void()>& run) {
   const auto start = std::chrono::steady_clock::now();
@@ -64,12 +73,13 @@ absl::Status RandomRows(int64_t inputs, int64_t first, int64_t count, float* out
 }
 
 /// Blocks of random bits, whose f16 scales are finite and small.
-PackedMatrix RandomBlocks(const CpuContext& cpu, DType dtype, int64_t outputs, int64_t inputs) {
-  std::vector<uint8_t> bytes(static_cast<size_t>(BytesOf(dtype, outputs * inputs)));
+PackedMatrix RandomBlocks(const CpuContext& cpu, const Held& held, int64_t outputs,
+                          int64_t inputs) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(BytesOf(held.blocks, outputs * inputs)));
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(SplitMix64(i)) & 0x9f;
   const WeightStore::Entry entry{
-      .tensor = ConstTensor(bytes.data(), dtype, Shape({outputs, inputs})), .file = "random"};
-  return PackedMatrix::PackStored(*cpu.pool, inputs, {entry}).value();
+      .tensor = ConstTensor(bytes.data(), held.blocks, Shape({outputs, inputs})), .file = "random"};
+  return PackedMatrix::PackStored(*cpu.pool, inputs, {entry}, held.block_inputs).value();
 }
 
 std::vector<PackedMatrix> Ring(const CpuContext& cpu, const Held& held, int64_t outputs,
@@ -81,7 +91,7 @@ std::vector<PackedMatrix> Ring(const CpuContext& cpu, const Held& held, int64_t 
   };
   while (bytes < kRingBytes) {
     ring.push_back(held.format == PackedMatrix::Format::kGroups
-                       ? RandomBlocks(cpu, held.blocks, outputs, inputs)
+                       ? RandomBlocks(cpu, held, outputs, inputs)
                        : PackedMatrix::Pack(*cpu.pool, held.format, outputs, inputs, rows).value());
     bytes += ring.back().bytes();
   }
