@@ -250,8 +250,9 @@ std::vector<Row> ServingRows() {
       Integer("threads", "threads of the own stage; 0: one a core", NG_FIELD(threads), 0, 1024),
       Word("quantization",
            "how weights are held; auto: GGUF blocks as they are, all else bf16; int8-a8: int8 that "
-           "also rounds activations to 8 bits, faster with many rows (processors only)",
-           NG_FIELD(quantization), {"auto", "f32", "bf16", "int8", "int8-a8"}),
+           "also rounds activations to 8 bits, faster with many rows; blocks-a8: auto that does so "
+           "beside blocks (both processors only)",
+           NG_FIELD(quantization), {"auto", "f32", "bf16", "int8", "int8-a8", "blocks-a8"}),
       Word("determinism",
            "off: the own stage may use cuBLASLt where it is faster; a token's bits then depend on "
            "the rows beside it (GPUs only)",

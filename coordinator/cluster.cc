@@ -28,8 +28,9 @@ absl::StatusOr<wire::WirePrecision> PrecisionOf(const std::string& name) {
   if (name == "int8") return wire::PRECISION_INT8;
   if (name == "int8-a8") return wire::PRECISION_INT8_A8;
   if (name == "auto") return wire::PRECISION_AUTO;
+  if (name == "blocks-a8") return wire::PRECISION_BLOCKS_A8;
   return absl::InvalidArgumentError(
-      absl::StrCat("precision ", name, ": auto, f32, bf16, int8 or int8-a8"));
+      absl::StrCat("precision ", name, ": auto, f32, bf16, int8, int8-a8 or blocks-a8"));
 }
 
 /// Of the whole chain, once all stages are ready.

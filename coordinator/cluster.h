@@ -54,7 +54,7 @@ struct ClusterPlan {
   std::string model_name;
   std::string model_digest;
   std::string model_path;  // on this machine; workers without --model look there too
-  std::string precision;   // auto | f32 | bf16 | int8 | int8-a8
+  std::string precision;   // auto | f32 | bf16 | int8 | int8-a8 | blocks-a8
   BatchLimits limits;
 };
 

@@ -74,6 +74,16 @@ absl::Status CheckReport(const ReportedNode& node) {
   return absl::OkStatus();
 }
 
+/// InvalidArgument where the node's device has no kernels for it.
+absl::Status CheckPrecision(const ReportedNode& node, const std::string& quantization) {
+  NG_ASSIGN_OR_RETURN(const Precision precision, ParsePrecision(quantization));
+  if (!RoundsActivations(precision) || node.device_kind == "cpu") return absl::OkStatus();
+  const Precision instead = KeepsBlocks(precision) ? Precision::kAuto : Precision::kInt8;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "node ", node.id, " computes on ", node.device_kind, ", but --quantization ", quantization,
+      " is for processors alone; ", NameOf(instead), " runs on every device"));
+}
+
 }  // namespace
 
 std::string DeviceOf(const ReportedNode& node) {
@@ -113,11 +123,7 @@ absl::StatusOr<std::vector<NodeFacts>> FactsOf(absl::Span<const ReportedNode> no
       node.host_memory_bytes = 0;  // what of it is whose is not known
     }
     NG_RETURN_IF_ERROR(CheckReport(node));
-    if (config.quantization == NameOf(Precision::kInt8A8) && node.device_kind != "cpu") {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "node ", node.id, " computes on ", node.device_kind, ", but ",
-          "--quantization int8-a8 is for processors alone; int8 runs on every device"));
-    }
+    NG_RETURN_IF_ERROR(CheckPrecision(node, config.quantization));
     const int64_t reserve = node.device_kind == "cpu"
                                 ? std::max(1024 * kMiB, node.memory_total_bytes / 10)
                                 : std::max(512 * kMiB, node.memory_total_bytes / 50);

@@ -26,6 +26,7 @@
 #include "coordinator/serving.h"
 #include "coordinator/supervisor.h"
 #include "engine/model/block_groups.h"
+#include "engine/model/stage_memory.h"
 #include "engine/model/synthetic.h"
 
 namespace neurogrid {
@@ -174,6 +175,7 @@ absl::StatusOr<Model> OpenModel(const Config& config) {
   Model model;
   NG_ASSIGN_OR_RETURN(model.precision, ParsePrecision(config.quantization));
   NG_ASSIGN_OR_RETURN(model.checkpoint, Checkpoint::Open(config.model));
+  NG_RETURN_IF_ERROR(CheckHasBlocks(model.checkpoint->weights(), model.precision));
   NG_ASSIGN_OR_RETURN(model.text, LoadModelText(*model.checkpoint));
   model.name = ModelName(config.model_name, config.model);
   model.limits = LimitsFor(model.checkpoint->config(), config, model.precision,
@@ -183,6 +185,8 @@ absl::StatusOr<Model> OpenModel(const Config& config) {
 }
 
 std::string HeldAs(const Checkpoint& checkpoint, Precision precision) {
+  if (precision == Precision::kBlocksA8)
+    return "blocks held as they are, beside activations in 8 bits";
   if (precision != Precision::kAuto) return absl::StrCat("held in ", NameOf(precision));
   const auto& tensors = checkpoint.weights().entries();
   const bool blocks = std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {

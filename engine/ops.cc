@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGated(const MatrixSpec& spec, R
 
 absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackStored(
     const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
-  NG_CHECK(spec.format == MatrixFormat::kStored && spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(IsStored(spec.format) && spec.outputs > 0 && spec.inputs > 0);
   NG_CHECK(spec.bias.empty() || spec.bias.size() == static_cast<size_t>(spec.outputs));
   int64_t outputs = 0;
   for (const WeightStore::Entry& part : parts) {
@@ -59,7 +59,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackStored(
 absl::StatusOr<std::unique_ptr<Matrix>> Ops::PackGatedStored(const MatrixSpec& spec,
                                                              const WeightStore::Entry& gate,
                                                              const WeightStore::Entry& up) {
-  NG_CHECK(spec.format == MatrixFormat::kStored && spec.outputs > 0 && spec.inputs > 0);
+  NG_CHECK(IsStored(spec.format) && spec.outputs > 0 && spec.inputs > 0);
   NG_CHECK(spec.bias.empty() || spec.bias.size() == 2 * static_cast<size_t>(spec.outputs));
   NG_CHECK(gate.tensor.shape == Shape({spec.outputs, spec.inputs}));
   NG_CHECK(up.tensor.shape == gate.tensor.shape);

@@ -26,8 +26,12 @@ class DeviceBuffer {
 };
 
 /// kStored: block types as a file has them, repacked without loss; its other types in bf16.
-/// kInt8A8: kInt8 whose product rounds activations to 8 bits.
-enum class MatrixFormat { kF32, kBf16, kInt8, kInt8A8, kStored };
+/// kInt8A8 and kStoredA8: kInt8 and kStored whose products round activations to 8 bits.
+enum class MatrixFormat { kF32, kBf16, kInt8, kInt8A8, kStored, kStoredA8 };
+
+inline bool IsStored(MatrixFormat format) {
+  return format == MatrixFormat::kStored || format == MatrixFormat::kStoredA8;
+}
 
 struct MatrixSpec {
   MatrixFormat format = MatrixFormat::kBf16;
@@ -187,11 +191,12 @@ class Ops {
   /// spec.bias [2 * outputs] holds the gate's, then the up's.
   absl::StatusOr<std::unique_ptr<Matrix>> PackGated(const MatrixSpec& spec, RowSource gate,
                                                     RowSource up);
-  /// The rows of `parts` one below the other, for the format kStored. Each is [outputs, inputs].
+  /// The rows of `parts` one below the other, for the formats kStored and kStoredA8. Each is
+  /// [outputs, inputs].
   absl::StatusOr<std::unique_ptr<Matrix>> PackStored(const MatrixSpec& spec,
                                                      absl::Span<const WeightStore::Entry> parts);
-  /// PackGated for the format kStored. Where one of the two is of a block type and the other is
-  /// not, both are held in bf16.
+  /// PackGated for the formats kStored and kStoredA8. Where one of the two is of a block type and
+  /// the other is not, both are held in bf16.
   absl::StatusOr<std::unique_ptr<Matrix>> PackGatedStored(const MatrixSpec& spec,
                                                           const WeightStore::Entry& gate,
                                                           const WeightStore::Entry& up);

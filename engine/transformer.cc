@@ -69,6 +69,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelConfig
                                                                const StageOptions& options,
                                                                const Stage::Progress& progress) {
   NG_RETURN_IF_ERROR(CheckOptions(config, options));
+  NG_RETURN_IF_ERROR(CheckHasBlocks(weights, options.precision));
   NG_ASSIGN_OR_RETURN(const Architecture* architecture, FindArchitecture(config.architecture));
   WeightLoader loader(config, architecture->tensors, weights, ops, options, progress);
   std::unique_ptr<Transformer> transformer(new Transformer(config, ops, options));

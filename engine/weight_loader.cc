@@ -19,6 +19,7 @@ MatrixFormat FormatOf(Precision precision) {
       return MatrixFormat::kF32;
     case Precision::kBf16:
     case Precision::kAuto:  // of tensors that are no blocks
+    case Precision::kBlocksA8:
       return MatrixFormat::kBf16;
     case Precision::kInt8:
       return MatrixFormat::kInt8;
@@ -125,7 +126,11 @@ absl::StatusOr<WeightLoader::Part> WeightLoader::Find(const LinearPart& part, in
 
 /// Whether the part's blocks go to memory as they are.
 bool WeightLoader::StaysStored(const Part& part) const {
-  return precision_ == Precision::kAuto && IsBlockType(part.weight.tensor.dtype);
+  return KeepsBlocks(precision_) && IsBlockType(part.weight.tensor.dtype);
+}
+
+MatrixFormat WeightLoader::StoredFormat() const {
+  return precision_ == Precision::kBlocksA8 ? MatrixFormat::kStoredA8 : MatrixFormat::kStored;
 }
 
 /// The parts' biases one after the other, zeros where a part has none; empty when none has.
@@ -159,7 +164,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Linear(const std::vector<L
   }
   NG_ASSIGN_OR_RETURN(spec.bias, Bias(parts));
   if (std::any_of(found.begin(), found.end(), [&](const Part& p) { return StaysStored(p); })) {
-    spec.format = MatrixFormat::kStored;
+    spec.format = StoredFormat();
     std::vector<WeightStore::Entry> stored;
     for (Part& part : found) stored.push_back(std::move(part.weight));
     NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix, ops_.PackStored(spec, stored));
@@ -188,7 +193,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
   NG_ASSIGN_OR_RETURN(spec.bias, Bias(parts));
   const int64_t file_bytes = gate_part.weight.tensor.bytes() + up_part.weight.tensor.bytes();
   if (StaysStored(gate_part) || StaysStored(up_part)) {
-    spec.format = MatrixFormat::kStored;
+    spec.format = StoredFormat();
     NG_ASSIGN_OR_RETURN(std::unique_ptr<Matrix> matrix,
                         ops_.PackGatedStored(spec, gate_part.weight, up_part.weight));
     return Count(std::move(matrix), file_bytes);
@@ -206,7 +211,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Gated(const std::string& g
 
 absl::StatusOr<std::unique_ptr<Matrix>> WeightLoader::Table(const std::string& name, int64_t rows,
                                                             int64_t columns) {
-  if (precision_ == Precision::kAuto) return Linear({{name, rows}}, columns);
+  if (KeepsBlocks(precision_)) return Linear({{name, rows}}, columns);
   NG_ASSIGN_OR_RETURN(const WeightStore::Entry entry,
                       weights_.Find(name + ".weight", Shape({rows, columns})));
   const MatrixSpec spec{

@@ -84,6 +84,7 @@ class WeightLoader {
                                         int64_t file_bytes);
   absl::StatusOr<Part> Find(const LinearPart& part, int64_t first, int64_t inputs);
   bool StaysStored(const Part& part) const;
+  MatrixFormat StoredFormat() const;
   absl::StatusOr<std::vector<float>> Bias(const std::vector<LinearPart>& parts);
   std::unique_ptr<Matrix> Count(std::unique_ptr<Matrix> matrix, int64_t file_bytes);
   void Advance(int64_t file_bytes);

@@ -18,6 +18,8 @@ absl::StatusOr<Precision> PrecisionOf(wire::WirePrecision precision) {
       return Precision::kInt8A8;
     case wire::PRECISION_AUTO:
       return Precision::kAuto;
+    case wire::PRECISION_BLOCKS_A8:
+      return Precision::kBlocksA8;
     default:
       return absl::InvalidArgumentError(
           absl::StrCat("assign.precision: unknown value ", static_cast<int>(precision)));

@@ -14,9 +14,14 @@ PackedMatrix::Format FormatOf(MatrixFormat format) {
     case MatrixFormat::kInt8A8:
       return PackedMatrix::Format::kInt8A8;
     case MatrixFormat::kStored:
+    case MatrixFormat::kStoredA8:
       break;  // PackStored's
   }
   NG_CHECK(false);
+}
+
+BlockInputs BlockInputsOf(MatrixFormat format) {
+  return format == MatrixFormat::kStoredA8 ? BlockInputs::k8Bits : BlockInputs::k16Bits;
 }
 
 }  // namespace
@@ -41,7 +46,8 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGated(const Packing& pack
 
 absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackStored(
     const Packing& packing, const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::PackStored(packing, spec.inputs, parts));
+  NG_ASSIGN_OR_RETURN(PackedMatrix packed, PackedMatrix::PackStored(packing, spec.inputs, parts,
+                                                                    BlockInputsOf(spec.format)));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, false, std::move(packed)));
 }
 
@@ -49,8 +55,9 @@ absl::StatusOr<std::unique_ptr<Matrix>> CpuMatrix::PackGatedStored(const Packing
                                                                    const MatrixSpec& spec,
                                                                    const WeightStore::Entry& gate,
                                                                    const WeightStore::Entry& up) {
-  NG_ASSIGN_OR_RETURN(PackedMatrix packed,
-                      PackedMatrix::PackGatedStored(packing, spec.inputs, gate, up));
+  NG_ASSIGN_OR_RETURN(
+      PackedMatrix packed,
+      PackedMatrix::PackGatedStored(packing, spec.inputs, gate, up, BlockInputsOf(spec.format)));
   return std::unique_ptr<Matrix>(new CpuMatrix(spec, true, std::move(packed)));
 }
 

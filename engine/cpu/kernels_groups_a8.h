@@ -24,7 +24,6 @@ namespace {
 
 /// Inputs whose codes, as bytes, stay in L1 while all rows pass over them.
 constexpr int kByteBlockInputs = 256;
-constexpr int kByteBlockSteps = kByteBlockInputs / 4;
 
 /// Some groups of a panel of 64 outputs.
 struct ByteRun {
@@ -78,6 +77,29 @@ template <class Codes, class Dots, int kSteps, int kRows, int kColumns>
   }
 }
 
+/// below = the activations of a unit times the int8 of its minimums.
+template <int kRows, int kColumns>
+[[gnu::always_inline]] inline void SumMinimums(Simd::Int (&below)[kRows][kColumns],
+                                               const ByteRun& run, const ByteRunRows& rows,
+                                               int first) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) below[r][c] = Simd::ZeroInt();
+  }
+  for (int group = 0; group < run.groups; group += 2) {
+    Simd::Words pair[kColumns];
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) {
+      pair[c] = Simd::LoadBytePairs(run.pairs + 64 * group + 32 * (first + c));
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      Simd::DotInt(below[r], pair, Simd::BroadcastWords(rows.sums + r * rows.sums_stride + group));
+    }
+  }
+}
+
 /// sums [kRows][64] += the products of a unit whose scales are f16 times int8.
 /// Not inlined, like SumTile, so that tests/disassembly_test.py finds its inner loops.
 template <class Codes, int kBits, int kGroupSteps, int kRows>
@@ -116,23 +138,7 @@ template <class Codes, int kBits, int kGroupSteps, int kRows>
       }
     }
     Simd::Int below[kRows][kColumns];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) below[r][c] = Simd::ZeroInt();
-    }
-    for (int group = 0; group < run.groups; group += 2) {
-      Simd::Words pair[kColumns];
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) {
-        pair[c] = Simd::LoadBytePairs(run.pairs + 64 * group + 32 * (first + c));
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        Simd::DotInt(below[r], pair,
-                     Simd::BroadcastWords(rows.sums + r * rows.sums_stride + group));
-      }
-    }
+    SumMinimums(below, run, rows, first);
 #pragma GCC unroll 4
     for (int c = 0; c < kColumns; ++c) {
       const Simd::Float half = Simd::LoadHalves(run.halves + 32 * (first + c));

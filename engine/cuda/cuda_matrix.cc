@@ -38,6 +38,7 @@ WeightFormat FormatOf(MatrixFormat format) {
     case MatrixFormat::kInt8:
       return WeightFormat::kInt8;
     case MatrixFormat::kInt8A8:
+    case MatrixFormat::kStoredA8:
       break;  // refused by CudaOps
     case MatrixFormat::kStored:
       break;  // of each section

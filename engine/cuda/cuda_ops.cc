@@ -56,9 +56,15 @@ int RowsOf(ConstTensor x) { return static_cast<int>(x.shape[0]); }
 int ColumnsOf(ConstTensor x) { return static_cast<int>(x.shape[1]); }
 
 absl::Status CheckFormat(MatrixFormat format) {
-  if (format != MatrixFormat::kInt8A8) return absl::OkStatus();
-  return absl::UnimplementedError(
-      "a GPU has no kernels for int8-a8, which rounds activations to 8 bits: use int8 there");
+  if (format == MatrixFormat::kInt8A8) {
+    return absl::UnimplementedError(
+        "a GPU has no kernels for int8-a8, which rounds activations to 8 bits: use int8 there");
+  }
+  if (format == MatrixFormat::kStoredA8) {
+    return absl::UnimplementedError(
+        "a GPU has no kernels for blocks-a8, which rounds activations to 8 bits: use auto there");
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckHeads(const OpsLimits& limits) {
@@ -236,6 +242,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGated(const MatrixSpec& s
 
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackStored(
     const MatrixSpec& spec, absl::Span<const WeightStore::Entry> parts) {
+  NG_RETURN_IF_ERROR(CheckFormat(spec.format));
   NG_RETURN_IF_ERROR(Select());
   return Chosen(CudaMatrix::PackStored(spec, parts, Uploads()));
 }
@@ -243,6 +250,7 @@ absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackStored(
 absl::StatusOr<std::unique_ptr<Matrix>> CudaOps::DoPackGatedStored(const MatrixSpec& spec,
                                                                    const WeightStore::Entry& gate,
                                                                    const WeightStore::Entry& up) {
+  NG_RETURN_IF_ERROR(CheckFormat(spec.format));
   NG_RETURN_IF_ERROR(Select());
   return Chosen(CudaMatrix::PackGatedStored(spec, gate, up, Uploads()));
 }

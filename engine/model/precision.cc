@@ -17,17 +17,20 @@ absl::string_view NameOf(Precision precision) {
       return "int8-a8";
     case Precision::kAuto:
       return "auto";
+    case Precision::kBlocksA8:
+      return "blocks-a8";
   }
   NG_CHECK(false);
 }
 
 absl::StatusOr<Precision> ParsePrecision(absl::string_view name) {
   for (const Precision precision : {Precision::kAuto, Precision::kF32, Precision::kBf16,
-                                    Precision::kInt8, Precision::kInt8A8}) {
+                                    Precision::kInt8, Precision::kInt8A8, Precision::kBlocksA8}) {
     if (name == NameOf(precision)) return precision;
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "precision \"", name, "\" is not known; known are auto, f32, bf16, int8, int8-a8"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("precision \"", name,
+                   "\" is not known; known are auto, f32, bf16, int8, int8-a8, blocks-a8"));
 }
 
 }  // namespace neurogrid

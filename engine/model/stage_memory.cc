@@ -69,6 +69,7 @@ int64_t PanelBytes(int64_t panel_rows, int64_t columns, Precision precision) {
       return Granules(4 * panel_rows * columns);
     case Precision::kBf16:
     case Precision::kAuto:
+    case Precision::kBlocksA8:
       return Granules(2 * panel_rows * RoundUp(columns, 2));
     case Precision::kInt8:
       return Granules(panel_rows * RoundUp(columns, 2)) + Granules(4 * panel_rows);
@@ -86,7 +87,7 @@ class Matrices {
  public:
   /// Null: no tensor is a block.
   Matrices(const WeightStore* weights, Precision precision, WeightLayout layout)
-      : weights_(precision == Precision::kAuto ? weights : nullptr),
+      : weights_(KeepsBlocks(precision) ? weights : nullptr),
         precision_(precision),
         layout_(layout) {}
 
@@ -235,6 +236,17 @@ ModelMemory MemoryWith(const ModelConfig& config, const Matrices& matrices) {
 int64_t PanelsOf(int64_t rows) { return RoundUp(rows, kPanelRows) / kPanelRows; }
 
 }  // namespace
+
+absl::Status CheckHasBlocks(const WeightStore& weights, Precision precision) {
+  if (precision != Precision::kBlocksA8) return absl::OkStatus();
+  for (const auto& [name, entry] : weights.entries()) {
+    if (IsBlockType(entry.tensor.dtype)) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat(weights.source(),
+                   ": blocks-a8 is for GGUF files with block types, of which this has none; "
+                   "int8-a8 rounds any weights"));
+}
 
 int64_t PackedMatrixBytes(int64_t rows, int64_t columns, Precision precision) {
   return PanelBytes(RoundUp(rows, kPanelRows), columns, precision);

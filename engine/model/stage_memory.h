@@ -27,6 +27,9 @@ inline constexpr int64_t kMemoryGranuleBytes = 256;
 /// Outputs that a packed matrix holds together; the last panel is padded with zeros.
 inline constexpr int64_t kPanelRows = 64;
 
+/// InvalidArgument naming the store where kBlocksA8 finds no tensor of a block type.
+absl::Status CheckHasBlocks(const WeightStore& weights, Precision precision);
+
 /// A weight [rows, columns] as the matmul holds it: rows padded to 64, columns to 2 unless f32, to
 /// 4 in int8-a8; both kinds of int8 with a float32 scale for each row. Row-joined weights such as
 /// q, k and v are one matrix of all their rows.
@@ -41,11 +44,11 @@ struct StoredRows {
   int64_t rows = 0;
 };
 
-/// Row-joined weights as kAuto holds them: block types in groups, each type in panels of its own;
-/// others in bf16.
+/// Row-joined weights as kAuto and kBlocksA8 hold them: block types in groups, each type in panels
+/// of its own; others in bf16.
 int64_t StoredMatrixBytes(absl::Span<const StoredRows> parts, int64_t columns);
 
-/// Gate and up as kAuto holds them.
+/// Gate and up as kAuto and kBlocksA8 hold them.
 int64_t StoredGatedBytes(int64_t rows, int64_t columns, DType gate, DType up);
 
 /// A norm's weight, a bias, or the taps of a short convolution: float32 in every mode.

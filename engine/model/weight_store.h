@@ -29,6 +29,8 @@ class WeightStore {
   /// `source`: the file or folder that errors about missing tensors name.
   explicit WeightStore(std::string source) : source_(std::move(source)) {}
 
+  const std::string& source() const { return source_; }
+
   void Add(std::string name, Entry entry) { entries_.emplace(std::move(name), std::move(entry)); }
   void Remove(absl::string_view name) { entries_.erase(name); }
   bool Has(absl::string_view name) const { return entries_.contains(name); }

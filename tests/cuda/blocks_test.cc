@@ -89,6 +89,16 @@ std::vector<float> RowsOf(Ops& ops, const Matrix& table) {
 
 }  // namespace
 
+TEST_CASE("a GPU refuses blocks-a8 by name", "[cuda][groups]") {
+  const std::unique_ptr<Device> device = Cuda();
+  const std::vector<Entry> parts = {TheBlocks().Entry(DType::kQ4_K)};
+  MatrixSpec spec = SpecOf(parts);
+  spec.format = MatrixFormat::kStoredA8;
+  CHECK(device->ops().PackStored(spec, parts).status() ==
+        absl::UnimplementedError("a GPU has no kernels for blocks-a8, which rounds activations to "
+                                 "8 bits: use auto there"));
+}
+
 TEST_CASE("blocks on a CUDA device have the bits of the reference's values", "[cuda][groups]") {
   const std::unique_ptr<Device> device = Cuda();
   for (const DType dtype : BlockTypes()) {

@@ -1,7 +1,9 @@
 // A model whose matrices are blocks of many types: bytes, bits and the distance to its f32 mode.
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
+#include <catch2/generators/catch_generators_range.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "engine/model/stage_memory.h"
 #include "tests/engine/block_model.h"
 #include "tests/engine/test_device.h"
@@ -55,8 +57,10 @@ TEST_CASE("logits of a model of blocks have the same bits in any chunks and stag
           "[groups][invariance]") {
   const BlockModel model(DType::kQ4_0, DType::kQ5_0, DType::kQ4_1, DType::kQ5_1, DType::kQ8_0);
   const auto device = TestDevice();
-  Chain chain(model.config(), model.weights(), device->ops(), Precision::kAuto);
-  Chain stages(model.config(), model.weights(), device->ops(), Precision::kAuto, {1});
+  const Precision precision = GENERATE(from_range(BlockPrecisions()));
+  CAPTURE(NameOf(precision));
+  Chain chain(model.config(), model.weights(), device->ops(), precision);
+  Chain stages(model.config(), model.weights(), device->ops(), precision, {1});
   const std::vector<int32_t> ids = SomeIds(75);
   const std::vector<float> alone = LogitsOf(chain, ids);
   const bool all = UsualDepth() == Depth::kEverything;
@@ -65,6 +69,21 @@ TEST_CASE("logits of a model of blocks have the same bits in any chunks and stag
     CHECK(LogitsOf(chain, ids, chunk) == alone);
     CHECK(LogitsOf(stages, ids, chunk) == alone);
   }
+}
+
+TEST_CASE("without blocks, blocks-a8 is refused by the file's name", "[groups]") {
+  const auto checkpoint = Checkpoint::Open(Golden("tiny/llama")).value();
+  const auto device = TestDevice();
+  const StageOptions options{.layers = {0, checkpoint->config().layers_count()},
+                             .precision = Precision::kBlocksA8,
+                             .limits = TestLimits(64)};
+  const auto stage = Transformer::Load(checkpoint->config(), checkpoint->weights(), device->ops(),
+                                       options, nullptr);
+  CHECK(stage.status() ==
+        absl::InvalidArgumentError(absl::StrCat(
+            checkpoint->weights().source(),
+            ": blocks-a8 is for GGUF files with block types, of which this has none; int8-a8 "
+            "rounds any weights")));
 }
 
 TEST_CASE("without blocks, auto is bf16", "[groups]") {

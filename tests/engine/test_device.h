@@ -29,6 +29,12 @@ inline std::vector<Precision> WeightPrecisions() {
   return all;
 }
 
+/// All that keeps blocks on this program's device; blocks-a8 is for processors.
+inline std::vector<Precision> BlockPrecisions() {
+  if (ThisColumn() == Column::kCpu) return {Precision::kAuto, Precision::kBlocksA8};
+  return {Precision::kAuto};
+}
+
 /// How far a test goes. The emulator takes a second for what a processor does in a few
 /// milliseconds, so it looks at samples; the whole sweep is a test of its own there, tagged [long].
 /// So does AddressSanitizer, which is after addresses: samples have all of those.

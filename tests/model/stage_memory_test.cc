@@ -132,10 +132,11 @@ TEST_CASE("norms of heads and norms after a block are counted", "[memory]") {
 TEST_CASE("precisions have names", "[memory]") {
   CHECK(ParsePrecision("int8").value() == Precision::kInt8);
   CHECK(ParsePrecision("int8-a8").value() == Precision::kInt8A8);
+  CHECK(ParsePrecision("blocks-a8").value() == Precision::kBlocksA8);
   CHECK(NameOf(Precision::kBf16) == "bf16");
   CHECK(ParsePrecision("auto").value() == Precision::kAuto);
   CHECK(ParsePrecision("fp4").status().message() ==
-        "precision \"fp4\" is not known; known are auto, f32, bf16, int8, int8-a8");
+        "precision \"fp4\" is not known; known are auto, f32, bf16, int8, int8-a8, blocks-a8");
 }
 
 TEST_CASE("synthetic weights are normal, norms are one, rows differ", "[synthetic]") {

@@ -1,8 +1,10 @@
 // What the planner makes of GPUs: bytes as they lie there, and weights that stay on the host.
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "coordinator/plan_cost.h"
 #include "coordinator/plan_facts.h"
 #include "coordinator/planner.h"
@@ -105,16 +107,20 @@ TEST_CASE("a stand-in for a node's memory may exceed the device's only where mem
   CHECK(facts->at(0).budget_bytes == 16'000'000'000 - (int64_t{512} << 20));
 }
 
-TEST_CASE("int8-a8 is refused where a node computes on a GPU, by name", "[planner][gpu]") {
+TEST_CASE("8-bit activations are refused where a node computes on a GPU, by name",
+          "[planner][gpu]") {
+  const auto [rounds, instead] =
+      GENERATE(table<std::string, std::string>({{"int8-a8", "int8"}, {"blocks-a8", "auto"}}));
   ReportedNode node = ReportedGpu();
   Config config;
-  config.quantization = "int8-a8";
+  config.quantization = rounds;
   CHECK(FactsOf({node}, config).status() ==
-        absl::InvalidArgumentError("node a computes on cuda:0, but --quantization int8-a8 is for "
-                                   "processors alone; int8 runs on every device"));
-  config.quantization = "int8";
+        absl::InvalidArgumentError(absl::StrCat("node a computes on cuda:0, but --quantization ",
+                                                rounds, " is for processors alone; ", instead,
+                                                " runs on every device")));
+  config.quantization = instead;
   CHECK(FactsOf({node}, config).ok());
-  config.quantization = "int8-a8";
+  config.quantization = rounds;
   node.device_kind = "cpu";
   CHECK(FactsOf({node}, config).ok());
 }
