@@ -13,7 +13,8 @@
 namespace neurogrid {
 
 /// Space for activations in another form than the caller's: int16 for int8 weights and for blocks,
-/// int8 with scales for int8-a8 and blocks-a8, an even row length when the weights have an odd number of inputs.
+/// int8 with scales for int8-a8 and blocks-a8, an even row length when the weights have an odd
+/// number of inputs.
 class MatMulScratch {
  public:
   MatMulScratch() = default;
