@@ -1,11 +1,12 @@
 // What the kernels of attention for bf16 share: a block's place, its copies of pages and queries,
 // and one split of the recurrence in attention.h on four warps.
 //
-// Keys and values of a split come in chunks of 256 positions by up to 64 columns (32 KiB), each to
-// the half of a ring of two that the chunk before the last has left; so chunks of the next split
-// are under way while this one is attended, and shared memory does not grow with head_dim. A score
-// is one chain over head_dim through all chunks of keys; each warp scores 64 positions and owns a
-// quarter of a chunk's columns of the values. Rows of 16-byte pieces are swizzled, not padded.
+// Keys and values of a split come in chunks of 256 positions, or of half as many, by up to 64
+// columns (32 KiB), each to the half of a ring of two that the chunk before the last has left; so
+// chunks of the next split are under way while this one is attended, and shared memory does not
+// grow with head_dim. A score is one chain over head_dim through all chunks of keys; each warp
+// scores 64 positions and owns a quarter of a chunk's columns of the values. Rows of 16-byte pieces
+// are swizzled, not padded.
 #pragma once
 
 #include <type_traits>
@@ -118,19 +119,30 @@ inline __device__ __noinline__ float CappedScore(float score, float scale, float
 inline constexpr int kAttentionWarps = 4;
 inline constexpr int kAttentionThreads = kAttentionWarps * kWarpThreads;
 
-/// One block's split: kDim is head_dim padded to 32, 64, 128 or 256, kTiles its rows / 16.
-template <int kDim, int kTiles>
+/// One block's split: kDim is head_dim padded to 32, 64, 128 or 256, kTiles its rows / 16,
+/// kPositions those of a chunk.
+template <int kDimPadded, int kTilesOf, int kPositionsOf = kSplitTokens>
 struct SplitAttention {
+  static constexpr int kDim = kDimPadded;
+  static constexpr int kTiles = kTilesOf;
   static constexpr int kRows = 16 * kTiles;
+  static constexpr int kPositions = kPositionsOf;
+  static constexpr int kHalves = kSplitTokens / kPositions;
   static constexpr int kChunk = kDim < 64 ? kDim : 64;  // columns
-  static constexpr int kChunks = kDim / kChunk;
-  static constexpr int kPieces = kChunk / 8;  // of 16 bytes
+  static constexpr int kChunks = kDim / kChunk;         // of all positions
+  static constexpr int kParts = kChunks * kHalves;      // chunks of keys, and as many of values
+  static constexpr int kPieces = kChunk / 8;            // of 16 bytes
   static constexpr int kWarpTokens = kSplitTokens / kAttentionWarps;
   static constexpr int kScores = kWarpTokens / 8;  // tiles of eight positions of a warp
   static constexpr int kOutputs = kChunk / 8 / kAttentionWarps;  // tiles of a chunk's columns
-  static constexpr int kStage = kSplitTokens * kChunk;           // elements
+  static constexpr int kStage = kPositions * kChunk;             // elements
   static constexpr size_t kBytes = sizeof(bf16) * (2 * kStage + kRows * (kDim + kSplitTokens)) +
                                    sizeof(float) * 2 * kAttentionWarps * kRows;
+
+  // Blocks of a multiprocessor that registers have to suffice for, where chunks are short so that
+  // more of them fit. 0: the compiler chooses.
+  static constexpr int kBlocks = kHalves > 1 ? 4 : 0;
+  static_assert(kHalves <= 2 && kPositions % kWarpTokens == 0);
 
   using Scores = float[kTiles][kScores][4];
   using Outputs = float[kChunks][kTiles][kOutputs][4];
@@ -178,10 +190,16 @@ struct SplitAttention {
     const int in_chunk = column % kChunk;
     return queries[column / kChunk * kRows * kChunk + At(row, in_chunk / 8) + in_chunk % 8];
   }
+  /// The chunk that a position's column of keys or values comes in.
+  static __device__ __forceinline__ int ChunkOf(int token, int column, bool is_value) {
+    return (column / kChunk + (is_value ? kChunks : 0)) * kHalves + token / kPositions;
+  }
   __device__ __forceinline__ bf16& Staged(int chunk, int token, int column) const {
     const int in_chunk = column % kChunk;
-    return stages[chunk % 2 * kStage + At(token, in_chunk / 8) + in_chunk % 8];
+    return stages[chunk % 2 * kStage + At(token % kPositions, in_chunk / 8) + in_chunk % 8];
   }
+  /// The first of a chunk's positions.
+  static __device__ __forceinline__ int BeginOf(int chunk) { return chunk % kHalves * kPositions; }
 
   /// What a thread copies of chunk i of a split (keys first, then values): a piece of every eighth
   /// or so of its rows.
@@ -191,33 +209,37 @@ struct SplitAttention {
     int piece;
     int column;
     bf16* stage;
+    int begin;            // of the chunk's positions
     const uint8_t* from;  // in page 0
     uint32_t page_bytes;
 
     __device__ __forceinline__ Pieces(const SplitAttention& block, int i, int kv_head)
         : token(static_cast<int>(threadIdx.x) / kPieces),
           piece(static_cast<int>(threadIdx.x) % kPieces),
-          column(i % kChunks * kChunk + piece * 8),
+          column(i / kHalves % kChunks * kChunk + piece * 8),
           stage(block.stages + i % 2 * kStage),
+          begin(BeginOf(i)),
           page_bytes(static_cast<uint32_t>(block.o.kv.page_stride) *
                      static_cast<uint32_t>(sizeof(bf16))) {
       const KvPages<bf16>& kv = block.o.kv;
-      const bf16* tile = i >= kChunks ? kv.values(0, kv_head) : kv.keys(0, kv_head);
+      const bf16* tile = i >= kParts ? kv.values(0, kv_head) : kv.keys(0, kv_head);
       from = reinterpret_cast<const uint8_t*>(tile + token % kPageTokens * kv.head_dim + column);
     }
     __device__ __forceinline__ void Copy(int at, uint32_t page, const bf16* elsewhere,
                                          bool live) const {
       const uint8_t* source = from + static_cast<uint64_t>(page) * page_bytes;
-      CopyAsync16(stage + At(at + token, piece),
+      CopyAsync16(stage + At(at - begin + token, piece),
                   live ? source : reinterpret_cast<const uint8_t*>(elsewhere), live);
     }
   };
 
-  /// Positions [from, to) of a chunk. What no row sees becomes zeros: it may belong to another
-  /// sequence by now, and a NaN there must not reach this one.
+  /// What positions [from, to) have of a chunk. What no row sees becomes zeros: it may belong to
+  /// another sequence by now, and a NaN there must not reach this one.
   __device__ __forceinline__ void CopyPart(int i, const AttentionPlace& place, int from,
                                            int to) const {
     const Pieces pieces(*this, i, place.kv_head);
+    if (kHalves > 1 && from < pieces.begin) from = pieces.begin;
+    if (kHalves > 1 && to > pieces.begin + kPositions) to = pieces.begin + kPositions;
 #pragma unroll 1  // instructions that are not there yet cost a short step more than the loop
     for (int at = from / Pieces::kTokens * Pieces::kTokens; at < to; at += Pieces::kTokens) {
       const int token = at + pieces.token;
@@ -227,7 +249,7 @@ struct SplitAttention {
                   token >= place.first && token < place.last && pieces.column < o.kv.head_dim);
     }
   }
-  /// Positions [0, to) of a chunk.
+  /// What positions [0, to) have of a chunk.
   __device__ __forceinline__ void CopyChunk(int i, const AttentionPlace& place, int to) const {
     if (to != kSplitTokens || place.first != 0 || place.last != kSplitTokens ||
         o.kv.head_dim != kDim) {
@@ -235,7 +257,8 @@ struct SplitAttention {
     }
     const Pieces pieces(*this, i, place.kv_head);
 #pragma unroll
-    for (int at = 0; at < kSplitTokens; at += Pieces::kTokens) {
+    for (int copied = 0; copied < kPositions; copied += Pieces::kTokens) {
+      const int at = pieces.begin + copied;
       pieces.Copy(at, place.PageOf(at + pieces.token), nullptr, true);
     }
   }
@@ -269,8 +292,10 @@ struct SplitAttention {
 
   /// Adds a chunk's part to the scores of this warp's positions.
   __device__ __forceinline__ void Score(int chunk, int last, Scores& scores) const {
+    const int begin = BeginOf(chunk);
+    if (kHalves > 1 && warp * kWarpTokens / kPositions != chunk % kHalves) return;
     const bf16* keys = stages + chunk % 2 * kStage;
-    const bf16* rows = queries + chunk * kRows * kChunk;
+    const bf16* rows = queries + chunk / kHalves * kRows * kChunk;
 #pragma unroll
     for (int d = 0; d < kChunk; d += 32) {
       uint32_t query[kTiles][2][4];
@@ -286,7 +311,7 @@ struct SplitAttention {
         const int token = warp * kWarpTokens + 8 * j;
         if (token >= last) break;
         uint32_t key[4];
-        LdMatrix(key, keys + At(token + lane % 8, d / 8 + lane / 8));
+        LdMatrix(key, keys + At(token - begin + lane % 8, d / 8 + lane / 8));
 #pragma unroll
         for (int step = 0; step < 2; ++step) {
 #pragma unroll
@@ -409,15 +434,17 @@ struct SplitAttention {
     }
   }
 
-  /// Probabilities times a chunk of values, for this warp's quarter of its columns.
+  /// Adds probabilities times a chunk of values, for this warp's quarter of its columns.
   __device__ __forceinline__ void Weigh(int chunk, int steps,
                                         float (&outputs)[kTiles][kOutputs][4]) const {
-    const bf16* values = stages + (kChunks + chunk) % 2 * kStage;
+    const bf16* values = stages + chunk % 2 * kStage;
+    const int begin = BeginOf(chunk);
     const int piece = warp * kOutputs + (kOutputs == 2 ? lane / 16 : 0);
+    if (kHalves > 1 && 16 * steps > begin + kPositions) steps = (begin + kPositions) / 16;
 #pragma unroll 4
-    for (int step = 0; step < steps; ++step) {
+    for (int step = begin / 16; step < steps; ++step) {
       uint32_t v[4];
-      LdMatrixTransposed(v, values + At(16 * step + lane % 16, piece));
+      LdMatrixTransposed(v, values + At(16 * step - begin + lane % 16, piece));
 #pragma unroll
       for (int m = 0; m < kTiles; ++m) {
         uint32_t p[4];
@@ -435,16 +462,16 @@ struct SplitAttention {
   __device__ __forceinline__ void Attend(const AttentionPlace& place, Outputs& outputs,
                                          const Next& next) const {
     const auto refill = [&](int i) {  // every thread has read chunk i - 2
-      if (i < 2 * kChunks) {
+      if (i < 2 * kParts) {
         CopyChunk(i, place, place.steps() * 16);
       } else {
-        next(i - 2 * kChunks);
+        next(i - 2 * kParts);
       }
       CommitCopies();
     };
     Scores scores = {};
 #pragma unroll 1
-    for (int chunk = 0; chunk < kChunks - 1; ++chunk) {
+    for (int chunk = 0; chunk < kParts - 1; ++chunk) {
       WaitForCopies<1>();
       __syncthreads();
       Score(chunk, place.last, scores);
@@ -454,10 +481,10 @@ struct SplitAttention {
     }
     WaitForCopies<1>();
     __syncthreads();
-    Score(kChunks - 1, place.last, scores);
+    Score(kParts - 1, place.last, scores);
     Mask(place, scores);
     __syncthreads();
-    refill(kChunks + 1);
+    refill(kParts + 1);
     Exponentiate(place, scores);
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk) {
@@ -469,19 +496,23 @@ struct SplitAttention {
           for (int i = 0; i < 4; ++i) outputs[chunk][m][n][i] = 0;
         }
       }
-      WaitForCopies<1>();
-      __syncthreads();
-      Weigh(chunk, place.steps(), outputs[chunk]);
-      __syncthreads();
-      refill(kChunks + chunk + 2);
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        const int i = kParts + chunk * kHalves + half;
+        WaitForCopies<1>();
+        __syncthreads();
+        Weigh(i, place.steps(), outputs[chunk]);
+        __syncthreads();
+        refill(i + 2);
+      }
     }
   }
 };
 
 /// What a block has attended so far, split after split.
-template <int kDim, int kTiles>
+template <typename Split>
 struct SplitTotals {
-  using Split = SplitAttention<kDim, kTiles>;
+  static constexpr int kTiles = Split::kTiles;
 
   typename Split::Outputs outputs = {};
   SoftmaxPart parts[kTiles][2];

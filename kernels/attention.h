@@ -13,9 +13,9 @@
 //              them. Many sequences of like lengths: a block takes whole heads, all blocks
 //              neighbouring ones at a time, so that pages, where heads lie side by side, are read
 //              in long pieces. Bound by the bytes of keys and values; those of earlier steps are
-//              fetched before the predecessor has ended. Where no run has more than one unit and no
-//              tile more than one query, blocks rotate what they need for themselves, and the one
-//              with the last split of a head writes its new key and value.
+//              fetched before the predecessor has ended. Where blocks have one unit or one whole
+//              head and no tile more than one query, they rotate what they need for themselves,
+//              and the one with the last split of a head writes its new key and value.
 //   more rows  a block for each tile and kv head goes through its splits: parts of 32 rows with
 //              mma.sync, or on sm_90 whole tiles with wgmma (attention_sm90.cu).
 // A row of a tile is a query and one of the heads that share its kv head. Shared memory of the base
@@ -140,7 +140,7 @@ struct AttentionOperands {
 };
 
 /// Whether Attention does what RopeAndWriteKv would, with its bits: where head_dim is 32, 64, 128
-/// or 256 and every block has one unit at most. Each tile must be one query.
+/// or 256 and every block has one unit or whole head at most. Each tile must be one query.
 bool AttentionRotates(const AttentionOperands<__nv_bfloat16>& operands,
                       const AttentionWorkView& work);
 cudaError_t Attention(const AttentionOperands<__nv_bfloat16>& operands,

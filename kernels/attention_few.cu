@@ -1,8 +1,8 @@
 // Few rows: one kernel attends the splits of all tiles, a second merges the states of cut heads.
 #include "kernels/attention.cuh"
+#include "kernels/attention_rotated.cuh"
 #include "kernels/attention_ways.h"
 #include "kernels/device_limits.h"
-#include "kernels/kv_pages.cuh"
 #include "kernels/launch.h"
 
 namespace neurogrid::kernels {
@@ -119,11 +119,9 @@ struct Walk {
 };
 
 /// The state of the splits of one head that end with the place's.
-template <int kDim>
-__device__ __forceinline__ void StoreState(const SplitAttention<kDim, 1>& block,
-                                           const AttentionPlace& place,
-                                           const SplitTotals<kDim, 1>& totals) {
-  using Split = SplitAttention<kDim, 1>;
+template <typename Split>
+__device__ __forceinline__ void StoreState(const Split& block, const AttentionPlace& place,
+                                           const SplitTotals<Split>& totals) {
   const Bf16Attention& o = block.o;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -152,24 +150,24 @@ __device__ __forceinline__ void StoreState(const SplitAttention<kDim, 1>& block,
   }
 }
 
-template <int kDim>
+template <typename Split>
 __global__ void __launch_bounds__(kAttentionThreads)
     AttendItemsKernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
   const Share share(work, o.kv.kv_heads);
   if (share.count <= 0) return WaitForPredecessor();
-  const SplitAttention<kDim, 1> block(o, SharedMemory<uint8_t>());
+  const Split block(o, SharedMemory<uint8_t>());
   Walk walk(o, work, share.first);
   block.CopyOld(walk.place);
   WaitForPredecessor();
   block.CopyNew(walk.place);
-  SplitTotals<kDim, 1> totals;
+  SplitTotals<Split> totals;
   bool whole = false;  // the totals hold a head from its first split on
   for (int left = share.count - 1;; --left) {
     const bool more = left > 0;
     Walk following = walk;
     if (more) following.Step(o, work, share.stride);
-    typename SplitAttention<kDim, 1>::Outputs outputs;
+    typename Split::Outputs outputs;
     block.Attend(walk.place, outputs, [&](int chunk) {
       if (!more) return;
       if (chunk == 0 && following.AtFirstSplit()) block.CopyQueries(following.place);
@@ -180,115 +178,30 @@ __global__ void __launch_bounds__(kAttentionThreads)
     if (whole && walk.AtLastSplit()) {
       totals.Store(block, walk.place);
     } else if (!whole || !more) {
-      StoreState<kDim>(block, walk.place, totals);
+      StoreState(block, walk.place, totals);
     }
     if (!more) return;
     if (!whole || walk.AtLastSplit()) {
-      totals = SplitTotals<kDim, 1>();
+      totals = SplitTotals<Split>();
       whole = false;
     }
     walk = following;
   }
 }
 
-/// A decoding row's heads of one kv head, each rotated by a warp: queries to where they are
-/// attended, the new key and value to their page and, of chunks that are not copied from there, to
-/// their stage.
-template <int kDim>
-class RotatedRow {
-  using Split = SplitAttention<kDim, 1>;
-  static constexpr int kPairs = kDim <= 64 ? 1 : kDim / 64;
-  static constexpr int kAtOnce = 2;  // heads of a warp
-  using Pairs = HeadPairs<bf16, kPairs>;
-
- public:
-  __device__ __forceinline__ RotatedRow(const Split& block, const AttentionPlace& place)
-      : block_(block),
-        place_(place),
-        row_(block.o.qkv + place.tile.first_row * int64_t{block.o.qkv_stride}),
-        norms_(block.o.rotation.norms),
-        dim_(block.o.kv.head_dim),
-        token_(place.tile.first_position - place.start),
-        angles_(block.o.rotation.table + int64_t{place.tile.first_position} * dim_, dim_),
-        of_queries_(norms_.query_weight, dim_),
-        of_key_(norms_.key_weight, dim_) {}
-
-  /// Whether the row's own position is in the split.
-  __device__ __forceinline__ bool writes() const { return token_ < place_.last; }
-
-  /// Rows and columns that are not there.
-  __device__ __forceinline__ void ClearQueries() const {
-    constexpr int kPieces = Split::kRows * kDim / 8;
-    for (int i = static_cast<int>(threadIdx.x); i < kPieces; i += kAttentionThreads) {
-      reinterpret_cast<uint4*>(block_.queries)[i] = uint4{0, 0, 0, 0};
-    }
-  }
-  /// Once the predecessor has ended, and behind a barrier.
-  __device__ __forceinline__ void Rotate() const {
-    const int heads = place_.group + (writes() ? 2 : 0);
-    for (int head = block_.warp; head < heads; head += kAtOnce * kAttentionWarps) {
-      const int other = head + kAttentionWarps;
-      const Pairs one(ValuesOf(head), dim_);
-      const Pairs two(ValuesOf(other < heads ? other : head), dim_);
-      Finish(head, one);
-      if (other < heads) Finish(other, two);
-    }
-  }
-
- private:
-  /// Queries, then the key, then the value.
-  __device__ __forceinline__ const bf16* ValuesOf(int head) const {
-    const int group = place_.group;
-    const int before = head < group ? place_.kv_head * group + head
-                                    : block_.o.query_heads + place_.kv_head +
-                                          (head == group ? 0 : block_.o.kv.kv_heads);
-    return row_ + before * dim_;
-  }
-  __device__ __forceinline__ void Finish(int head, Pairs pairs) const {
-    if (head < place_.group) {
-      if (norms_.query_weight != nullptr) pairs.Norm(of_queries_, norms_, dim_);
-      pairs.Rotate(angles_, dim_);
-      pairs.ForEach(dim_, [&](int column, bf16 x) { block_.Query(head, column) = x; });
-      return;
-    }
-    const bool is_value = head > place_.group;
-    if (!is_value && norms_.key_weight != nullptr) pairs.Norm(of_key_, norms_, dim_);
-    if (!is_value) pairs.Rotate(angles_, dim_);
-    const KvPages<bf16>& kv = block_.o.kv;
-    const uint32_t page = place_.PageOf(token_);
-    bf16* to = (is_value ? kv.values(page, place_.kv_head) : kv.keys(page, place_.kv_head)) +
-               token_ % kPageTokens * dim_;
-    pairs.ForEach(dim_, [&](int column, bf16 x) {
-      to[column] = x;
-      const int chunk = column / Split::kChunk + (is_value ? Split::kChunks : 0);
-      if (chunk < 2) block_.Staged(chunk, token_, column) = x;
-    });
-  }
-
-  const Split& block_;
-  const AttentionPlace& place_;
-  const bf16* row_;
-  HeadNorms norms_;
-  int dim_;
-  int token_;
-  HeadAngles<kPairs> angles_;
-  HeadWeights<kPairs> of_queries_;
-  HeadWeights<kPairs> of_key_;
-};
-
 /// One unit a block, of rows that are not rotated yet.
-template <int kDim>
+template <typename Split>
 __global__ void __launch_bounds__(kAttentionThreads)
     AttendRotatingKernel(Bf16Attention o, AttentionWorkView work) {
   ReleaseSuccessor();
   const Units units(work, o.kv.kv_heads, static_cast<int>(gridDim.x));
   const int unit = static_cast<int>(blockIdx.x);
   if (unit >= units.count) return WaitForPredecessor();
-  const SplitAttention<kDim, 1> block(o, SharedMemory<uint8_t>());
+  const Split block(o, SharedMemory<uint8_t>());
   const Walk walk(o, work, unit);
   const AttentionPlace& place = walk.place;
   block.CopyOld(place);
-  const RotatedRow<kDim> row(block, place);
+  const RotatedRow<Split> row(block, place, /*staged=*/true);
   row.ClearQueries();
   __syncthreads();
   WaitForPredecessor();
@@ -298,14 +211,55 @@ __global__ void __launch_bounds__(kAttentionThreads)
     block.CopyPart(i, place, row.writes() ? place.old() + 1 : place.old(), place.steps() * 16);
     CommitCopies();
   }
-  typename SplitAttention<kDim, 1>::Outputs outputs;
+  typename Split::Outputs outputs;
   block.Attend(place, outputs, [](int) {});
-  SplitTotals<kDim, 1> totals;
+  SplitTotals<Split> totals;
   totals.Add(block, outputs);
   if (walk.AtFirstSplit() && walk.AtLastSplit()) {
     totals.Store(block, place);
   } else {
-    StoreState<kDim>(block, place, totals);
+    StoreState(block, place, totals);
+  }
+}
+
+/// One whole head a block, of rows that are not rotated yet.
+template <typename Split>
+__global__ void __launch_bounds__(kAttentionThreads, Split::kBlocks)
+    AttendRotatingHeadsKernel(Bf16Attention o, AttentionWorkView work) {
+  ReleaseSuccessor();
+  const int kv_heads = o.kv.kv_heads;
+  const int tiles = work.live == nullptr ? work.few_tiles_count : work.live->few_tiles;
+  const auto head = static_cast<int>(blockIdx.x);
+  if (head >= tiles * kv_heads) return WaitForPredecessor();
+  const AttentionTile& tile = work.few_tiles[head / kv_heads];
+  const Split block(o, SharedMemory<uint8_t>());
+  Walk walk(o, work, tile.first_item * kv_heads + head % kv_heads * tile.splits);
+  block.CopyOld(walk.place);
+  AttentionPlace last = walk.place;
+  last.SetSplit(tile.first_split + tile.splits - 1, o);
+  const RotatedRow<Split> row(block, last, /*staged=*/walk.AtLastSplit());
+  row.ClearQueries();
+  __syncthreads();
+  WaitForPredecessor();
+  row.Rotate();
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    const AttentionPlace& place = walk.place;
+    block.CopyPart(i, place, place.old() + (walk.AtLastSplit() ? 1 : 0), place.steps() * 16);
+    CommitCopies();
+  }
+  SplitTotals<Split> totals;
+  while (true) {
+    const bool more = !walk.AtLastSplit();
+    Walk following = walk;
+    if (more) following.Step(o, work, /*stride=*/1);
+    typename Split::Outputs outputs;
+    block.Attend(walk.place, outputs, [&](int chunk) {
+      if (more) block.CopyChunk(chunk, following.place, following.place.steps() * 16);
+    });
+    totals.Add(block, outputs);
+    if (!more) return totals.Store(block, walk.place);
+    walk = following;
   }
 }
 
@@ -485,16 +439,51 @@ int DeviceBlocks(size_t shared_bytes) {
   return MultiprocessorCount() * static_cast<int>(kSharedOfProcessor / shared_bytes);
 }
 
-/// Where rows rotate on their way, a block has one unit: of heads in several, each would rotate all
-/// rows anew while its copies wait.
+/// Where rows rotate on their way, a block has one unit or one whole head: of heads in several,
+/// each would rotate all rows anew while its copies wait.
 constexpr int kRotatingUnitsMax = 256;
+
+int HeadsOf(const Bf16Attention& o, const AttentionWorkView& work) {
+  return work.few_tiles_count * o.kv.kv_heads;
+}
+
+/// Fewer heads are rotated sooner by a kernel of their own, behind which keys and values arrive.
+bool WholeHeadsRotate(const Bf16Attention& o, const AttentionWorkView& work) {
+  return work.whole_heads && HeadsOf(o, work) > 2 * MultiprocessorCount();
+}
+
+template <typename Split>
+cudaError_t LaunchAttend(void (*kernel)(Bf16Attention, AttentionWorkView), int blocks,
+                         const Bf16Attention& o, const AttentionWorkView& work,
+                         cudaStream_t stream) {
+  return Launch({"Attention, few rows", dim3(static_cast<unsigned>(blocks)),
+                 dim3(kAttentionThreads), Split::kBytes, stream},
+                kernel, o, work);
+}
+
+/// A block for each head: in chunks of half the positions where the device then runs all of them at
+/// once and would not otherwise. Where it does not anyway, longer chunks are faster.
+template <int kDim>
+cudaError_t AttendRotatingHeads(const Bf16Attention& o, const AttentionWorkView& work,
+                                cudaStream_t stream) {
+  using Split = SplitAttention<kDim, 1>;
+  const int heads = HeadsOf(o, work);
+  if constexpr (kDim == 64) {
+    using Short = SplitAttention<kDim, 1, kSplitTokens / 2>;
+    if (heads > DeviceBlocks(Split::kBytes) && heads <= Short::kBlocks * MultiprocessorCount()) {
+      return LaunchAttend<Short>(AttendRotatingHeadsKernel<Short>, heads, o, work, stream);
+    }
+  }
+  return LaunchAttend<Split>(AttendRotatingHeadsKernel<Split>, heads, o, work, stream);
+}
 
 }  // namespace
 
 bool FewRowsRotate(const Bf16Attention& o, const AttentionWorkView& work) {
   const int dim = o.kv.head_dim;
+  const bool units = work.items_count <= kRotatingUnitsMax / o.kv.kv_heads;
   return (dim == 32 || dim == 64 || dim == 128 || dim == 256) &&
-         work.items_count <= kRotatingUnitsMax / o.kv.kv_heads;
+         (units || WholeHeadsRotate(o, work));
 }
 
 cudaError_t AttendFewRowsBy(int device_blocks, const Bf16Attention& o,
@@ -502,19 +491,18 @@ cudaError_t AttendFewRowsBy(int device_blocks, const Bf16Attention& o,
   if (work.items_count == 0) return cudaSuccess;
   return ForHeadDim(o.kv.head_dim, [&](auto dim) {
     constexpr int kDim = decltype(dim)::value;
-    constexpr size_t kBytes = SplitAttention<kDim, 1>::kBytes;
+    using Split = SplitAttention<kDim, 1>;
     const bool rotates = o.rotation.table != nullptr;
+    if (rotates && WholeHeadsRotate(o, work)) return AttendRotatingHeads<kDim>(o, work, stream);
     const bool whole_heads = work.whole_heads && !rotates;
     // Of units or heads, each of which may be a block.
-    const int parts = (whole_heads ? work.few_tiles_count : work.items_count) * o.kv.kv_heads;
-    const int at_once = device_blocks > 0 ? device_blocks : DeviceBlocks(kBytes);
-    const auto blocks = static_cast<unsigned>(rotates || parts < at_once ? parts : at_once);
-    auto* kernel = rotates ? AttendRotatingKernel<kDim> : AttendItemsKernel<kDim>;
-    const cudaError_t error =
-        Launch({"Attention, few rows", dim3(blocks), dim3(kAttentionThreads), kBytes, stream},
-               kernel, o, work);
+    const int parts = whole_heads ? HeadsOf(o, work) : work.items_count * o.kv.kv_heads;
+    const int at_once = device_blocks > 0 ? device_blocks : DeviceBlocks(Split::kBytes);
+    const int blocks = rotates || parts < at_once ? parts : at_once;
+    const cudaError_t error = LaunchAttend<Split>(
+        rotates ? AttendRotatingKernel<Split> : AttendItemsKernel<Split>, blocks, o, work, stream);
     if (error != cudaSuccess || work.merges_count == 0 || whole_heads) return error;
-    return LaunchMerge(o, work, blocks, stream);
+    return LaunchMerge(o, work, static_cast<unsigned>(blocks), stream);
   });
 }
 

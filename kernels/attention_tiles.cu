@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
                        static_cast<int>(blockIdx.x) % o.kv.kv_heads, o);
   if (place.tile.queries <= 0) return;
   const Split block(o, SharedMemory<uint8_t>());
-  SplitTotals<kDim, kTiles> totals;
+  SplitTotals<Split> totals;
   place.SetSplit(place.tile.first_split, o);
   block.CopyOld(place);
   block.CopyNew(place);

@@ -44,8 +44,9 @@ class DecodingRows {
       return SameBits(out, other.out) && SameBits(pages, other.pages);
     }
   };
-  /// One kernel after the other, or both in one. `spare`: what a recorded launch has room for.
-  Result Run(bool together, int spare) const {
+  /// One kernel after the other, or both in one, whose blocks have units or whole heads. `spare`:
+  /// what a recorded launch has room for.
+  Result Run(bool together, int spare, bool whole_heads = false) const {
     const auto rows = static_cast<int>(positions_.size());
     const Device<Bf16> qkv(RandomOf<Bf16>(5, Size(rows, qkv_width())));
     const Device<Bf16> pages(RandomOf<Bf16>(6, Size(static_cast<int>(pages_.size()), page())));
@@ -69,11 +70,12 @@ class DecodingRows {
                                  items.data(),
                                  merges.data(),
                                  nullptr,
-                                 rows,
+                                 rows + spare,
                                  counts.items + spare,
                                  counts.merges,
                                  0,
-                                 spare > 0 ? live.data() : nullptr};
+                                 spare > 0 ? live.data() : nullptr,
+                                 whole_heads};
     const KvPages<Bf16> kv{pages.data(), page(), h_.kv_heads, h_.dim};
     const HeadNorms norms{norms_ == NormsOf::kBoth ? weight_.data() : nullptr,
                           norms_ == NormsOf::kNothing ? nullptr : weight_.data(), 1e-6f,
@@ -126,7 +128,32 @@ TEST_CASE("attention rotates rows in the bits of the kernel for that", "[kernels
   }
 }
 
-TEST_CASE("attention rotates rows where each unit has a block of its own", "[kernels]") {
+TEST_CASE("attention of whole heads rotates rows in the bits of the kernel for that", "[kernels]") {
+  if (!UsesTensorCores()) return;
+  const Seeded seeded;
+  struct Case {
+    Heads heads;
+    NormsOf norms;
+  };
+  const auto [heads, norms] =
+      GENERATE(Case{{8, 2, 64}, NormsOf::kBoth}, Case{{16, 4, 64, 0, 300}, NormsOf::kKeys},
+               Case{{3, 1, 32, 0, 100}, NormsOf::kNothing}, Case{{10, 2, 128, 6}, NormsOf::kBoth},
+               Case{{2, 2, 256}, NormsOf::kKeys});
+  CAPTURE(heads.query_heads, heads.kv_heads, heads.dim, static_cast<int>(norms));
+  // More heads than two, three and five blocks of each multiprocessor: of three it has room for,
+  // of four where they are small.
+  const int blocks = GENERATE(2, 3, 5);
+  CAPTURE(blocks);
+  std::vector<int> positions = {600, 128, 255, 17, 383, 127, 256, 1030};
+  positions.resize(static_cast<size_t>(blocks * MultiprocessorCount() / heads.kv_heads + 1));
+  for (size_t i = 8; i < positions.size(); ++i) positions[i] = static_cast<int>(i % 270);
+  const DecodingRows rows(heads, positions, norms);
+  const auto apart = rows.Run(false, 0);
+  CHECK(rows.Run(true, 0, /*whole_heads=*/true) == apart);
+  CHECK(rows.Run(true, 3, /*whole_heads=*/true) == apart);
+}
+
+TEST_CASE("attention rotates rows where each unit or head has a block of its own", "[kernels]") {
   AttentionOperands<Bf16> operands{};
   operands.query_heads = 8;
   operands.kv = {nullptr, 0, 2, 64};
@@ -135,6 +162,12 @@ TEST_CASE("attention rotates rows where each unit has a block of its own", "[ker
   CHECK(AttentionRotates(operands, view) == UsesTensorCores());
   view.items_count = 129;
   CHECK_FALSE(AttentionRotates(operands, view));
+  view.whole_heads = true;
+  view.few_tiles_count = MultiprocessorCount();  // of two heads
+  CHECK_FALSE(AttentionRotates(operands, view));
+  ++view.few_tiles_count;
+  CHECK(AttentionRotates(operands, view) == UsesTensorCores());
+  view.whole_heads = false;
   view.items_count = 1;
   view.more_tiles_count = 1;
   CHECK_FALSE(AttentionRotates(operands, view));
