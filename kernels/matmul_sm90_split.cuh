@@ -57,15 +57,12 @@ __device__ __forceinline__ void StoreSums(float* slices, const float (&sums)[T::
   }
 }
 
+/// sums = the products of so many rounds of the ring; what a warpgroup owns of the weights begins
+/// at group_bytes of a stage.
 template <typename T>
-__device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, float* slices,
-                                             const Sm90Arguments& a, int rounds) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int lane = thread % kWarpThreads;
-  const int group = __shfl_sync(kFullMask, thread / kGroupThreads, 0);
-  const auto group_bytes = static_cast<uint32_t>(group * T::kOwned * kChunkBytes);
-  WaitForPredecessor();
-  float sums[T::kSums];
+__device__ __forceinline__ void MultiplyRounds(float (&sums)[T::kSums], const Ring<T>& ring,
+                                               uint32_t group_bytes, int rounds) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   for (int round = 0; round < rounds; ++round) {
 #pragma unroll
     for (int slot = 0; slot < T::kStages; ++slot) {
@@ -78,6 +75,16 @@ __device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, float* slices,
   }
   WaitForProducts<0>();
   Pin(sums);
+}
+
+template <typename T>
+__device__ __forceinline__ void ConsumeSlice(const Ring<T>& ring, float* slices,
+                                             const Sm90Arguments& a, int rounds) {
+  const int group = __shfl_sync(kFullMask, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  const auto group_bytes = static_cast<uint32_t>(group * T::kOwned * kChunkBytes);
+  WaitForPredecessor();
+  float sums[T::kSums];
+  MultiplyRounds<T>(sums, ring, group_bytes, rounds);
   const int tile = static_cast<int>(blockIdx.x) / kSplitSlices;
   StoreSums<T>(slices, sums, a, tile / a.row_tiles * T::kOutputs + group * T::kOwned,
                tile % a.row_tiles * T::kRows);

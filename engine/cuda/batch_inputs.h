@@ -29,6 +29,8 @@ class BatchInputs {
   void Begin(const Batch& batch, int64_t states_bytes, int parity);
   /// One row a sequence, none of which needs the attention of many rows.
   bool decodes() const { return decodes_; }
+  /// Whether some step so far had a short convolution.
+  bool convolves() const { return convolves_; }
   /// So few rows that launching their kernels one by one would take longer than they do: of
   /// sequences that decode, or that guess what they will say. A prompt's last rows are as few, but
   /// hardly ever a second time beside the same others: their graphs would push out those in use.

@@ -373,6 +373,8 @@ void CudaOps::NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* s
 }
 
 bool CudaOps::Ready() {
+  const std::optional<AwaitedProduct> p = std::exchange(awaited_product_, std::nullopt);
+  if (p) Multiply("MatMul", p->y, p->x, *p->w, kernels::Epilogue::kStore);
   const std::optional<AwaitedConvolution> c = std::exchange(awaited_convolution_, std::nullopt);
   if (c && Healthy()) {
     Note(kernels::ShortConvolution(c->operands, c->work.chunks, c->work.chunks_count,
@@ -416,21 +418,6 @@ kernels::MatMulNorm CudaOps::TakeNorm(const Tensor& y, ConstTensor& x, const Mat
   return {ParametersOf(n.norm), n.sources, n.y.data};
 }
 
-kernels::MatMulConvolution CudaOps::TakeConvolution(const Tensor& y, const ConstTensor& x,
-                                                    const Matrix& w) {
-  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
-  if (!awaited_convolution_ || awaited_convolution_->operands.out != x.data ||
-      awaited_convolution_->shape != x.shape || awaited_convolution_->operands.bcu == y.data ||
-      sections.size() != 1 || any_order_ != nullptr ||
-      !kernels::FewRowsConvolve(sections[0].weights, RowsOf(x),
-                                awaited_convolution_->operands.taps_count,
-                                kernels::LimitsOfGpu())) {
-    return {};
-  }
-  const AwaitedConvolution c = *std::exchange(awaited_convolution_, std::nullopt);
-  return {c.operands, c.work.chunks, arrivals_.as<uint32_t>()};
-}
-
 bool CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
                        kernels::Epilogue epilogue, const kernels::MatMulNextNorm& next) {
   const kernels::MatMulNorm norm = TakeNorm(y, x, w);
@@ -468,6 +455,7 @@ bool CudaOps::Multiply(const char* op, Tensor y, ConstTensor x, const Matrix& w,
 }
 
 void CudaOps::DoMatMul(Tensor y, ConstTensor x, const Matrix& w) {
+  if (KeepProduct(y, x, w)) return;
   Multiply("MatMul", y, x, w, kernels::Epilogue::kStore);
 }
 
@@ -552,37 +540,6 @@ void CudaOps::DoAttention(Tensor out, ConstTensor qkv, const KvLayerView& kv, co
   Note(ForDType(qkv.dtype,
                 [&](auto t) { return kernels::Attention(operands_of(t), **work, stream_); }),
        "Attention");
-}
-
-void CudaOps::DoShortConvolution(Tensor out, ConstTensor bcu, ConstTensor taps, ConstTensor bias,
-                                 const StateLayerView& state, const Batch& batch) {
-  if (!Ready()) return;
-  NG_CHECK(&batch == begun_);
-  const absl::StatusOr<const BatchInputs::Convolution*> made = batch_.ShortConvolution(stream_);
-  health_.Update(made.status());
-  if (!Healthy()) return;
-  const BatchInputs::Convolution& work = **made;
-  const auto operands_of = [&](auto t) {
-    using T = decltype(t);
-    return kernels::ConvolutionOperands<T>{out.as<T>(),
-                                           bcu.as<T>(),
-                                           taps.as<float>(),
-                                           bias.as<float>(),
-                                           static_cast<T*>(state.data),
-                                           state.slot_bytes / static_cast<int64_t>(sizeof(T)),
-                                           state.columns,
-                                           state.rows + 1};
-  };
-  if (out.dtype == DType::kBF16 && batch_.decodes()) {
-    awaited_convolution_.emplace(AwaitedConvolution{operands_of(DeviceBf16{}), work, out.shape});
-    return;
-  }
-  Note(ForDType(out.dtype,
-                [&](auto t) {
-                  return kernels::ShortConvolution(operands_of(t), work.chunks, work.chunks_count,
-                                                   work.states, work.states_count, stream_);
-                }),
-       "ShortConvolution");
 }
 
 void CudaOps::DoSoftcap(Tensor y, float cap) {

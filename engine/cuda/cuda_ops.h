@@ -103,6 +103,11 @@ class CudaOps : public Ops {
   kernels::MatMulNorm TakeNorm(const Tensor& y, ConstTensor& x, const Matrix& w);
   kernels::MatMulConvolution TakeConvolution(const Tensor& y, const ConstTensor& x,
                                              const Matrix& w);
+  /// Keeps a product back, with everything before it queued, if a convolution may be next.
+  bool KeepProduct(const Tensor& y, const ConstTensor& x, const Matrix& w);
+  /// True if it has queued the product that was kept back with `next` in it.
+  bool ConvolveInProduct(const kernels::ConvolutionOperands<__nv_bfloat16>& next,
+                         const kernels::ConvolutionChunk* chunks);
   struct AwaitedRotation;
   void QueueRotation(const AwaitedRotation& rotation);
   void NormRows(const char* op, Tensor y, ConstTensor x, const int32_t* sources, const Norm& norm);
@@ -142,7 +147,14 @@ class CudaOps : public Ops {
     Norm norm;
   };
   std::optional<AwaitedNorm> awaited_norm_;
-  /// The same for a convolution of rows that are each a sequence's only one.
+  /// A product whose result the op behind it may convolve, in one kernel with it.
+  struct AwaitedProduct {
+    Tensor y;
+    ConstTensor x;
+    const Matrix* w;
+  };
+  std::optional<AwaitedProduct> awaited_product_;
+  /// A convolution of rows that are each a sequence's only one, for the product behind it.
   struct AwaitedConvolution {
     kernels::ConvolutionOperands<__nv_bfloat16> operands;
     BatchInputs::Convolution work;

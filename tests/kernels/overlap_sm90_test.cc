@@ -9,6 +9,7 @@
 #include "kernels/finish_matmul.h"
 #include "kernels/kv_pages.h"
 #include "kernels/matmul.h"
+#include "kernels/matmul_convolving.h"
 #include "kernels/sampler.h"
 #include "kernels/short_convolution.h"
 #include "kernels/softcap.h"
@@ -178,6 +179,35 @@ TEST_CASE("a product that norms or convolves waits for its predecessor", "[kerne
                             chunks.data(),
                             arrivals.data()};
     REQUIRE(MatMul(operands, weights.view(), nullptr) == cudaSuccess);
+    return Bytes(y.Read(), convolved.Read(), state.Read());
+  });
+}
+
+TEST_CASE("a product that a convolution follows waits for its predecessor",
+          "[kernels][sm90][order]") {
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  const WeightFormat format = GENERATE(WeightFormat::kBf16, WeightFormat::kInt8);
+  const int rows = GENERATE(20, 64);
+  CAPTURE(static_cast<int>(format), rows);
+  constexpr int kTaps = 3;
+  constexpr int kConvolved = 1376;
+  const PackedWeights weights(format, 3 * kConvolved, kColumns,
+                              RandomFloats(1, Size(3 * kConvolved, kColumns)));
+  const Device<float> taps(RandomFloats(3, Size(kTaps, kConvolved)));
+  std::vector<ConvolutionChunk> chunks;
+  for (int row = 0; row < rows; ++row) chunks.push_back({row, 0, 1, 1, row, row});
+  const Device<ConvolutionChunk> device_chunks(chunks);
+  const LateWriter<Bf16> x(Size(rows, kColumns));
+  CheckWaits(x, [&](const std::function<void()>& before) {
+    const Device<Bf16> y(Size(rows, 3 * kConvolved));
+    const Device<Bf16> convolved(Size(rows, kConvolved));
+    const Device<Bf16> state(RandomOf<Bf16>(5, Size(rows * (kTaps - 1), kConvolved)));
+    before();
+    REQUIRE(ConvolvingMatMul({{y.data(), false, x.data(), rows, Epilogue::kStore},
+                              {convolved.data(), y.data(), taps.data(), nullptr, state.data(),
+                               int64_t{kTaps - 1} * kConvolved, kConvolved, kTaps},
+                              device_chunks.data()},
+                             weights.view(), nullptr) == cudaSuccess);
     return Bytes(y.Read(), convolved.Read(), state.Read());
   });
 }

@@ -2,12 +2,17 @@
 // says it is of another kind.
 #include "kernels/attention_ways.h"
 #include "kernels/matmul_blocks_sm90.h"
+#include "kernels/matmul_convolving.h"
 #include "kernels/matmul_sm90.h"
 
 namespace neurogrid::kernels {
 
 bool Sm90Takes(const MatMulOperands&, const Weights&) { return false; }
 bool Sm90NormsNext(const MatMulOperands&, const Weights&) { return false; }
+bool MatMulConvolves(const ConvolvingOperands&, const Weights&) { return false; }
+cudaError_t ConvolvingMatMul(const ConvolvingOperands&, const Weights&, cudaStream_t) {
+  return cudaErrorInvalidValue;
+}
 int64_t SliceFloatsMaxSm90(int) { return 0; }
 cudaError_t MatMulSm90(const MatMulOperands&, const Weights&, cudaStream_t) {
   return cudaErrorInvalidValue;
