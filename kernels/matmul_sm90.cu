@@ -143,6 +143,7 @@ constexpr Variant kVariants[] = {
                                              {7.5f, 7.8f, 0.89f}),
     MakeVariant<1, 64, 64, 8, 0, 4, 1, true>("64x64, split", {}, {7.7f, 8.8f, 0.89f}),
     MakeVariant<2, 64, 64, 8, 4, 0, 1, true>("128x64, split", {7.2f, 9.5f, 0.66f}, {}),
+    MakeVariant<2, 64, 64, 8, 8, 0, 1, true>("128x64, split, long ring", {9, 16, 0.86f}, {}),
     MakeVariant<2, 64, 128, 8, 4, 4, 1, true>("128x128, split", {10.2f, 17.1f, 0.77f},
                                               {14.1f, 21.3f, 0.91f}),
     MakeVariant<2, 64, 256, 8, 4, 0, 1, true>("128x256, split", {15.4f, 28.5f, 0.83f}, {}),

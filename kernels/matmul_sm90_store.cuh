@@ -46,7 +46,7 @@ struct Tile {
 
   static constexpr int kOutputs = kGroups * kOwned;
   // Whether a bf16 y leaves by map (matmul_sm90_boxes.cuh).
-  static constexpr bool kBoxes = !kSplit && kGroups == 2 && kOwned == kGroupOutputs && kRows >= 128;
+  static constexpr bool kBoxes = !kSplit && kGroups == 2 && kOwned == kGroupOutputs && kRows >= 64;
   // Widened weights, or 128 sums, need more registers than nine warps may have, three of them in a
   // quarter of the file: a whole warpgroup copies and gives up its own.
   static constexpr bool kMovesRegisters =
