@@ -17,9 +17,10 @@ constexpr int kChannels = 16;  // of a block
 constexpr int kPiece = Vec<bf16>::kCount;
 constexpr int kSumsStride = kThirds * kChannels + 4;  // floats: no bank conflicts
 
+// A chunk of int8 is 128 inputs, so its stages of 64 rows are larger.
 template <WeightFormat kFormat, int kRows>
-using ConvolvingTile =
-    Tile<kFormat, 1, kThirds * kChannels, kRows, kFormat == WeightFormat::kInt8 ? 4 : 8, 1>;
+using ConvolvingTile = Tile<kFormat, 1, kThirds * kChannels, kRows,
+                            kFormat == WeightFormat::kInt8 && kRows == 64 ? 4 : 8, 1>;
 
 template <typename T>
 __device__ __forceinline__ void CopyStageOfThirds(const Ring<T>& ring, const CUtensorMap& w,
