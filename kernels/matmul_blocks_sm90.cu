@@ -264,23 +264,6 @@ __device__ __forceinline__ void StageTotals(float* totals, int group) {
   SyncThreads<kGroupThreads>(1 + group);
 }
 
-template <typename T>
-__device__ __forceinline__ void StoreTotals(const Output& out, const float* totals, int output,
-                                            int first_row, const BlocksArguments& a) {
-  const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
-  const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
-  const int piece_outputs = gated ? kTileOutputs : kTileOutputs / 2;
-  const int pieces = kGroupOutputs / piece_outputs;
-  for (int i = thread; i < T::kRows * pieces; i += kGroupThreads) {
-    const int row = i / pieces;
-    const int at = i % pieces * piece_outputs;
-    if (first_row + row < a.rows && output + at < a.packed_outputs) {
-      FinishPiece(out, totals + row * kStagedStride + at, first_row + row, output + at, gated,
-                  a.wide_stores);
-    }
-  }
-}
-
 /// A warpgroup that multiplies.
 template <typename T>
 __device__ __forceinline__ void ConsumeBlocks(const BlocksRing<T>& ring, const Output& out,
@@ -335,8 +318,9 @@ __device__ __forceinline__ void ConsumeBlocks(const BlocksRing<T>& ring, const O
       parity ^= 1;
     }
     StageTotals<T>(totals, group);
-    StoreTotals<T>(out, totals, tile / a.row_tiles * kOutputs + group * kGroupOutputs,
-                   tile % a.row_tiles * T::kRows, a);
+    StorePieces<T::kRows, kGroupOutputs>(out, totals,
+                                         tile / a.row_tiles * kOutputs + group * kGroupOutputs,
+                                         tile % a.row_tiles * T::kRows, a);
     SyncThreads<kGroupThreads>(1 + group);
   }
   if (waits) WaitForPredecessor();

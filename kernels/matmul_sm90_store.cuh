@@ -137,6 +137,26 @@ __device__ __forceinline__ void Pick(const float (&sums)[kCount], int part,
   }
 }
 
+/// kRows rows of kOwned staged sums become y from row `row` and output `output` on; each thread of
+/// a warpgroup takes pieces.
+template <int kRows, int kOwned, typename Arguments>
+__device__ __forceinline__ void StorePieces(const Output& out, const float* staged, int output,
+                                            int row, const Arguments& a) {
+  const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
+  const int piece_outputs = gated ? kTileOutputs : kTileOutputs / 2;
+  const int pieces = kOwned / piece_outputs;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) % kGroupThreads; i < kRows * pieces;
+       i += kGroupThreads) {
+    const int own_row = i / pieces;
+    const int at = i % pieces * piece_outputs;
+    if (row + own_row < a.rows && output + at < a.packed_outputs) {
+      FinishPiece(out, staged + own_row * kStagedStride + at, row + own_row, output + at, gated,
+                  a.wide_stores);
+    }
+  }
+}
+
 /// A warpgroup's sums, through shared memory, so that neighbours in y are stored at once.
 template <typename T>
 __device__ __forceinline__ void StoreTile(const Output& out, const float (&sums)[T::kSums],
@@ -145,9 +165,6 @@ __device__ __forceinline__ void StoreTile(const Output& out, const float (&sums)
   const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
   const int lane = thread % kWarpThreads;
   const int warp = thread / kWarpThreads;
-  const bool gated = out.epilogue == Epilogue::kSiluGated || out.epilogue == Epilogue::kGeluGated;
-  const int piece_outputs = gated ? kTileOutputs : kTileOutputs / 2;
-  const int pieces = T::kOwned / piece_outputs;
   static_assert(T::kStagedRows == 2 * kPicked);
 #pragma unroll 1
   for (int part = 0; part < T::kRows / T::kStagedRows; ++part) {
@@ -163,15 +180,7 @@ __device__ __forceinline__ void StoreTile(const Output& out, const float (&sums)
       }
     }
     SyncThreads<kGroupThreads>(1 + group);
-#pragma unroll 1
-    for (int i = thread; i < T::kStagedRows * pieces; i += kGroupThreads) {
-      const int row = i / pieces;
-      const int at = i % pieces * piece_outputs;
-      if (part_row + row < a.rows && output + at < a.packed_outputs) {
-        FinishPiece(out, staged + row * kStagedStride + at, part_row + row, output + at, gated,
-                    a.wide_stores);
-      }
-    }
+    StorePieces<T::kStagedRows, T::kOwned>(out, staged, output, part_row, a);
     SyncThreads<kGroupThreads>(1 + group);
   }
 }
