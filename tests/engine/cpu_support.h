@@ -1,6 +1,7 @@
 // Random operands and every instruction set this machine runs.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -57,6 +58,24 @@ bool SameBits(const std::vector<T>& a, const std::vector<T>& b) {
   // memcmp takes no null, which is what an empty vector may hold.
   return a.size() == b.size() &&
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+inline constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
+
+/// A product in f64, and how far each of its elements may stray.
+struct ExpectedProduct {
+  std::vector<double> value;
+  std::vector<double> bound;
+};
+
+/// The largest error as a share of what is allowed; NaN where y has one.
+inline double WorstShare(const std::vector<float>& y, const ExpectedProduct& expected) {
+  double worst = 0;
+  for (size_t i = 0; i < y.size(); ++i) {
+    const double share = std::fabs(double{y[i]} - expected.value[i]) / expected.bound[i];
+    if (!(share <= worst)) worst = share;  // a NaN stays
+  }
+  return worst;
 }
 
 }  // namespace neurogrid

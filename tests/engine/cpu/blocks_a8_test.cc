@@ -14,7 +14,6 @@
 namespace neurogrid {
 namespace {
 
-constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
 constexpr int64_t kOutputs = kGoldenBlockRows;
 constexpr int64_t kInputs = kGoldenBlockInputs;
 
@@ -54,22 +53,18 @@ struct Weights {
   std::vector<double> summands;  // magnitudes of what the kernel adds up: codes count from zero
 };
 
-struct Expected {
-  std::vector<double> value;
-  std::vector<double> bound;
-};
-
 /// y = x W^T + bias in f64, and how far the product may stray.
 ///
 /// An activation is rounded to a multiple of max|x| / 127 of its unit: it strays by half of that,
 /// by 127 * 2 units of f32 of that (the quotient by which it is multiplied, and the product) and by
 /// a unit of its own (the scale). Then integers are exact; a group costs 4 roundings at most, over
 /// inputs / 16 groups, and the bias and the end 2. One is a unit of what was added up so far.
-Expected Expect(const Weights& w, const std::vector<float>& x, const std::vector<float>& bias) {
+ExpectedProduct Expect(const Weights& w, const std::vector<float>& x,
+                       const std::vector<float>& bias) {
   const int64_t outputs = static_cast<int64_t>(w.values.size()) / w.inputs;
   const int64_t rows = static_cast<int64_t>(x.size()) / w.inputs;
   const double roundings = 4 * static_cast<double>(w.inputs) / 16 + 2;
-  Expected expected;
+  ExpectedProduct expected;
   for (int64_t r = 0; r < rows; ++r) {
     std::vector<double> strays;
     for (int64_t k = 0; k < w.inputs; ++k) {
@@ -97,15 +92,6 @@ Expected Expect(const Weights& w, const std::vector<float>& x, const std::vector
     }
   }
   return expected;
-}
-
-double WorstShare(const std::vector<float>& y, const Expected& expected) {
-  double worst = 0;
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double share = std::fabs(double{y[i]} - expected.value[i]) / expected.bound[i];
-    if (!(share <= worst)) worst = share;  // a NaN stays
-  }
-  return worst;
 }
 
 std::vector<float> Product(const CpuContext& cpu, const PackedMatrix& w, std::vector<bf16> x,
@@ -307,8 +293,8 @@ TEST_CASE("gate and up of two block types meet beside 8 bits", "[blocks-a8]") {
   for (const float value : RandomFloats(3, kRows * kInputs)) x.push_back(ToBf16(value / 16));
   // Both in one form have units of 32, whose activations stray by less than those of 256.
   const std::vector<float> none(kFfn);
-  const Expected gates = Expect(Weights(gate), Widen(x), none);
-  const Expected ups = Expect(Weights(up), Widen(x), none);
+  const ExpectedProduct gates = Expect(Weights(gate), Widen(x), none);
+  const ExpectedProduct ups = Expect(Weights(up), Widen(x), none);
   std::vector<float> y(kRows * kFfn);
   const MatMulScratch scratch = MatMulScratch::Allocate(kRows, kInputs).value();
   MatMulGated({&pool, set}, View(y, {kRows, kFfn}), View(x, {kRows, kInputs}), both, nullptr,

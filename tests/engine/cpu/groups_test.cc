@@ -17,7 +17,6 @@
 namespace neurogrid {
 namespace {
 
-constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
 constexpr int64_t kOutputs = kGoldenBlockRows;
 constexpr int64_t kInputs = kGoldenBlockInputs;
 
@@ -28,20 +27,6 @@ std::vector<float> RowsOf(const PackedMatrix& packed) {
   }
   return rows;
 }
-
-/// y = x W^T in f64, and how far the product may stray.
-///
-/// Activations are rounded to multiples of 2^-15 times a power of two, the least that makes them
-/// integers below 32640 among their 512, at least 2^-115: each strays by half of that. From there
-/// on, integers are exact; for each group of inputs, the sum of its products becomes f32 (1
-/// rounding), is multiplied by the scale and added to the block's sum (1), and so is minimum times
-/// the sum of the group's activations (1), over inputs / 16 groups; a block's sum is added to the
-/// row's (1). A rounding costs one unit of what has been added up so far in magnitude: |scale *
-/// value * x| and |minimum * x| over all inputs, whatever cancels between the two.
-struct Expected {
-  std::vector<double> value;
-  std::vector<double> bound;
-};
 
 /// Half the distance between neighbouring values of an activation in a block of so many.
 double HalfStep(const float* x, int64_t count) {
@@ -55,14 +40,25 @@ double HalfStep(const float* x, int64_t count) {
   return std::ldexp(0.5, exponent - 15);
 }
 
+/// y = x W^T in f64, and how far the product may stray.
+///
+/// Activations are rounded to multiples of 2^-15 times a power of two, the least that makes them
+/// integers below 32640 among their 512, at least 2^-115: each strays by half of that. From there
+/// on, integers are exact; for each group of inputs, the sum of its products becomes f32 (1
+/// rounding), is multiplied by the scale and added to the block's sum (1), and so is minimum times
+/// the sum of the group's activations (1), over inputs / 16 groups; a block's sum is added to the
+/// row's (1). A rounding costs one unit of what has been added up so far in magnitude: |scale *
+/// value * x| and |minimum * x| over all inputs, whatever cancels between the two.
+///
 /// `magnitudes` [outputs][inputs]: |scale * value| + |minimum| of each weight.
-Expected Expect(const std::vector<float>& w, const std::vector<float>& magnitudes,
-                const std::vector<float>& x, const std::vector<float>& bias, int64_t inputs) {
+ExpectedProduct Expect(const std::vector<float>& w, const std::vector<float>& magnitudes,
+                       const std::vector<float>& x, const std::vector<float>& bias,
+                       int64_t inputs) {
   const int64_t outputs = static_cast<int64_t>(w.size()) / inputs;
   const int64_t rows = static_cast<int64_t>(x.size()) / inputs;
   const double roundings =
       3 * static_cast<double>(inputs) / 16 + static_cast<double>(inputs) / 512 + 2;
-  Expected expected;
+  ExpectedProduct expected;
   for (int64_t r = 0; r < rows; ++r) {
     const float* const row = x.data() + r * inputs;
     for (int64_t n = 0; n < outputs; ++n) {
@@ -83,15 +79,6 @@ Expected Expect(const std::vector<float>& w, const std::vector<float>& magnitude
     }
   }
   return expected;
-}
-
-double WorstShare(const std::vector<float>& y, const Expected& expected) {
-  double worst = 0;
-  for (size_t i = 0; i < y.size(); ++i) {
-    const double share = std::fabs(double{y[i]} - expected.value[i]) / expected.bound[i];
-    if (!(share <= worst)) worst = share;  // a NaN stays
-  }
-  return worst;
 }
 
 }  // namespace
@@ -162,7 +149,7 @@ TEST_CASE("a product with blocks is that of their values, within the roundings o
   const MatMulScratch scratch = MatMulScratch::Allocate(450, kInputs).value();
   std::vector<bf16> x = UnevenActivations(kRows);
   const std::vector<float> bias = RandomFloats(6, kOutputs);
-  const Expected expected =
+  const ExpectedProduct expected =
       Expect(TheBlocks().Values(dtype), MagnitudesOf(entry), Widen(x), bias, kInputs);
   std::vector<float> all(static_cast<size_t>(kRows * kOutputs));
   MatMul({&pool, set}, View(all, {kRows, kOutputs}), View(x, {kRows, kInputs}), packed, bias.data(),
@@ -350,8 +337,8 @@ TEST_CASE("gate and up projections in blocks meet in one panel", "[groups]") {
         IsBlockType(entry.tensor.dtype) ? MagnitudesOf(entry) : RowsOf(packed);
     return Expect(RowsOf(packed), magnitudes, Widen(x), std::vector<float>(b, b + kFfn), kInputs);
   };
-  const Expected gates = product(gate, bias.data(), g);
-  const Expected ups = product(up, bias.data() + kFfn, u);
+  const ExpectedProduct gates = product(gate, bias.data(), g);
+  const ExpectedProduct ups = product(up, bias.data() + kFfn, u);
   MatMulGated(cpu, View(y, {kRows, kFfn}), View(x, {kRows, kInputs}), both, bias.data(),
               Activation::kSilu, scratch);
   const bool own_form = gate_type == up_type || up_type == DType::kBF16;

@@ -17,7 +17,6 @@ namespace {
 
 using Format = PackedMatrix::Format;
 
-constexpr double kF32Unit = 0x1p-24;  // half an ulp, relative
 constexpr double kBf16Unit = 0x1p-8;  // the same: 8 significant bits
 
 /// Gives rows of a plain matrix [outputs, inputs].
