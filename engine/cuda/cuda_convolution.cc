@@ -12,9 +12,13 @@ using DeviceBf16 = __nv_bfloat16;
 
 bool CudaOps::KeepProduct(const Tensor& y, const ConstTensor& x, const Matrix& w) {
   constexpr int64_t kThirds = 3;  // B, C and U
+  const std::vector<CudaMatrix::Section>& sections = CudaMatrix::SectionsOf(w);
+  // Products of few rows convolve nothing for what comes next; where they norm their rows they must
+  // not be kept from the norm.
   if (begun_ == nullptr || !batch_.decodes() || !batch_.convolves() || any_order_ != nullptr ||
-      y.dtype != DType::kBF16 || y.shape[1] != kThirds * x.shape[1] ||
-      CudaMatrix::SectionsOf(w).size() != 1) {
+      y.dtype != DType::kBF16 || y.shape[1] != kThirds * x.shape[1] || sections.size() != 1 ||
+      kernels::FewRowsFit(sections[0].weights, static_cast<int>(x.shape[0]),
+                          kernels::LimitsOfGpu())) {
     return false;
   }
   if (Ready()) awaited_product_.emplace(AwaitedProduct{y, x, &w});

@@ -161,6 +161,22 @@ TEST_CASE("steps repeated as graphs give the bits of steps that are not", "[cuda
 }
 
 #if defined(NG_SIMT)
+TEST_CASE("a step of one row queues no kernel more once its convolutions are known", "[cuda]") {
+  const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/lfm2");
+  Pair eager(*checkpoint, Precision::kBf16, /*graphs=*/false);
+  std::vector<int> lengths(kSequences);
+  std::vector<int64_t> launches;
+  for (int step = 0; step < 3; ++step) {
+    const int64_t before = eager.device->ops().Work().launches;
+    eager.Run(BatchFor({0}, lengths, 1, 0));
+    ++lengths[0];
+    launches.push_back(eager.device->ops().Work().launches - before);
+  }
+  // The first step of each stage sends its inputs again when it meets a convolution, no other does.
+  CHECK(launches[1] == launches[0] - 2);
+  CHECK(launches[2] == launches[1]);
+}
+
 TEST_CASE("steps of a shape seen before allocate nothing on a CUDA device", "[cuda][graph]") {
   const bool with_graphs = GENERATE(true, false);
   const std::unique_ptr<Checkpoint> checkpoint = OpenGolden("tiny/lfm2");
