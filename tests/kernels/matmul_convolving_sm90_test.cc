@@ -3,6 +3,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 
+#include "kernels/device_limits.h"
 #include "kernels/matmul_convolving.h"
 #include "tests/kernels/packed.h"
 
@@ -97,11 +98,10 @@ TEST_CASE("a convolution that comes next has the bits of one of its own on sm_90
   const int columns = inputs == 2048 ? 2048 : 1376;
   CAPTURE(static_cast<int>(format), with_bias, inputs);
   ConvolvedProduct product(format, columns, inputs, with_bias);
-  if (!MatMulConvolves(product.Operands(64), product.weights())) {
-    SKIP("these kernels need a device of sm_90");
-  }
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
   for (const int rows : {17, 32, 33, 50, 64}) {
     CAPTURE(rows);
+    REQUIRE(MatMulConvolves(product.Operands(rows), product.weights()));
     const auto apart = product.Run(rows, false);
     CHECK(product.Run(rows, true) == apart);
   }
@@ -111,7 +111,8 @@ TEST_CASE("a product on sm_90 that cannot convolve says so", "[kernels][sm90]") 
   const ConvolvedProduct product(WeightFormat::kBf16, 1376, 72, false);
   const ConvolvingOperands operands = product.Operands(64);
   const Weights& w = product.weights();
-  if (!MatMulConvolves(operands, w)) SKIP("these kernels need a device of sm_90");
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  REQUIRE(MatMulConvolves(operands, w));
   const auto refused = [&](const auto& change, int outputs = 3 * 1376) {
     ConvolvingOperands other = operands;
     change(other);
