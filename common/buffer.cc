@@ -59,11 +59,11 @@ absl::StatusOr<Buffer> BufferArena::Allocate(size_t bytes) {
   const size_t whole = (bytes + kPageBytes - 1) / kPageBytes * kPageBytes;
   if (bytes == 0 || whole < bytes) return Buffer::Allocate(bytes);
   if (whole > left_) {
+    Forget();  // first: what was kept may be what this needs
     const size_t reserved = std::max(whole, kReservedBytes);
     // Addresses beyond what is asked for cost nothing until they are given out and touched.
     void* const data = Map(reserved, reserved > whole ? MAP_NORESERVE : 0);
     if (data == nullptr) return Buffer::Allocate(bytes);
-    Forget();
     next_ = static_cast<uint8_t*>(data);
     left_ = reserved;
   }
