@@ -247,7 +247,8 @@ std::vector<Row> ServingRows() {
          NG_ASSIGN_OR_RETURN(c.device, ReadDevice(node, node.At(file), "device"));
          return absl::OkStatus();
        }},
-      Integer("threads", "threads of the own stage; 0: one a core", NG_FIELD(threads), 0, 1024),
+      Integer("threads", "threads of the own stage; 0: one for each core it has the time of",
+              NG_FIELD(threads), 0, 1024),
       Word("quantization",
            "how weights are held; auto: GGUF blocks as they are, all else bf16; int8-a8: int8 that "
            "also rounds activations to 8 bits, faster with many rows; blocks-a8: auto that does so "

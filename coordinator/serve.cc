@@ -25,7 +25,6 @@
 #include "coordinator/pool_sizes.h"
 #include "coordinator/serving.h"
 #include "coordinator/supervisor.h"
-#include "engine/model/block_groups.h"
 #include "engine/model/stage_memory.h"
 #include "engine/model/synthetic.h"
 
@@ -188,11 +187,7 @@ std::string HeldAs(const Checkpoint& checkpoint, Precision precision) {
   if (precision == Precision::kBlocksA8)
     return "blocks held as they are, beside activations in 8 bits";
   if (precision != Precision::kAuto) return absl::StrCat("held in ", NameOf(precision));
-  const auto& tensors = checkpoint.weights().entries();
-  const bool blocks = std::any_of(tensors.begin(), tensors.end(), [](const auto& entry) {
-    return IsBlockType(entry.second.tensor.dtype);
-  });
-  return blocks ? "blocks held as they are" : "held in bf16";
+  return HasBlocks(checkpoint.weights()) ? "blocks held as they are" : "held in bf16";
 }
 
 void PrintModel(const Model& model) {

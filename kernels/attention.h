@@ -140,7 +140,8 @@ struct AttentionOperands {
 };
 
 /// Whether Attention does what RopeAndWriteKv would, with its bits: where head_dim is 32, 64, 128
-/// or 256 and every block has one unit or whole head at most. Each tile must be one query.
+/// or 256 and every block has one unit at most, or one whole head of more than two for each
+/// multiprocessor. Each tile must be one query.
 bool AttentionRotates(const AttentionOperands<__nv_bfloat16>& operands,
                       const AttentionWorkView& work);
 cudaError_t Attention(const AttentionOperands<__nv_bfloat16>& operands,

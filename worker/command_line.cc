@@ -101,7 +101,8 @@ absl::StatusOr<std::optional<WorkerFlags>> ParseWorkerFlags(int argc, char** arg
   app.add_option("--state-dir", flags.state_dir,
                  "keys and certificate (~/.local/state/neurogrid/worker-NAME)")
       ->option_text("DIR");
-  app.add_option("--threads", flags.threads, "threads of the CPU device (0: one for each core)")
+  app.add_option("--threads", flags.threads,
+                 "threads of the CPU device (0: one for each core it has the time of)")
       ->check(CLI::Range(0, 1024))
       ->option_text("N");
   app.add_option("--log-level", flags.log_level, "debug, info, warning or error")

@@ -237,11 +237,13 @@ int64_t PanelsOf(int64_t rows) { return RoundUp(rows, kPanelRows) / kPanelRows; 
 
 }  // namespace
 
+bool HasBlocks(const WeightStore& weights) {
+  return std::any_of(weights.entries().begin(), weights.entries().end(),
+                     [](const auto& entry) { return IsBlockType(entry.second.tensor.dtype); });
+}
+
 absl::Status CheckHasBlocks(const WeightStore& weights, Precision precision) {
-  if (precision != Precision::kBlocksA8) return absl::OkStatus();
-  for (const auto& [name, entry] : weights.entries()) {
-    if (IsBlockType(entry.tensor.dtype)) return absl::OkStatus();
-  }
+  if (precision != Precision::kBlocksA8 || HasBlocks(weights)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(weights.source(),
                    ": blocks-a8 is for GGUF files with block types, of which this has none; "

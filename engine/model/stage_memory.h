@@ -27,6 +27,9 @@ inline constexpr int64_t kMemoryGranuleBytes = 256;
 /// Outputs that a packed matrix holds together; the last panel is padded with zeros.
 inline constexpr int64_t kPanelRows = 64;
 
+/// Whether some tensor is of a block type.
+bool HasBlocks(const WeightStore& weights);
+
 /// InvalidArgument naming the store where kBlocksA8 finds no tensor of a block type.
 absl::Status CheckHasBlocks(const WeightStore& weights, Precision precision);
 
