@@ -284,7 +284,9 @@ void Cluster::Do(const action::OpenPipeline& /*action*/) {
 
 void Cluster::Do(const action::ClosePipeline& action) { pipeline_->End(action.epoch); }
 
-void Cluster::Do(const action::Close& action) { service_->Close(action.connection, action.reason); }
+void Cluster::Do(const action::Close& action) {
+  service_->Close(action.connection, action.reason, action.for_good);
+}
 
 void Cluster::Do(const action::NodesChanged& /*action*/) { listener_->OnNodesChanged(); }
 

@@ -271,9 +271,15 @@ void ClusterService::Send(ConnectionId id, wire::FromCoordinator message) {
   connection.changed.notify_all();
 }
 
-void ClusterService::Close(ConnectionId id, const std::string& reason) {
+void ClusterService::Close(ConnectionId id, const std::string& reason, bool for_good) {
   wire::FromCoordinator message;
-  message.mutable_goodbye()->set_reason(reason.substr(0, kWireStringBytesMax));
+  if (for_good) {
+    message.mutable_refused()->set_reason(reason.substr(0, kWireStringBytesMax));
+    message.mutable_refused()->set_version_min(kProtocolMin);
+    message.mutable_refused()->set_version_max(kProtocolMax);
+  } else {
+    message.mutable_goodbye()->set_reason(reason.substr(0, kWireStringBytesMax));
+  }
   const std::lock_guard lock(mutex_);
   const auto found = connections_.find(id);
   if (found == connections_.end()) return;

@@ -37,8 +37,8 @@ class ClusterService : public wire::Cluster::Service {
 
   /// Queues a message; never blocks. A worker that takes nothing is disconnected.
   void Send(ConnectionId connection, wire::FromCoordinator message);
-  /// Says goodbye and ends the connection.
-  void Close(ConnectionId connection, const std::string& reason);
+  /// Says goodbye and ends the connection; `for_good`: refuses, so that the worker gives up.
+  void Close(ConnectionId connection, const std::string& reason, bool for_good = false);
   /// Closes all and waits until they have ended, a second at most.
   void CloseAll(const std::string& reason);
 

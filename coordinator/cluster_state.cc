@@ -98,7 +98,14 @@ void ClusterState::On(const event::Reported& event) {
     if (other.id == node->id && connection != event.connection) older.push_back(connection);
   }
   for (const ConnectionId connection : older) {
-    Remove(connection, absl::StrCat(node->id, " joined again"), /*close=*/true);
+    // Somebody may read this only if two processes share a certificate: they would take turns.
+    actions_.push_back(action::Close{
+        connection,
+        absl::StrCat("another process joined as ", node->id,
+                     " with the same certificate; a copied ",
+                     "state directory is not for use: give this worker its own --name and --token"),
+        /*for_good=*/true});
+    Remove(connection, absl::StrCat(node->id, " joined again"), /*close=*/false);
   }
   node->boot_id = event.boot_id;
   node->report = event.report;

@@ -208,6 +208,7 @@ struct ClosePipeline {
 struct Close {
   ConnectionId connection;
   std::string reason;
+  bool for_good = false;  // the node is not to dial again
 };
 struct NodesChanged {};
 struct TellProgress {

@@ -144,8 +144,13 @@ absl::Status JoinSession::Handle(const wire::FromCoordinator& message) {
       return absl::UnavailableError(
           absl::StrCat("the coordinator says: ", message.goodbye().reason()));
     case wire::FromCoordinator::kWelcome:
-    case wire::FromCoordinator::kRefused:
     case wire::FromCoordinator::KIND_NOT_SET:
+    case wire::FromCoordinator::kRefused: {
+      const std::lock_guard lock(mutex_);
+      refused_ = true;
+      return absl::FailedPreconditionError(
+          absl::StrCat("the coordinator refused: ", message.refused().reason()));
+    }
       break;
   }
   return absl::InvalidArgumentError("the coordinator sent a message of an unknown kind");

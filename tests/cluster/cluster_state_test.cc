@@ -103,6 +103,7 @@ TEST_CASE("a node that joins again takes the place of its older connection", "[c
   world(event::Reported{3, 8, {}});
   REQUIRE(world.Find<action::Close>() != nullptr);
   CHECK(world.Find<action::Close>()->connection == 1);
+  CHECK(world.Find<action::Close>()->for_good);
   REQUIRE(world.Find<action::TellEnded>() != nullptr);
   CHECK(world.Find<action::TellEnded>()->node == "a");
   CHECK(world.state.Members().size() == 2);
