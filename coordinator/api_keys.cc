@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/loopback.h"
 
 namespace neurogrid {
 namespace {
@@ -110,10 +111,6 @@ const ApiKey* ApiKeys::Find(absl::string_view shown) const {
     if (equal && meant) found = &key;
   }
   return found;
-}
-
-bool IsLoopback(absl::string_view host) {
-  return host == "localhost" || host == "::1" || absl::StartsWith(host, "127.");
 }
 
 absl::Status CheckExposure(const std::string& http_host, const std::vector<std::string>& api_keys,

@@ -47,7 +47,4 @@ class ApiKeys {
 absl::Status CheckExposure(const std::string& http_host, const std::vector<std::string>& api_keys,
                            const std::vector<std::string>& cors_origins);
 
-/// 127.0.0.0/8, ::1 and localhost.
-bool IsLoopback(absl::string_view host);
-
 }  // namespace neurogrid

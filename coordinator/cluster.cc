@@ -6,12 +6,12 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/digest.h"
 #include "common/log.h"
+#include "common/loopback.h"
 #include "common/polling.h"
 #include "coordinator/cluster_service.h"
 
@@ -19,8 +19,6 @@ namespace neurogrid {
 namespace {
 
 constexpr std::chrono::milliseconds kTick{50};
-
-bool IsLoopback(const std::string& host) { return absl::StartsWith(host, "127.") || host == "::1"; }
 
 absl::StatusOr<wire::WirePrecision> PrecisionOf(const std::string& name) {
   if (name == "f32") return wire::PRECISION_F32;
@@ -108,7 +106,8 @@ absl::Status Cluster::Open() {
       ClusterService::Options{.cluster_id = cluster_id_,
                               .times = options_.times,
                               .epoch = [this] { return epoch_.load(); },
-                              .post = [this](ClusterEvent event) { Post(std::move(event)); }});
+                              .post = [this](ClusterEvent event) { Post(std::move(event)); },
+                              .beyond_loopback = !IsLoopback(options_.host)});
   loop_ = std::thread([this] { Loop(); });
   NG_ASSIGN_OR_RETURN(port_,
                       NodePort::Open({.host = options_.host,
@@ -131,6 +130,7 @@ absl::Status Cluster::Open() {
                                                  .identity = std::move(identity),
                                                  .host = any ? "127.0.0.1" : options_.host,
                                                  .port = port_->port(),
+                                                 .listen_host = options_.host,
                                                  .results = pipeline_.get(),
                                                  .on_lost = options_.local->on_lost}));
   return absl::OkStatus();

@@ -172,6 +172,7 @@ absl::Status ClusterService::Greet(const wire::FromWorker& message, Connection* 
     welcome->set_lease_ms(static_cast<uint32_t>(options_.times.lease.count()));
     welcome->set_heartbeat_ms(static_cast<uint32_t>(options_.times.heartbeat.count()));
     welcome->set_version(version);
+    welcome->set_beyond_loopback(options_.beyond_loopback);
   } else {
     wire::Refused* refused = answer.mutable_refused();
     refused->set_reason("no protocol version in common");

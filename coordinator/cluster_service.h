@@ -28,6 +28,7 @@ class ClusterService : public wire::Cluster::Service {
     ClusterTimes times;
     std::function<uint64_t()> epoch;         // highest in use
     std::function<void(ClusterEvent)> post;  // quick; any thread
+    bool beyond_loopback = false;            // the port is open to other machines
   };
   explicit ClusterService(Options options) : options_(std::move(options)) {}
 

@@ -24,6 +24,7 @@ class InProcessStage : public LocalStage {
     NG_ASSIGN_OR_RETURN(worker_,
                         Worker::Start({.host = options.host,
                                        .port = options.port,
+                                       .listen_host = options.listen_host,
                                        .identity = options.identity,
                                        .device = device_->Report(),
                                        .disk_free_bytes = DiskFreeBytes(options.state_dir),

@@ -25,6 +25,7 @@ class LocalStage {
     Identity identity;      // of node kLocalNode, role worker
     std::string host;       // of the coordinator's port
     int port = 0;
+    std::string listen_host;          // where stages of other machines reach this one
     StepReceiver* results = nullptr;  // of the pipeline; must outlive this
     /// Hears, on a thread of the stage, why it is no member any more although nobody stopped it:
     /// its device is broken.

@@ -24,6 +24,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "common/check.h"
 #include "common/enroll.h"
 #include "common/log.h"
@@ -45,6 +46,7 @@ constexpr int kDescriptorsSpare = 64;  // left to files and to connections we di
 constexpr double kPerAddressPerSecond = 20;
 constexpr double kPerSecond = 200;
 constexpr size_t kAddressesMax = 4096;
+constexpr char kMappedPrefix[] = "::ffff:";  // of an IPv4 address in IPv6
 constexpr char kTlsHandshakeByte = 0x16;
 static_assert(kEnrollPreamble.size() == kEdgePreamble.size());
 
@@ -67,6 +69,7 @@ class Rate {
   Clock::time_point last_ = Clock::now();
 };
 
+/// An IPv4 address that comes by a socket of both families is told as one.
 std::string AddressText(const sockaddr_storage& address) {
   char text[INET6_ADDRSTRLEN] = {};
   if (address.ss_family == AF_INET) {
@@ -76,10 +79,20 @@ std::string AddressText(const sockaddr_storage& address) {
     inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(&address)->sin6_addr, text,
               sizeof(text));
   }
-  return text;
+  return std::string(absl::StripPrefix(text, kMappedPrefix));
 }
 
-absl::StatusOr<int> Listen(const std::string& host, int port, int* bound_port) {
+bool KnowsIpv6() {
+  sockaddr_in6 any = {};
+  any.sin6_family = AF_INET6;
+  const int tried = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool known = tried >= 0 && bind(tried, reinterpret_cast<sockaddr*>(&any), sizeof(any)) == 0;
+  if (tried >= 0) close(tried);
+  return known;
+}
+
+absl::StatusOr<int> Listen(const std::string& wanted, int port, int* bound_port) {
+  const std::string host = wanted != kAnyHost ? wanted : KnowsIpv6() ? "::" : "0.0.0.0";
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
@@ -92,6 +105,9 @@ absl::StatusOr<int> Listen(const std::string& host, int port, int* bound_port) {
   const int listener = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const int on = 1;
   setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const int off = 0;  // "::" takes IPv4 too, whatever this machine's default is
+  if (found->ai_family == AF_INET6)
+    setsockopt(listener, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
   setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));  // inherited by what is accepted
   const bool good = listener >= 0 && bind(listener, found->ai_addr, found->ai_addrlen) == 0 &&
                     listen(listener, 128) == 0;

@@ -43,6 +43,9 @@ void TakeGrpcLog();
 absl::Status StatusOf(const grpc::Status& status);
 grpc::Status GrpcStatusOf(const absl::Status& status);
 
+/// As a host to listen on: every address of this machine, of both families where it has both.
+inline constexpr char kAnyHost[] = "*";
+
 /// A listening socket of ours in front of a gRPC server. Strangers get one TLS handshake: whatever
 /// does not begin like TLS is closed, floods are cut by address, and descriptors are never used up.
 ///
@@ -50,8 +53,8 @@ grpc::Status GrpcStatusOf(const absl::Status& status);
 class NodePort {
  public:
   struct Options {
-    std::string host;
-    int port = 0;  // 0: any free one
+    std::string host;  // or kAnyHost
+    int port = 0;      // 0: any free one
     Identity identity;
     std::vector<grpc::Service*> services;  // must outlive the port; none: no gRPC
     StepReceiver* steps = nullptr;         // as well; null: edges are refused

@@ -84,7 +84,7 @@ absl::Status JoinSession::Greet() {
   if (!Write(message) || !stream_->call->Read(&answer)) return absl::OkStatus();
   NG_RETURN_IF_ERROR(HandleWelcome(answer, sent));
   wire::FromWorker report;
-  *report.mutable_report() = options_.report;
+  *report.mutable_report() = events_->MakeReport();
   Write(report);
   return absl::OkStatus();
 }
@@ -122,8 +122,11 @@ absl::Status JoinSession::HandleWelcome(const wire::FromCoordinator& message,
     changed_.notify_all();
   }
   events_->OnLease(fence);
-  events_->OnWelcome(welcome);
-  return absl::OkStatus();
+  const absl::Status taken = events_->OnWelcome(welcome);
+  if (taken.ok()) return taken;
+  const std::lock_guard lock(mutex_);
+  refused_ = true;
+  return taken;
 }
 
 absl::Status JoinSession::Handle(const wire::FromCoordinator& message) {
@@ -143,14 +146,14 @@ absl::Status JoinSession::Handle(const wire::FromCoordinator& message) {
     case wire::FromCoordinator::kGoodbye:
       return absl::UnavailableError(
           absl::StrCat("the coordinator says: ", message.goodbye().reason()));
-    case wire::FromCoordinator::kWelcome:
-    case wire::FromCoordinator::KIND_NOT_SET:
     case wire::FromCoordinator::kRefused: {
       const std::lock_guard lock(mutex_);
       refused_ = true;
       return absl::FailedPreconditionError(
           absl::StrCat("the coordinator refused: ", message.refused().reason()));
     }
+    case wire::FromCoordinator::kWelcome:
+    case wire::FromCoordinator::KIND_NOT_SET:
       break;
   }
   return absl::InvalidArgumentError("the coordinator sent a message of an unknown kind");

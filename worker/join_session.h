@@ -25,7 +25,10 @@ class JoinSession {
   class Events {
    public:
     virtual ~Events() = default;
-    virtual void OnWelcome(const wire::Welcome& welcome) = 0;
+    /// An error ends the session for good.
+    virtual absl::Status OnWelcome(const wire::Welcome& welcome) = 0;
+    /// Asked after the welcome.
+    virtual wire::Report MakeReport() const = 0;
     virtual void OnAssign(const wire::Assign& assign) = 0;
     virtual void OnActivate(uint64_t epoch) = 0;
     virtual void OnRelease(uint64_t epoch) = 0;
@@ -39,7 +42,6 @@ class JoinSession {
     Identity identity;
     std::string cluster_id;
     uint64_t boot_id = 0;
-    wire::Report report;
     std::function<void(wire::Heartbeat*)> fill_heartbeat;
   };
 

@@ -8,11 +8,11 @@
 #include <cstdlib>
 #include <thread>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/enroll.h"
 #include "common/hub_settings.h"
 #include "common/log.h"
+#include "common/loopback.h"
 #include "common/state_dir.h"
 #include "engine/model/find_model.h"
 #include "worker/command_line.h"
@@ -127,21 +127,20 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
   LogInfo(report.kind, " ", report.name, " (", report.instruction_set, "): ", report.cores,
           " cores, ", report.memory_free_bytes >> 20, " MiB free, ",
           static_cast<int64_t>(report.read_bandwidth / 1e8) / 10.0, " GB/s");
-  // Beyond loopback only for a coordinator that is beyond it.
-  const bool near =
-      absl::StartsWith(flags.host, "127.") || flags.host == "localhost" || flags.host == "::1";
   LocalModel model(device.get(), model_path);
-  NG_ASSIGN_OR_RETURN(const std::unique_ptr<Worker> worker,
-                      Worker::Start({.host = flags.host,
-                                     .port = flags.port,
-                                     .listen_host = near ? "127.0.0.1" : "0.0.0.0",
-                                     .listen_port = flags.data_port,
-                                     .identity = identity,
-                                     .device = report,
-                                     .disk_free_bytes = DiskFreeBytes(flags.state_dir),
-                                     .host_id = HostId(),
-                                     .gauges = [&device] { return device->Gauges(); }},
-                                    &model));
+  NG_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Worker> worker,
+      Worker::Start({.host = flags.host,
+                     .port = flags.port,
+                     // The welcome of a coordinator that is beyond loopback opens it wider.
+                     .listen_host = IsLoopback(flags.host) ? "127.0.0.1" : kAnyHost,
+                     .listen_port = flags.data_port,
+                     .identity = identity,
+                     .device = report,
+                     .disk_free_bytes = DiskFreeBytes(flags.state_dir),
+                     .host_id = HostId(),
+                     .gauges = [&device] { return device->Gauges(); }},
+                    &model));
   StopOnSignal(signals, *worker);
   const absl::Status ended = worker->Run();
   if (!ended.ok()) EndSoon();

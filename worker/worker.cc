@@ -10,6 +10,7 @@
 #include "common/digest.h"
 #include "common/enroll.h"
 #include "common/log.h"
+#include "common/loopback.h"
 #include "common/state_dir.h"
 #include "worker/assignment.h"
 
@@ -74,13 +75,18 @@ absl::StatusOr<std::unique_ptr<Worker>> Worker::Start(Options options, StageSour
   NG_ASSIGN_OR_RETURN(std::string cluster_id, ClusterIdOf(options.identity.authority));
   std::unique_ptr<Worker> worker(
       new Worker(std::move(options), source, facts.node_id, std::move(cluster_id)));
-  NG_ASSIGN_OR_RETURN(worker->port_, NodePort::Open({.host = worker->options_.listen_host,
-                                                     .port = worker->options_.listen_port,
-                                                     .identity = worker->options_.identity,
-                                                     .services = {},
-                                                     .steps = &worker->gate_,
-                                                     .enroll = nullptr}));
+  NG_RETURN_IF_ERROR(worker->Listen());
   return worker;
+}
+
+absl::Status Worker::Listen() {
+  NG_ASSIGN_OR_RETURN(port_, NodePort::Open({.host = options_.listen_host,
+                                             .port = options_.listen_port,
+                                             .identity = options_.identity,
+                                             .services = {},
+                                             .steps = &gate_,
+                                             .enroll = nullptr}));
+  return absl::OkStatus();
 }
 
 bool Worker::Polls() const { return options_.device.kind != "cpu" && Polling::CoresSuffice(); }
@@ -130,7 +136,6 @@ JoinSession::End Worker::RunSession() {
        .identity = options_.identity,
        .cluster_id = cluster_id_,
        .boot_id = boot_id_,
-       .report = MakeReport(),
        .fill_heartbeat = [this](wire::Heartbeat* heartbeat) { FillHeartbeat(*heartbeat); }},
       this);
   {
@@ -202,11 +207,17 @@ void Worker::FillHeartbeat(wire::Heartbeat& heartbeat) const {
   if (now.ecc_errors) gauges.set_ecc_errors(*now.ecc_errors);
 }
 
-void Worker::OnWelcome(const wire::Welcome& /*welcome*/) {
+absl::Status Worker::OnWelcome(const wire::Welcome& welcome) {
   welcomed_ = true;
+  if (welcome.beyond_loopback() && IsLoopback(options_.listen_host)) {
+    options_.listen_host = kAnyHost;
+    port_.reset();  // Nobody uses it yet: no plan is in force.
+  }
+  if (port_ == nullptr) NG_RETURN_IF_ERROR(Listen());
   explained_.clear();
   LogInfo("joined the cluster ", HexOf(cluster_id_).substr(0, 8), " as ", node_id_,
           "; waiting for layers");
+  return absl::OkStatus();
 }
 
 void Worker::OnLease(JoinSession::Clock::time_point fence) { runner_.SetFence(fence); }

@@ -29,8 +29,10 @@ class Worker : private JoinSession::Events {
   struct Options {
     std::string host;  // of the coordinator
     int port = 0;
-    std::string listen_host = "127.0.0.1";  // for steps from other stages
-    int listen_port = 0;                    // 0: any free one
+    /// For steps from other stages. Where it is of loopback and the coordinator is not, all
+    /// addresses take its place: this machine may be reached under any of them.
+    std::string listen_host = "127.0.0.1";
+    int listen_port = 0;  // 0: any free one
     Identity identity;
     DeviceReport device;
     int64_t disk_free_bytes = 0;
@@ -59,7 +61,7 @@ class Worker : private JoinSession::Events {
   Worker(Options options, StageSource* source, std::string node_id, std::string cluster_id);
   /// A processor's stage wants every core for itself.
   bool Polls() const;
-  void OnWelcome(const wire::Welcome& welcome) override;
+  absl::Status OnWelcome(const wire::Welcome& welcome) override;
   void OnAssign(const wire::Assign& assign) override;
   void OnActivate(uint64_t epoch) override;
   void OnRelease(uint64_t epoch) override;
@@ -67,7 +69,8 @@ class Worker : private JoinSession::Events {
 
   void TakeLoaded(const wire::Assign& assign, const absl::StatusOr<StageRunner::Loaded>& loaded);
   absl::StatusOr<StageRunner::Sink> OpenEdge(const wire::Assign& assign);
-  wire::Report MakeReport() const;
+  absl::Status Listen();
+  wire::Report MakeReport() const override;
   void FillHeartbeat(wire::Heartbeat& heartbeat) const;
   void Fail(uint64_t epoch, const absl::Status& status);
   void Break(const absl::Status& status);

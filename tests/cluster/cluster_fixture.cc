@@ -31,18 +31,16 @@ absl::Status RunningWorker::Join() {
   return ended_;
 }
 
-ClusterFixture::ClusterFixture(std::optional<LocalDevice> local, ClusterTimes times)
-    : local_(std::move(local)), times_(times) {
+ClusterFixture::ClusterFixture(std::optional<LocalDevice> local, ClusterTimes times,
+                               std::string host)
+    : local_(std::move(local)), times_(times), host_(std::move(host)) {
   StartCoordinator();
 }
 
 void ClusterFixture::StartCoordinator(int port) {
-  auto started = Cluster::Start({.state_dir = state_dir(),
-                                 .host = "127.0.0.1",
-                                 .port = port,
-                                 .times = times_,
-                                 .local = local_},
-                                &recorder);
+  auto started = Cluster::Start(
+      {.state_dir = state_dir(), .host = host_, .port = port, .times = times_, .local = local_},
+      &recorder);
   INFO(started.status().ToString());
   REQUIRE(started.ok());
   cluster = *std::move(started);

@@ -85,7 +85,7 @@ inline ClusterTimes LongLease() { return {.lease = std::chrono::seconds(60)}; }
 class ClusterFixture {
  public:
   explicit ClusterFixture(std::optional<LocalDevice> local = std::nullopt,
-                          ClusterTimes times = LongLease());
+                          ClusterTimes times = LongLease(), std::string host = "127.0.0.1");
 
   /// Enrols and starts a worker that serves `model_path`.
   RunningWorker& AddWorker(const std::string& name, const std::string& model_path);
@@ -111,6 +111,7 @@ class ClusterFixture {
  private:
   std::optional<LocalDevice> local_;
   ClusterTimes times_;
+  std::string host_;  // that the coordinator listens on
 };
 
 BatchLimits TestLimits(const ModelConfig& config);

@@ -126,15 +126,19 @@ TEST_CASE("every call by every caller: only members are heard, and only in their
   CHECK(fixture.cluster->Nodes().size() == 1);
 }
 
-int Dial(int port) {
-  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+bool Connects(int socket, int port, in_addr_t host) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = htonl(host);
+  return connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+}
+
+int Dial(int port) {
+  const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
   const timeval limit = {.tv_sec = 15, .tv_usec = 0};
   setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-  REQUIRE(connect(socket, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+  REQUIRE(Connects(socket, port, INADDR_LOOPBACK));
   return socket;
 }
 
@@ -290,6 +294,42 @@ TEST_CASE("a step of the wrong size ends its edge with both sizes, and a late on
   other_cluster.mutable_header()->set_cluster_id(std::string(16, 'x'));
   CHECK(absl::IsPermissionDenied(CallSteps(a, port, "b", header, {other_cluster})));
   CHECK(absl::IsPermissionDenied(CallSteps(a, port, "b", other_cluster.header(), {step})));
+}
+
+TEST_CASE("of two processes with one certificate the older one gives up", "[rpc]") {
+  ClusterFixture fixture;
+  const absl::StatusOr<Identity> identity = fixture.EnrollAs("a");
+  REQUIRE(identity.ok());
+  RunningWorker& older = fixture.workers.emplace_back(fixture.OptionsFor(*identity), "/nowhere");
+  REQUIRE(fixture.WaitForMembers(1));
+  const RunningWorker& newer =
+      fixture.workers.emplace_back(fixture.OptionsFor(*identity), "/nowhere");
+  const absl::Status ended = older.Join();
+  INFO(ended.message());
+  CHECK(!ended.ok());
+  CHECK(absl::StrContains(ended.message(), "another process joined as a"));
+  REQUIRE(fixture.cluster->Nodes().size() == 1);
+  const uint64_t boot_id = const_cast<RunningWorker&>(newer).worker().boot_id();
+  CHECK(fixture.cluster->Nodes()[0].boot_id == boot_id);
+}
+
+TEST_CASE("where the coordinator is beyond loopback, every stage can be reached from there",
+          "[rpc]") {
+  // 127.0.0.2 is this machine too, and not where a port at 127.0.0.1 is.
+  const in_addr_t elsewhere = INADDR_LOOPBACK + 1;
+  for (const bool beyond : {false, true}) {
+    CAPTURE(beyond);
+    ClusterFixture fixture(LocalDevice{.device = "cpu", .threads = 1, .model_path = "/nowhere"},
+                           LongLease(), beyond ? "0.0.0.0" : "127.0.0.1");
+    fixture.AddWorker("a", "/nowhere");
+    REQUIRE(fixture.WaitForMembers(2));
+    for (const Node& node : fixture.cluster->Nodes()) {
+      CAPTURE(node.id);
+      const int socket = ::socket(AF_INET, SOCK_STREAM, 0);
+      CHECK(Connects(socket, node.report.data_port, elsewhere) == beyond);
+      close(socket);
+    }
+  }
 }
 
 }  // namespace
