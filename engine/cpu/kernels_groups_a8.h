@@ -29,6 +29,11 @@ constexpr int kByteBlockInputs = 256;
 struct ByteRun {
   const uint8_t* codes;
   int groups;
+  // More rows than one leave time for the next run to come into L2, headers among it: with each
+  // group a pass asks for `share` bytes. All at once by a pass would be no faster than none.
+  const uint8_t* next;
+  int64_t next_bytes;  // that no tile has asked for yet
+  int64_t share;       // 0: nothing
   // f32 for each group:
   const float* scales;    // [groups][64]
   const float* minimums;  // the same
@@ -50,6 +55,13 @@ struct ByteRunRows {
   const int16_t* sums;  // [groups] of a row; int8 scales only
   int64_t sums_stride;  // of either
 };
+
+/// What one group asks for in a pass, `turn` groups after the tile's first. Inlined, because GCC
+/// drops calls of what only prefetches.
+[[gnu::always_inline]] inline void AskForNext(const ByteRun& run, int turn) {
+  const uint8_t* const next = run.next + run.share * turn;
+  for (int64_t at = 0; at < run.share; at += 64) __builtin_prefetch(next + at, 0, 2);
+}
 
 /// chain = the products of kSteps steps of codes, which follow.
 template <class Codes, class Dots, int kSteps, int kRows, int kColumns>
@@ -77,6 +89,29 @@ template <class Codes, class Dots, int kSteps, int kRows, int kColumns>
   }
 }
 
+/// Chains of a group one after the other, each as long as a Dots::Sum has room for: use(chain, i).
+template <class Codes, class Dots, int kGroupSteps, int kRows, int kColumns, class Use>
+[[gnu::always_inline]] inline void DotGroup(const ByteRun& run, const Simd::CodeTable& table,
+                                            const ByteRunRows& rows, int group, int first,
+                                            Use use) {
+  constexpr int kSteps = kGroupSteps < Dots::kStepsMax ? kGroupSteps : Dots::kStepsMax;
+  constexpr int64_t kBytes = kSteps / 2 * Codes::kBytes;
+  const uint8_t* octet = run.codes + kGroupSteps / kSteps * kBytes * group;
+  const uint8_t* x = rows.x + 4 * kGroupSteps * group;
+#pragma GCC unroll 2
+  for (int i = 0; i < kGroupSteps / kSteps; ++i, octet += kBytes, x += 4 * kSteps) {
+    if (kRows == 1 && first == 0) AskForLines<kBytes>(octet);
+    typename Dots::Sum chain[kRows][kColumns];
+    DotSteps<Codes, Dots, kSteps>(chain, octet, first, table, x, rows.x_stride);
+    use(chain, i);
+  }
+}
+
+/// As in AddGroups: one row goes through all columns of a group before it comes to the next, so
+/// that memory has no pause while lines are passed over again.
+template <int kRows>
+constexpr int kBytePasses = kRows == 1 ? 4 / Simd::kByteColumns<kRows> : 1;
+
 /// below = the activations of a unit times the int8 of its minimums.
 template <int kRows, int kColumns>
 [[gnu::always_inline]] inline void SumMinimums(Simd::Int (&below)[kRows][kColumns],
@@ -100,6 +135,52 @@ template <int kRows, int kColumns>
   }
 }
 
+/// sums += the totals of a unit in the columns from `first` on, times its scales, and what its
+/// minimums add.
+template <int kRows, int kColumns>
+[[gnu::always_inline]] inline void FinishUnit(const ByteRun& run, const ByteRunRows& rows,
+                                              int first, const Simd::Int (&total)[kRows][kColumns],
+                                              float* sums) {
+  Simd::Int below[kRows][kColumns];
+  SumMinimums(below, run, rows, first);
+#pragma GCC unroll 4
+  for (int c = 0; c < kColumns; ++c) {
+    const Simd::Float half = Simd::LoadHalves(run.halves + 32 * (first + c));
+    const Simd::Float minimum_half = Simd::Mul(
+        Simd::LoadHalves(run.minimum_halves + 32 * (first + c)), Simd::Set(run.minimum_factor));
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      Simd::Float part = Simd::Mul(half, Simd::ToFloat(total[r][c]));
+      part = Simd::Fma(minimum_half, Simd::ToFloat(below[r][c]), part);
+      float* const sum = sums + 64 * r + 16 * (first + c);
+      const Simd::Float x_scale = Simd::Broadcast(rows.scales + r * rows.scales_stride);
+      Simd::Store(sum, Simd::Fma(x_scale, part, Simd::Load(sum)));
+    }
+  }
+}
+
+/// sum += a group's products in the columns from `first` on, times its scales, and what its
+/// minimums add.
+template <int kUnitGroups, int kRows, int kColumns>
+[[gnu::always_inline]] inline void ScaleGroup(const ByteRun& run, const ByteRunRows& rows,
+                                              int group, int first,
+                                              const Simd::Int (&total)[kRows][kColumns],
+                                              Simd::Float (&sum)[kRows][kColumns]) {
+  const int at = 64 * group + 16 * first;
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    const Simd::Float x_total = Simd::Broadcast(rows.totals + r * rows.sums_stride + group);
+    const Simd::Float x_scale =
+        Simd::Broadcast(rows.scales + r * rows.scales_stride + group / kUnitGroups);
+#pragma GCC unroll 4
+    for (int c = 0; c < kColumns; ++c) {
+      sum[r][c] = Simd::Fma(Simd::Load(run.minimums + at + 16 * c), x_total, sum[r][c]);
+      sum[r][c] = Simd::Fma(Simd::Load(run.scales + at + 16 * c),
+                            Simd::Mul(Simd::ToFloat(total[r][c]), x_scale), sum[r][c]);
+    }
+  }
+}
+
 /// sums [kRows][64] += the products of a unit whose scales are f16 times int8.
 /// Not inlined, like SumTile, so that tests/disassembly_test.py finds its inner loops.
 template <class Codes, int kBits, int kGroupSteps, int kRows>
@@ -107,51 +188,35 @@ template <class Codes, int kBits, int kGroupSteps, int kRows>
                                    const ByteRunRows& rows, float* sums) {
   using Dots = Simd::ByteDots<kBits>;
   constexpr int kColumns = Simd::kByteColumns<kRows>;
-  constexpr int kSteps = kGroupSteps < Dots::kStepsMax ? kGroupSteps : Dots::kStepsMax;
-  constexpr int kChains = kGroupSteps / kSteps;
-  for (int first = 0; first < 4; first += kColumns) {
-    Simd::Int total[kRows][kColumns];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) total[r][c] = Simd::ZeroInt();
+  constexpr int kPasses = kBytePasses<kRows>;
+  for (int first = 0; first < 4; first += kPasses * kColumns) {
+    Simd::Int total[kPasses][kRows][kColumns];
+#pragma GCC unroll 16
+    for (int i = 0; i < kPasses * kRows * kColumns; ++i) {
+      total[i / kColumns / kRows][i / kColumns % kRows][i % kColumns] = Simd::ZeroInt();
     }
-    const uint8_t* octet = run.codes;
-    const uint8_t* x = rows.x;
-    const uint8_t* factors = run.factors + 64 * first;
-    for (int group = 0; group < run.groups; ++group, factors += 256) {
-#pragma GCC unroll 2
-      for (int i = 0; i < kChains; ++i) {
-        if (kRows == 1 && first == 0) AskForLines<kSteps / 2 * Codes::kBytes>(octet);
-        typename Dots::Sum chain[kRows][kColumns];
-        DotSteps<Codes, Dots, kSteps>(chain, octet, first, table, x, rows.x_stride);
-        octet += kSteps / 2 * Codes::kBytes;
-        x += 4 * kSteps;
+    for (int group = 0; group < run.groups; ++group) {
+      if (kRows > 1) AskForNext(run, first / kColumns * run.groups + group);
 #pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          const Simd::Int factor = Simd::LoadBytes(factors + 64 * c);
+      for (int pass = 0; pass < kPasses; ++pass) {
+        const uint8_t* const factors = run.factors + 256 * group + 64 * (first + pass * kColumns);
+        const auto add = [&](const auto& chain, int) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+          for (int c = 0; c < kColumns; ++c) {
+            const Simd::Int factor = Simd::LoadBytes(factors + 64 * c);
 #pragma GCC unroll 8
-          for (int r = 0; r < kRows; ++r) {
-            total[r][c] = Dots::AddTimes(total[r][c], chain[r][c], factor);
+            for (int r = 0; r < kRows; ++r) {
+              total[pass][r][c] = Dots::AddTimes(total[pass][r][c], chain[r][c], factor);
+            }
           }
-        }
+        };
+        DotGroup<Codes, Dots, kGroupSteps, kRows, kColumns>(run, table, rows, group,
+                                                            first + pass * kColumns, add);
       }
     }
-    Simd::Int below[kRows][kColumns];
-    SumMinimums(below, run, rows, first);
 #pragma GCC unroll 4
-    for (int c = 0; c < kColumns; ++c) {
-      const Simd::Float half = Simd::LoadHalves(run.halves + 32 * (first + c));
-      const Simd::Float minimum_half = Simd::Mul(
-          Simd::LoadHalves(run.minimum_halves + 32 * (first + c)), Simd::Set(run.minimum_factor));
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        Simd::Float part = Simd::Mul(half, Simd::ToFloat(total[r][c]));
-        part = Simd::Fma(minimum_half, Simd::ToFloat(below[r][c]), part);
-        float* const sum = sums + 64 * r + 16 * (first + c);
-        const Simd::Float x_scale = Simd::Broadcast(rows.scales + r * rows.scales_stride);
-        Simd::Store(sum, Simd::Fma(x_scale, part, Simd::Load(sum)));
-      }
+    for (int pass = 0; pass < kPasses; ++pass) {
+      FinishUnit(run, rows, first + pass * kColumns, total[pass], sums);
     }
   }
 }
@@ -162,54 +227,38 @@ template <class Codes, int kBits, int kGroupSteps, int kRows>
                                      const ByteRunRows& rows, float* sums) {
   using Dots = Simd::ByteDots<kBits>;
   constexpr int kColumns = Simd::kByteColumns<kRows>;
-  constexpr int kSteps = kGroupSteps < Dots::kStepsMax ? kGroupSteps : Dots::kStepsMax;
-  constexpr int kChains = kGroupSteps / kSteps;
-  constexpr int kUnitGroups = 8 / kGroupSteps;
-  for (int first = 0; first < 4; first += kColumns) {
-    Simd::Float sum[kRows][kColumns];
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) sum[r][c] = Simd::Load(sums + 64 * r + 16 * (first + c));
+  constexpr int kPasses = kBytePasses<kRows>;
+  for (int first = 0; first < 4; first += kPasses * kColumns) {
+    Simd::Float sum[kPasses][kRows][kColumns];
+#pragma GCC unroll 16
+    for (int i = 0; i < kPasses * kRows * kColumns; ++i) {
+      const int pass = i / kColumns / kRows, r = i / kColumns % kRows, c = i % kColumns;
+      sum[pass][r][c] = Simd::Load(sums + 64 * r + 16 * (first + pass * kColumns + c));
     }
-    const uint8_t* octet = run.codes;
-    const uint8_t* x = rows.x;
     for (int group = 0; group < run.groups; ++group) {
-      Simd::Int total[kRows][kColumns];
-#pragma GCC unroll 2
-      for (int i = 0; i < kChains; ++i) {
-        if (kRows == 1 && first == 0) AskForLines<kSteps / 2 * Codes::kBytes>(octet);
-        typename Dots::Sum chain[kRows][kColumns];
-        DotSteps<Codes, Dots, kSteps>(chain, octet, first, table, x, rows.x_stride);
-        octet += kSteps / 2 * Codes::kBytes;
-        x += 4 * kSteps;
-#pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
+      if (kRows > 1) AskForNext(run, first / kColumns * run.groups + group);
 #pragma GCC unroll 4
-          for (int c = 0; c < kColumns; ++c) {
-            const Simd::Int products = Dots::TotalOf(chain[r][c]);
-            total[r][c] = i == 0 ? products : Simd::AddInt(total[r][c], products);
+      for (int pass = 0; pass < kPasses; ++pass) {
+        Simd::Int total[kRows][kColumns];
+        const auto add = [&](const auto& chain, int i) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+          for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+            for (int c = 0; c < kColumns; ++c) {
+              const Simd::Int products = Dots::TotalOf(chain[r][c]);
+              total[r][c] = i == 0 ? products : Simd::AddInt(total[r][c], products);
+            }
           }
-        }
-      }
-      const int at = 64 * group + 16 * first;
-#pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const Simd::Float x_total = Simd::Broadcast(rows.totals + r * rows.sums_stride + group);
-        const Simd::Float x_scale =
-            Simd::Broadcast(rows.scales + r * rows.scales_stride + group / kUnitGroups);
-#pragma GCC unroll 4
-        for (int c = 0; c < kColumns; ++c) {
-          sum[r][c] = Simd::Fma(Simd::Load(run.minimums + at + 16 * c), x_total, sum[r][c]);
-          sum[r][c] = Simd::Fma(Simd::Load(run.scales + at + 16 * c),
-                                Simd::Mul(Simd::ToFloat(total[r][c]), x_scale), sum[r][c]);
-        }
+        };
+        DotGroup<Codes, Dots, kGroupSteps, kRows, kColumns>(run, table, rows, group,
+                                                            first + pass * kColumns, add);
+        ScaleGroup<8 / kGroupSteps>(run, rows, group, first + pass * kColumns, total, sum[pass]);
       }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int c = 0; c < kColumns; ++c) Simd::Store(sums + 64 * r + 16 * (first + c), sum[r][c]);
+#pragma GCC unroll 16
+    for (int i = 0; i < kPasses * kRows * kColumns; ++i) {
+      const int pass = i / kColumns / kRows, r = i / kColumns % kRows, c = i % kColumns;
+      Simd::Store(sums + 64 * r + 16 * (first + pass * kColumns + c), sum[pass][r][c]);
     }
   }
 }
@@ -223,16 +272,26 @@ struct ByteType {
   static constexpr bool kIsUnit = kInt8Scales;
 };
 
+/// A run times `count` rows, at most kRows, which ask for as much of the next run as each of
+/// `tiles_left` tiles must.
 template <class Type, class Codes, int kRows>
-void AddByteTile(int count, const ByteRun& run, const Simd::CodeTable& table,
+void AddByteTile(int count, int tiles_left, ByteRun& run, const Simd::CodeTable& table,
                  const ByteRunRows& rows, float* sums) {
   if constexpr (kRows > 0) {
-    if (count != kRows) return AddByteTile<Type, Codes, kRows - 1>(count, run, table, rows, sums);
+    if (count != kRows) {
+      AddByteTile<Type, Codes, kRows - 1>(count, tiles_left, run, table, rows, sums);
+      return;
+    }
+    constexpr int kTurns = kByteBlockInputs / 4 / Type::kGroupSteps * 4 / Simd::kByteColumns<kRows>;
+    // Whole lines, so perhaps the first tiles alone.
+    run.share = run.next_bytes > 0 ? run.next_bytes / kTurns / tiles_left / 64 * 64 + 64 : 0;
     if constexpr (Type::kIsUnit) {
       AddByteUnit<Codes, Type::kBits, Type::kGroupSteps, kRows>(run, table, rows, sums);
     } else {
       AddByteGroups<Codes, Type::kBits, Type::kGroupSteps, kRows>(run, table, rows, sums);
     }
+    run.next += kTurns * run.share;
+    run.next_bytes -= kTurns * run.share;
   }
 }
 
@@ -243,7 +302,7 @@ template <class Type>
                                         const Simd::CodeTable& table, ByteRunRows rows,
                                         float* sums) {
   alignas(64) uint8_t wide[kByteBlockInputs * 64];  // 16 KiB
-  if (Type::Codes::kBytes != 64 * 8) {
+  if (Type::Codes::kBytes != Octet<8, true>::kBytes) {
     WidenCodes<typename Type::Codes>(run.codes, run.groups * Type::kGroupSteps / 2, table, wide);
     run.codes = wide;
   }
@@ -257,22 +316,24 @@ template <class Type>
     rows.scales = all.scales + first * all.scales_stride;
     if (Type::kIsUnit) rows.sums = all.sums + first * all.sums_stride;
     if (!Type::kIsUnit) rows.totals = all.totals + first * all.sums_stride;
-    AddByteTile<Type, Octet<8, true>, kTileRows>(count, run, table, rows, sums + 64 * first);
+    AddByteTile<Type, Octet<8, true>, kTileRows>(count, tiles - tile, run, table, rows,
+                                                 sums + 64 * first);
   }
 }
 
 template <class Type>
-void AddByteRun(const PanelJob& job, const ByteRun& run, const Simd::CodeTable& table,
+void AddByteRun(const PanelJob& job, ByteRun& run, const Simd::CodeTable& table,
                 const ByteRunRows& rows, float* sums) {
   if (job.rows > Simd::kByteTileRows) {
     AddWideByteTiles<Type>(job, run, table, rows, sums);
   } else {
-    AddByteTile<Type, typename Type::Codes, Simd::kByteTileRows>(job.rows, run, table, rows, sums);
+    AddByteTile<Type, typename Type::Codes, Simd::kByteTileRows>(job.rows, 1, run, table, rows,
+                                                                 sums);
   }
 }
 
 /// Of the format's types.
-inline void AddByteRunOf(const GroupFormat& format, const PanelJob& job, const ByteRun& run,
+inline void AddByteRunOf(const GroupFormat& format, const PanelJob& job, ByteRun& run,
                          const Simd::CodeTable& table, const ByteRunRows& rows, float* sums) {
   const bool short_groups = format.group_inputs == 16;
   if (format.scales == GroupScales::kHalfTimesInt8) {
@@ -377,7 +438,14 @@ inline void AddBytePanel(const PanelJob& job, float* sums) {
     const uint8_t* const header = block + unit * format.header_bytes();
     ByteRun run = {};
     run.groups = units * format.groups_per_unit();
-    run.codes = block + block_units * format.header_bytes() + unit * format.code_bytes();
+    const int64_t headers_bytes = block_units * format.header_bytes();
+    run.codes = block + headers_bytes + unit * format.code_bytes();
+    const bool ends_block = in_block + kByteBlockInputs >= kGroupBlockInputs;
+    const uint8_t* const codes_end = run.codes + units * format.code_bytes();
+    run.next = left > kByteBlockInputs ? codes_end : job.next_panel;
+    if (job.rows > 1 && run.next != nullptr) {
+      run.next_bytes = codes_end - run.codes + (ends_block ? headers_bytes : 0);
+    }
     ByteRunRows rows = {.x = job.x + input,
                         .x_stride = job.x_stride_bytes,
                         .scales = x.scales + input / format.unit_inputs(),
