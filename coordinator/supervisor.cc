@@ -15,7 +15,9 @@ namespace {
 
 constexpr std::chrono::milliseconds kTick(250);
 constexpr std::chrono::seconds kRetryAfterFailure(1);
-constexpr int kBlameDoublings = 6;         // a node that cannot load is left out for up to 64 s
+constexpr int kBlameDoublings = 6;  // a node that cannot load is left out for up to 64 s
+/// A plan that serves is not given up again for a node that could not load: each try is an outage.
+constexpr std::chrono::minutes kBlameWhileServing(10);
 constexpr double kGainWorthMoving = 1.10;  // re-planning on its own costs a load
 
 std::vector<std::string> Names(const std::vector<ReportedNode>& members) {
@@ -147,15 +149,23 @@ void Supervisor::Loop() {
   }
 }
 
-std::vector<ReportedNode> Supervisor::Members() const {
+std::vector<ReportedNode> Supervisor::Members() {
   std::vector<ReportedNode> members;
   const std::vector<Node> nodes = cluster_->Nodes();
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
+  for (auto& [id, blame] : blamed_) {
+    blame.left |= std::none_of(nodes.begin(), nodes.end(),
+                               [&name = id](const Node& node) { return node.id == name; });
+  }
   for (const Node& node : nodes) {
     if (node.state == NodeState::kConnecting || node.state == NodeState::kSuspect) continue;
-    const auto blame = blamed_.find(node.id);
-    if (blame != blamed_.end() && now < blame->second.until) continue;
+    const auto found = blamed_.find(node.id);
+    if (found != blamed_.end()) {
+      const Blame& blame = found->second;
+      const bool patient = phase_ == Phase::kServing && !blame.left;
+      if (now < blame.until + (patient ? kBlameWhileServing : std::chrono::minutes(0))) continue;
+    }
     ReportedNode member;
     member.id = node.id;
     member.host_id = node.report.host_id;
@@ -349,6 +359,7 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
     if (!was_active && !node.empty()) {
       Blame& blame = blamed_[node];
       const int doubled = std::min(blame.failures++, kBlameDoublings);
+      blame.left = false;
       blame.until = std::chrono::steady_clock::now() + kRetryAfterFailure * (1 << doubled);
     }
   }

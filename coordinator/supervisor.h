@@ -64,7 +64,7 @@ class Supervisor final : public ClusterListener {
   void Loop();
   void Wake();
   void Consider();
-  std::vector<ReportedNode> Members() const;
+  std::vector<ReportedNode> Members();
   absl::StatusOr<Plan> PlanFor(const std::vector<ReportedNode>& members) const;
   bool WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const;
   void BringUp(Plan plan);
@@ -87,6 +87,7 @@ class Supervisor final : public ClusterListener {
   uint64_t epoch_ = 0;       // of the plan in force; 0: not known yet
   struct Blame {
     int failures = 0;
+    bool left = false;  // since then: it may have been mended
     std::chrono::steady_clock::time_point until;
   };
   std::map<std::string, Blame> blamed_;  // nodes that could not load; left out until then

@@ -125,22 +125,47 @@ def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(sta
     wait_for("one worker would be enough", lambda: "waiting for a worker, or a device" in cluster.text())
 
 
-def test_an_idle_server_takes_in_the_device_of_another_machine(start, tmp_path):
-    # A host is told from others by its name too.
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text(f"#!/bin/sh\nexec unshare -Ur -u sh -c 'hostname elsewhere && exec \"$0\" \"$@\"' {WORKER} \"$@\"\n")
-    elsewhere.chmod(0o755)
+def elsewhere(tmp_path):
+    """A worker of another machine: a host is told from others by its name too."""
     if DEVICE != "cpu":
         pytest.skip("a GPU is the same one from wherever it is seen")
     if subprocess.run(["unshare", "-Ur", "-u", "hostname", "elsewhere"], check=False).returncode != 0:
         pytest.skip("no process may have a host's name of its own here")
+    program = tmp_path / "elsewhere"
+    program.write_text(f"#!/bin/sh\nexec unshare -Ur -u sh -c 'hostname elsewhere && exec \"$0\" \"$@\"' {WORKER} \"$@\"\n")
+    program.chmod(0o755)
+    return program
+
+
+def test_an_idle_server_takes_in_the_device_of_another_machine(start, tmp_path):
+    program = elsewhere(tmp_path)
     cluster = start(flags=["--threads", 1, "--workload-profile", "throughput"]).wait_ready()
     expected = answers(cluster)
-    cluster.add_worker("other", program=elsewhere)
+    cluster.add_worker("other", program=program)
     wait_for("the plan takes it in", lambda: any(
         stage["node"] == "other" for stage in cluster.get("/v1/cluster")[1]["plan"]["stages"]))
     assert answers_after_recovery(cluster) == expected
     assert cluster.coordinator.poll() is None
+
+
+def test_a_worker_that_cannot_load_interrupts_service_once_until_it_was_mended(start, tmp_path):
+    program = elsewhere(tmp_path)
+    subprocess.run(["tar", "-xJf", ROOT / "tests/data/golden/tiny-qwen3.tar.xz", "-C", tmp_path], check=True)
+    cluster = start(flags=["--threads", 1, "--workload-profile", "throughput"]).wait_ready()
+    right = cluster.model
+    cluster.model = str(tmp_path / "tiny/qwen3")  # not the cluster's
+    cluster.add_worker("other", program=program)
+    wait_for("the plan with it fails", lambda: "did not come up at node other" in cluster.text())
+    wait_for("the rest serves", lambda: cluster.get("/ready")[0] == 200)
+    for _ in range(50):
+        status, _, answer = cluster.post("/v1/completions", {"prompt": "abc", "max_tokens": 1})
+        assert status == 200, answer
+        time.sleep(0.1)
+    cluster.kill("other")
+    cluster.model = right
+    cluster.add_worker("other", program=program)
+    wait_for("the plan takes it in", lambda: any(
+        stage["node"] == "other" for stage in cluster.get("/v1/cluster")[1]["plan"]["stages"]) and cluster.get("/ready")[0] == 200)
 
 
 def test_a_frozen_worker_is_replaced(start):
