@@ -176,7 +176,8 @@ class StepPlanner {
   int64_t Chunk(int64_t first, const View& sequence) const {
     if (sequences_ == 0 || samples_ == 0) return 0;
     int64_t rows = std::min(room_, rows_);
-    if (others_) rows = std::min(rows, std::max<int64_t>(room_max_ / 2, kPageTokens));
+    if (others_ && !sequence.replays)
+      rows = std::min(rows, std::max<int64_t>(room_max_ / 2, kPageTokens));
     if (first < sequence.scored_rows_end) rows = std::min(rows, samples_);
     return Rounded(first, sequence, rows);
   }

@@ -30,6 +30,7 @@ struct RunningView {
   bool paused = false;
   int64_t scored_rows_end = 0;  // rows [scheduled, this) are sampled too: prompt logprobs
   bool cuts = false;            // its last chunk begins at the last page boundary
+  bool replays = false;         // computes again what a lost chain held: with all the room there is
   uint64_t ready = 0;           // order in which sequences came out of their last steps
   int replay = 0;    // rows before the last token that run again: their state was taken back
   DraftOffer draft;  // guesses that may follow the last token
@@ -44,6 +45,7 @@ struct WaitingView {
   int followers = 0;
   int64_t scored_rows_end = 0;
   bool cuts = false;
+  bool replays = false;
 };
 
 struct StepView {
@@ -75,7 +77,8 @@ struct StepPlan {
 };
 
 /// Decodes first, then begun prefills oldest first, then waiting sequences while places and pages
-/// allow and nothing was preempted. One prompt takes at most half of the room while others wait;
+/// allow and nothing was preempted. One prompt takes at most half of the room while others wait,
+/// but for replays, which go one after the other: the sooner does the first of them go on;
 /// chunks end on multiples of 16 except the last. When pages of either kind or state slots run out,
 /// later arrivals are preempted for earlier ones, paused ones first, never one that is in flight:
 /// then the older one waits. Guesses get what is left of a step without prefill, as far as they pay

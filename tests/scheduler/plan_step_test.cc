@@ -81,6 +81,10 @@ TEST_CASE("one prompt takes at most half of the room while others wait", "[plan_
   world.view.tokens_max = 128;
   world.Prefill(1000, 0).Waits(1000);
   CHECK(world.Plan().slices == Slices{{0, false, 64}, {0, true, 64}});
+  world.running[0].replays = world.waiting[0].replays = true;  // the first of them is soon done
+  CHECK(world.Plan().slices == Slices{{0, false, 128}});
+  world.running[0].known = 100;
+  CHECK(world.Plan().slices == Slices{{0, false, 100}, {0, true, 16}});
 }
 
 TEST_CASE("decodes are never held back by the budget, and prefill keeps 16 rows", "[plan_step]") {
