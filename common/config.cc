@@ -237,6 +237,9 @@ std::vector<Row> NetworkRows() {
               NG_FIELD(drain_delay_ms), 0, 600'000),
       Integer("drain_timeout_ms", "time that running requests get to finish",
               NG_FIELD(drain_timeout_ms), 0, 3'600'000),
+      Integer("park_timeout_s",
+              "time that answers wait for a chain when a worker was lost and the rest cannot serve",
+              NG_FIELD(park_timeout_s), 0, 86'400),
   };
 }
 

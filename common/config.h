@@ -70,6 +70,7 @@ struct Config {
   int sse_keepalive_ms = 10'000;
   int drain_delay_ms = 5'000;
   int drain_timeout_ms = 60'000;
+  int park_timeout_s = 600;
   WorkloadConfig workload;
   PlannerConfig planner;
   std::map<std::string, NodeConfig> nodes;

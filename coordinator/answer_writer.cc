@@ -22,7 +22,8 @@ Json TimingsJson(const PreparedRequest& prepared, const GenerationUsage& usage) 
                       {"prefill_ms", usage.prefill_ms},
                       {"decode_ms", usage.decode_ms},
                       {"cached_tokens", usage.cached_tokens},
-                      {"preemptions", usage.preemptions}};
+                      {"preemptions", usage.preemptions},
+                      {"recoveries", usage.recoveries}};
 }
 
 /// A tool call that has no arguments yet.
@@ -198,6 +199,7 @@ Json AnswerWriter::WholeChoice(int index, Choice& choice) {
 }
 
 Json AnswerWriter::Whole(const GenerationUsage& usage) {
+  fingerprint_ = context_.generator.fingerprint();
   Json answer = Head(prepared_.chat ? "chat.completion" : "text_completion");
   Json::Array choices;
   for (size_t i = 0; i < choices_.size(); ++i) {
@@ -314,6 +316,7 @@ void AnswerWriter::AppendChoice(int index, Choice& choice, const GenerationUsage
 
 std::string AnswerWriter::Chunks(absl::Span<const GenerationEvent> events,
                                  const GenerationUsage& usage) {
+  fingerprint_ = context_.generator.fingerprint();
   std::vector<int> moved;  // in the order of their first event
   for (const GenerationEvent& event : events) {
     Add(event);

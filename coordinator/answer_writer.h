@@ -69,8 +69,8 @@ class AnswerWriter {
 
   const ApiContext& context_;
   const PreparedRequest& prepared_;
-  const bool shows_tokens_;  // logprobs or ids
-  const std::string fingerprint_;
+  const bool shows_tokens_;      // logprobs or ids
+  std::string fingerprint_;      // of the chain that serves now: another one may have taken over
   std::vector<Choice> choices_;  // [prompts * n]
   int unfinished_;
 };

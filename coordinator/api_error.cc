@@ -68,6 +68,9 @@ ApiError ErrorOfStatus(const absl::Status& status, const std::string& request_id
       return {.status = 429, .code = "queue_full", .message = message, .retry_after_s = 1};
     case absl::StatusCode::kInvalidArgument:
       return {.message = message};
+    case absl::StatusCode::kAborted:
+      return {
+          .status = 422, .code = "request_quarantined", .message = message, .never_retry = true};
     case absl::StatusCode::kUnavailable: {
       // "worker_lost: one of the workers ...": the code stands before the colon.
       const size_t colon = message.find(": ");

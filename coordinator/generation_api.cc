@@ -20,6 +20,8 @@ namespace {
 /// How often the peer is looked at: while a whole answer is made, and in a silent stream.
 constexpr absl::Duration kWholePoll = absl::Milliseconds(50);
 constexpr absl::Duration kStreamPoll = absl::Milliseconds(100);
+/// How often a client hears that its text goes on as soon as the rest of the cluster has it.
+constexpr absl::Duration kRecoveryNote = absl::Seconds(1);
 
 ApiError DrainingError() {
   return {.status = 503,
@@ -74,6 +76,8 @@ absl::string_view PhaseName(Generation::State state) {
       return "queued";
     case Generation::State::kPrefill:
       return "prefill";
+    case Generation::State::kRecovering:
+      return "recovering";
     case Generation::State::kDecode:
       break;
   }
@@ -88,6 +92,8 @@ std::string KeepAliveComment(const Generation::Progress& progress) {
                           static_cast<int64_t>(progress.queue_eta_ms), "\n\n");
     case Generation::State::kPrefill:
       return absl::StrCat(": prefill ", progress.prefill_done, "/", progress.prefill_total, "\n\n");
+    case Generation::State::kRecovering:
+      return ": recovering\n\n";
     case Generation::State::kDecode:
       break;
   }
@@ -134,8 +140,11 @@ void AnswerStream(ApiContext& context, OpenStream& stream, HttpSink& sink) {
   absl::Time last_write = absl::Now();
   const absl::Duration keep_alive = absl::Milliseconds(context.options.sse_keepalive_ms);
   while (true) {
-    if (out.empty() && absl::Now() - last_write >= keep_alive) {
-      out = KeepAliveComment(generation.progress());
+    if (const absl::Duration silent = absl::Now() - last_write;
+        out.empty() && silent >= std::min(keep_alive, kRecoveryNote)) {
+      const Generation::Progress progress = generation.progress();
+      const bool recovering = progress.state == Generation::State::kRecovering;
+      if (recovering || silent >= keep_alive) out = KeepAliveComment(progress);
     }
     if (!sink.alive() || (!out.empty() && !sink.Write(out))) {
       return LogCancelled(context, generation, stream.prepared.generation.id);

@@ -86,6 +86,7 @@ struct GenerationUsage {
   double prefill_ms = 0;
   double decode_ms = 0;
   int preemptions = 0;
+  int recoveries = 0;  // chains that were lost under it
 };
 
 /// A running request. Destroying it cancels what still runs and frees its pages.
@@ -93,7 +94,7 @@ class Generation {
  public:
   virtual ~Generation() = default;
 
-  enum class State { kQueued, kPrefill, kDecode };
+  enum class State { kQueued, kPrefill, kDecode, kRecovering };
   struct Progress {
     State state = State::kQueued;
     int queue_position = 0;

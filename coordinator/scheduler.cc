@@ -26,7 +26,9 @@ SteadyTime After(SteadyTime time, absl::Duration wait) {
   return time + std::chrono::duration_cast<SteadyTime::duration>(absl::ToChronoNanoseconds(wait));
 }
 
-SchedulerOptions Completed(SchedulerOptions options) {
+}  // namespace
+
+SchedulerOptions Scheduler::Completed(SchedulerOptions options) {
   NG_CHECK(options.stages >= 1);
   if (options.steps_in_flight == 0) options.steps_in_flight = options.stages;
   if (options.decode_groups == 0) options.decode_groups = options.stages;
@@ -37,8 +39,6 @@ SchedulerOptions Completed(SchedulerOptions options) {
   }
   return options;
 }
-
-}  // namespace
 
 Scheduler::Scheduler(SchedulerOptions options)
     : options_(Completed(std::move(options))),
@@ -262,7 +262,11 @@ void Scheduler::EraseIfDone(RequestId request) {
 
 std::optional<SteadyTime> Scheduler::ExpiryOf(const Request& request) const {
   std::optional<SteadyTime> expiry;
-  if (!request.begun) expiry = After(request.arrived, options_.queue_wait_max);
+  if (!request.begun) {
+    expiry = After(request.arrived, options_.queue_wait_max);
+  } else if (parked_since_.has_value()) {
+    expiry = After(*parked_since_, options_.park_timeout);
+  }
   if (request.asked.timeout.has_value()) {
     const SteadyTime own = After(request.arrived, *request.asked.timeout);
     expiry = expiry.has_value() ? std::min(*expiry, own) : own;
@@ -282,53 +286,34 @@ std::vector<SchedulerEvent> Scheduler::Expire(SteadyTime now) {
       next_expiry_ = next_expiry_.has_value() ? std::min(*next_expiry_, *expiry) : *expiry;
       continue;
     }
-    const auto& timeout = request.asked.timeout;
-    const bool own = timeout.has_value() && now >= After(request.arrived, *timeout);
-    absl::Status error =
-        own ? absl::DeadlineExceededError(absl::StrCat(
-                  "The request's timeout of ", absl::ToInt64Milliseconds(*timeout), " ms is over."))
-            : absl::ResourceExhaustedError(
-                  absl::StrCat("The queue is full: no place within ",
-                               absl::ToInt64Milliseconds(options_.queue_wait_max), " ms."));
-    FailRequest(request, 0, std::move(error), now, events);
+    FailRequest(request, 0, LatenessOf(request, now), now, events);
     EraseIfDone(request.id);
   }
   return events;
 }
 
-std::optional<SteadyTime> Scheduler::next_expiry() const { return next_expiry_; }
-
-std::vector<SchedulerEvent> Scheduler::Reset(SchedulerOptions options, const absl::Status& error,
-                                             SteadyTime now) {
-  NG_CHECK(!error.ok());
-  std::vector<SchedulerEvent> events;
-  for (const auto& [id, flight] : flights_) {
-    for (const Part& part : flight.parts) Land(part);
+/// What a request that is late waited for in vain.
+absl::Status Scheduler::LatenessOf(const Request& request, SteadyTime now) const {
+  const auto& timeout = request.asked.timeout;
+  if (timeout.has_value() && now >= After(request.arrived, *timeout)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        "The request's timeout of ", absl::ToInt64Milliseconds(*timeout), " ms is over."));
   }
-  flights_.clear();
-  options_ = Completed(std::move(options));
-  for (const auto& [id, request] : requests_) {
-    if (request->ended) continue;
-    const absl::Status fits = CheckLength(request->asked);
-    if (request->begun || !fits.ok()) {
-      FailRequest(*request, 0, request->begun ? error : fits, now, events);
-    }
+  if (request.begun) {
+    return absl::UnavailableError(absl::StrCat(
+        "worker_lost: A worker was lost while it answered, and the rest did not serve within ",
+        absl::ToInt64Milliseconds(options_.park_timeout), " ms."));
   }
-  std::erase_if(requests_, [](const auto& entry) { return entry.second->ended; });
-  NG_CHECK(running_.empty() && preempted_.empty() && pools_.held() == 0);
-  pools_ = Pools(options_.limits);
-  budget_ = StepBudget(options_.itl_target_ms, options_.limits.rows_max);
-  row_costs_ = RowCosts(options_.first_slow);
-  guess_account_ = GuessAccount(options_.first_slow);
-  held_back_ = false;
-  queue_ = WaitingQueue(options_.tenant_running_max);
-  for (const auto& [id, request] : requests_) {
-    for (const auto& choice : request->choices) {
-      if (choice->state == Sequence::State::kQueued) queue_.Push(choice.get());
-    }
+  const int64_t waited_ms = absl::ToInt64Milliseconds(options_.queue_wait_max);
+  if (parked_since_.has_value()) {
+    return absl::UnavailableError(absl::StrCat(
+        "recovering: The model was not placed anew while the request waited, ", waited_ms, " ms."));
   }
-  return events;
+  return absl::ResourceExhaustedError(
+      absl::StrCat("The queue is full: no place within ", waited_ms, " ms."));
 }
+
+std::optional<SteadyTime> Scheduler::next_expiry() const { return next_expiry_; }
 
 GenerationUsage Scheduler::UsageOf(const Request& request, SteadyTime now) const {
   GenerationUsage usage = request.usage;
@@ -359,7 +344,9 @@ std::optional<Generation::Progress> Scheduler::progress(RequestId request) const
                                                : std::min(choice->computed, choice->prompt_tokens);
     }
   }
-  if (found->first_token_at.has_value()) {
+  if (found->recovering) {
+    progress.state = Generation::State::kRecovering;
+  } else if (found->first_token_at.has_value()) {
     progress.state = Generation::State::kDecode;
   } else if (found->begun) {
     progress.state = Generation::State::kPrefill;
@@ -409,6 +396,10 @@ SchedulerStats Scheduler::stats() const {
   stats.prompt_tokens = prompt_tokens_;
   stats.generated_tokens = generated_tokens_;
   stats.preemptions = preemptions_;
+  stats.parked = static_cast<int>(
+      std::count_if(preempted_.begin(), preempted_.end(),
+                    [](const Sequence* sequence) { return sequence->request->recovering; }));
+  stats.replayed_tokens = replayed_tokens_;
   stats.drafted_tokens = drafted_tokens_;
   stats.accepted_tokens = accepted_tokens_;
   return stats;

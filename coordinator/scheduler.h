@@ -41,6 +41,7 @@ struct SchedulerOptions {
   int tenant_running_max = 32;    // of one tenant; tenant "" has no such limit
   int tenant_queued_max = 64;     // requests
   absl::Duration queue_wait_max = absl::Seconds(60);
+  absl::Duration park_timeout = absl::Seconds(600);  // without a chain, of requests that began
   double itl_target_ms = 100;  // prefill joins decodes only as far as steps stay below
 };
 
@@ -87,9 +88,16 @@ struct SchedulerStats {
   int64_t prompt_tokens = 0;
   int64_t generated_tokens = 0;
   int64_t preemptions = 0;
+  int parked = 0;               // sequences whose chain is gone and that do not run again yet
+  int64_t replayed_tokens = 0;  // computed again after the loss of a chain
   int64_t drafted_tokens = 0;   // guessed and run
   int64_t accepted_tokens = 0;  // of those, drawn
 };
+
+/// Chains that broke under a sequence, without a token in between, before it runs apart from others
+/// of its kind, and before its request ends.
+inline constexpr int kLossesSuspect = 2;
+inline constexpr int kLossesMax = 3;
 
 class Scheduler {
  public:
@@ -142,16 +150,21 @@ class Scheduler {
   /// A paused request (slow reader) is passed over and first to be preempted.
   void Pause(RequestId request, bool paused);
 
-  /// Requests whose time is over end with DeadlineExceeded (their own timeout) or
-  /// ResourceExhausted (too long in the queue). Cheap when nothing is due.
+  /// Requests whose time is over end with DeadlineExceeded (their own timeout), ResourceExhausted
+  /// (too long in the queue) or Unavailable (too long without a chain). Cheap when nothing is due.
   std::vector<SchedulerEvent> Expire(SteadyTime now);
   /// When Expire has work next.
   std::optional<SteadyTime> next_expiry() const;
 
-  /// A new epoch: other stages, other pages, all steps in flight forgotten. Requests that began end
-  /// with `error`, so do queued ones that no longer fit (InvalidArgument); the rest stay queued.
-  std::vector<SchedulerEvent> Reset(SchedulerOptions options, const absl::Status& error,
-                                    SteadyTime now);
+  /// The chain is gone with all pages, and so are the steps in flight. What ran waits as if it had
+  /// been preempted: after Reset its tokens are computed again and it goes on with the next one. A
+  /// request that was under way, without a token in between, when three chains broke ends
+  /// (Aborted): after the second loss it ran apart from others of its kind. No step until Reset.
+  std::vector<SchedulerEvent> Park(SteadyTime now);
+
+  /// A new epoch: other stages, other pages; parks first where that was not done. Requests that no
+  /// longer fit end: queued ones with InvalidArgument, those that began with Unavailable.
+  std::vector<SchedulerEvent> Reset(SchedulerOptions options, SteadyTime now);
 
   /// Nothing for a request that has ended.
   std::optional<Generation::Progress> progress(RequestId request) const;
@@ -185,6 +198,8 @@ class Scheduler {
   };
   struct World;  // what PlanStep looks at, and whose sequences those are
   enum class Onward { kAhead, kLeftOut, kWaits };
+
+  static SchedulerOptions Completed(SchedulerOptions options);
 
   // Admission (scheduler.cc).
   std::optional<Refusal> RefusalOf(const GenerationRequest& request, SteadyTime now) const;
@@ -222,6 +237,10 @@ class Scheduler {
   void KeepProven(const Part& part, absl::Span<const SampledToken> drawn);
   void Settle(Sequence& sequence);
 
+  // A lost chain and the next one (scheduler_recovery.cc).
+  void LosePages(Sequence& sequence);
+  absl::Status CheckGoesOn(const Request& request) const;
+
   // Ends (scheduler.cc).
   Request* Find(RequestId request) const;
   void EnterRunning(Sequence& sequence);
@@ -232,6 +251,7 @@ class Scheduler {
   void FailRequest(Request& request, int choice, absl::Status error, SteadyTime now,
                    std::vector<SchedulerEvent>& events);
   void EraseIfDone(RequestId request);
+  absl::Status LatenessOf(const Request& request, SteadyTime now) const;
   GenerationUsage UsageOf(const Request& request, SteadyTime now) const;
   std::optional<SteadyTime> ExpiryOf(const Request& request) const;
 
@@ -257,11 +277,13 @@ class Scheduler {
       0;  // between requests that leave the queue, a running mean; 0: unknown
   std::optional<SteadyTime> last_start_;
   std::optional<SteadyTime> next_expiry_;
+  std::optional<SteadyTime> parked_since_;  // while there is no chain
   int64_t prefix_queries_ = 0;
   int64_t prefix_hits_ = 0;
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
   int64_t preemptions_ = 0;
+  int64_t replayed_tokens_ = 0;
   int64_t drafted_tokens_ = 0;
   int64_t accepted_tokens_ = 0;
 };

@@ -107,6 +107,7 @@ RunningView Scheduler::ViewOf(Sequence& sequence, bool tight) const {
   view.cuts = CutsPrefill(sequence);
   view.ready = sequence.ready;
   view.replay = sequence.replay;
+  view.replays = sequence.request->recovering;
   view.draft = OfferOf(sequence);
   return view;
 }
@@ -121,6 +122,7 @@ WaitingView Scheduler::ViewOf(const Sequence& sequence, const PrefixMatch& match
   const int64_t scored_rows_end = sequence.request->scored_rows_end(sequence);
   view.scored_rows_end = sequence.scored_rows < scored_rows_end ? scored_rows_end : 0;
   view.cuts = CutsPrefill(sequence);
+  view.replays = sequence.request->recovering;
   return view;
 }
 
@@ -133,8 +135,10 @@ Scheduler::World Scheduler::Look() const {
                      (options_.limits.window_pages > 0 && available.window_pages < enough) ||
                      (pools_.recurrent() && available.slots < enough);
   bool decoding = false;
+  bool suspected = false;  // one that may have broken two chains runs
   for (Sequence* const sequence : running_) {
     decoding = decoding || sequence->generated() > 0;
+    suspected = suspected || sequence->losses >= kLossesSuspect;
     world.running.push_back(ViewOf(*sequence, tight));
     world.running_sequences.push_back(sequence);
     world.places += 1 + world.running.back().followers;
@@ -158,9 +162,18 @@ Scheduler::World Scheduler::Look() const {
     return int64_t{at->second.pages} * kPageTokens;
   };
   for (Sequence* const sequence : preempted_) {
-    if (!sequence->request->paused) world.waiting_sequences.push_back(sequence);
+    if (sequence->request->paused) continue;
+    // One at a time: then the next loss tells which of them it was.
+    if (sequence->losses >= kLossesSuspect && std::exchange(suspected, true)) continue;
+    world.waiting_sequences.push_back(sequence);
   }
   world.preempted = world.waiting_sequences.size();
+  // The shortest replay first: each goes on as soon as its own is over.
+  const auto replay_of = [](const Sequence* sequence) {
+    return sequence->request->recovering ? sequence->known() : 0;
+  };
+  std::stable_sort(world.waiting_sequences.begin(), world.waiting_sequences.end(),
+                   [&](const auto* a, const auto* b) { return replay_of(a) < replay_of(b); });
   const std::vector<Sequence*> queued = queue_.Order(kStartsMax, world.view.tokens_max, hits);
   world.waiting_sequences.insert(world.waiting_sequences.end(), queued.begin(), queued.end());
   for (const Sequence* const sequence : world.waiting_sequences) {
@@ -172,11 +185,7 @@ Scheduler::World Scheduler::Look() const {
 
 void Scheduler::Preempt(Sequence& sequence) {
   NG_CHECK(sequence.in_flight == 0);
-  LeaveRunning(sequence);
-  sequence.state = Sequence::State::kPreempted;
-  sequence.scheduled = sequence.computed = sequence.published = 0;
-  sequence.replay = 0;
-  InsertByArrival(preempted_, sequence);
+  LosePages(sequence);
   ++sequence.request->usage.preemptions;
   ++preemptions_;
   reserve_ = std::min(reserve_ * kReserveGrowth, kReserveMax);
@@ -189,6 +198,8 @@ void Scheduler::Start(Sequence& sequence, SteadyTime now) {
   sequence.scheduled = sequence.computed = int64_t{match.pages} * kPageTokens;
   sequence.published = match.pages;
   const bool again = sequence.state == Sequence::State::kPreempted;
+  const int64_t lost = std::exchange(sequence.lost_tokens, 0);
+  replayed_tokens_ += std::max<int64_t>(lost - sequence.computed, 0);
   EnterRunning(sequence);
   if (again) {
     EraseFrom(preempted_, sequence);
@@ -461,6 +472,8 @@ void Scheduler::Append(Sequence& sequence, const SampledToken& sampled, SteadyTi
   const GenerationRequest& asked = request.asked;
   sequence.ids.push_back(sampled.token);
   if (!sequence.forced.empty()) sequence.forced.pop_back();
+  sequence.losses = 0;
+  request.recovering = false;
   sequence.penalties.Append(sequence.ids);
   ++request.usage.completion_tokens;
   ++generated_tokens_;

@@ -52,7 +52,7 @@ struct Sequence {
     kQueued,     // in the queue; never ran
     kFollowing,  // starts when another choice has computed the same prompt
     kRunning,
-    kPreempted,  // gave its pages back; first to run again
+    kPreempted,  // gave its pages back, or lost them with its chain; first to run again
     kEnded       // pages may still be in flight
   };
 
@@ -88,6 +88,8 @@ struct Sequence {
   int64_t published = 0;     // pages that were offered to the prefix cache
   int64_t scored_rows = 0;   // of the prompt, whose logprobs have come
   int in_flight = 0;         // steps
+  int losses = 0;            // chains that broke with a step of it in flight, since its last token
+  int64_t lost_tokens = 0;   // computed by a chain that is gone, and not again yet
   uint64_t ready = 0;        // when it came out of its last step
   bool prompt_sent = false;  // prompt logprobs were in an event
 
@@ -110,6 +112,7 @@ struct Request {
   bool paused = false;
   bool begun = false;  // some sequence ran
   bool ended = false;
+  bool recovering = false;    // it lost its chain and has no token of the next one yet
   int in_flight = 0;          // steps of all sequences
   int live = 0;               // choices that have not ended
   int64_t prompt_tokens = 0;  // of all prompts

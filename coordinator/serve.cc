@@ -46,6 +46,7 @@ class MetricsObserver final : public ServingObserver {
   }
   void FirstToken(double seconds) override { metrics_.ObserveFirstToken(seconds); }
   void NextToken(double seconds) override { metrics_.ObserveInterToken(seconds); }
+  void Recovered(double seconds) override { metrics_.AddTakeover(seconds); }
   void Counts(const SchedulerStats& stats) override {
     metrics_.SetRunning(stats.running);
     metrics_.SetWaiting(stats.waiting);
@@ -61,6 +62,8 @@ class MetricsObserver final : public ServingObserver {
     metrics_.AddGenerationTokens(stats.generated_tokens - last_.generated_tokens);
     metrics_.AddSpeculation(stats.drafted_tokens - last_.drafted_tokens,
                             stats.accepted_tokens - last_.accepted_tokens);
+    metrics_.SetParked(stats.parked);
+    metrics_.AddReplayed(stats.replayed_tokens - last_.replayed_tokens);
     for (int64_t n = last_.preemptions; n < stats.preemptions; ++n) metrics_.AddPreemption();
     last_ = stats;
   }
@@ -181,6 +184,18 @@ absl::StatusOr<Model> OpenModel(const Config& config) {
                            model.text.tokenizer->vocab_size());
   for (const std::string& warning : model.checkpoint->warnings()) LogWarning(warning);
   return model;
+}
+
+ServingOptions ServingOptionsOf(const Config& config, const Model& model) {
+  ServingOptions options;
+  options.fingerprint_seed = absl::StrCat(model.checkpoint->digest(), "/", config.quantization);
+  options.polls = Polling::CoresSuffice();
+  options.scheduler.model_digest = model.checkpoint->digest();
+  options.scheduler.running_max = config.max_running;
+  options.scheduler.queued_requests_max = config.max_queued;
+  options.scheduler.itl_target_ms = config.itl_target_ms;
+  options.scheduler.park_timeout = absl::Seconds(config.park_timeout_s);
+  return options;
 }
 
 std::string HeldAs(const Checkpoint& checkpoint, Precision precision) {
@@ -315,15 +330,7 @@ absl::Status Serve(const Config& config) {
 
   ServingMetrics metrics;
   MetricsObserver observer(metrics);
-  ServingOptions serving_options;
-  serving_options.fingerprint_seed =
-      absl::StrCat(model.checkpoint->digest(), "/", config.quantization);
-  serving_options.polls = Polling::CoresSuffice();
-  serving_options.scheduler.model_digest = model.checkpoint->digest();
-  serving_options.scheduler.running_max = config.max_running;
-  serving_options.scheduler.queued_requests_max = config.max_queued;
-  serving_options.scheduler.itl_target_ms = config.itl_target_ms;
-  Serving serving(*model.text.tokenizer, serving_options, &observer);
+  Serving serving(*model.text.tokenizer, ServingOptionsOf(config, model), &observer);
 
   ModelInfo info;
   info.id = model.name;

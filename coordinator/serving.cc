@@ -31,6 +31,8 @@ absl::string_view Name(Generation::State state) {
       return "prefill";
     case Generation::State::kDecode:
       return "decode";
+    case Generation::State::kRecovering:
+      return "recovering";
   }
   return "";
 }
@@ -228,10 +230,20 @@ void Serving::StepDone(uint64_t tag, uint64_t step,
           now);
       if (!events.ok()) return;
     }
-    if (proof) last_token_ns_ = now.time_since_epoch().count();
+    if (proof) TokenPassed(now);
     Deliver(*std::move(events), now);
     DeliverMore(now);
   });
+}
+
+void Serving::TokenPassed(SteadyTime now) {
+  last_token_ns_ = now.time_since_epoch().count();
+  if (!lost_at_.has_value()) return;
+  const double seconds = Seconds(now - *std::exchange(lost_at_, std::nullopt));
+  if (observer_ != nullptr) observer_->Recovered(seconds);
+  const std::lock_guard lock(published_mutex_);
+  ++takeovers_;
+  heal_s_ = seconds;
 }
 
 void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptions shape,
@@ -248,14 +260,11 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
     options.speculates = shape.speculates;
     options.first_slow = shape.first_slow;
     options.ahead = shape.ahead;
-    shape_ = options;
     if (scheduler_ == nullptr) {
       scheduler_ = std::make_unique<Scheduler>(std::move(options));
     } else {
       scheduler_->Cancel(std::exchange(canary_, 0));
-      Deliver(scheduler_->Reset(std::move(options),
-                                absl::UnavailableError("worker_lost: The plan changed."), now),
-              now);
+      Deliver(scheduler_->Reset(std::move(options), now), now);
     }
     chain_ = chain;
     chain_tag_ = tag;
@@ -275,10 +284,9 @@ void Serving::ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptio
   });
 }
 
-void Serving::ChainDown(ServingState state, const absl::Status& error,
-                        std::vector<std::string> missing) {
-  Post([this, state, error, missing = std::move(missing)]() mutable {
-    DropChain(state, error, std::move(missing));
+void Serving::ChainDown(ServingState state, std::vector<std::string> missing) {
+  Post([this, state, missing = std::move(missing)]() mutable {
+    DropChain(state, std::move(missing));
   });
 }
 
@@ -286,18 +294,13 @@ bool Serving::Vacate() {
   std::promise<bool> vacated;
   const bool asked = Post([&] {
     const bool free = active_.empty();
-    if (free) {
-      // Nobody hears the error: it is for what has begun.
-      DropChain(ServingState::kPlanning, absl::UnavailableError("worker_lost: The plan changed."),
-                {"the model moves to a better plan"});
-    }
+    if (free) DropChain(ServingState::kPlanning, {"the model moves to a better plan"});
     vacated.set_value(free);
   });
   return asked && vacated.get_future().get();
 }
 
-void Serving::DropChain(ServingState state, const absl::Status& error,
-                        std::vector<std::string> missing) {
+void Serving::DropChain(ServingState state, std::vector<std::string> missing) {
   const SteadyTime now = std::chrono::steady_clock::now();
   state_ = state;
   last_token_ns_ = 0;
@@ -308,7 +311,8 @@ void Serving::DropChain(ServingState state, const absl::Status& error,
   if (chain_ == nullptr) return;
   chain_.reset();
   scheduler_->Cancel(std::exchange(canary_, 0));
-  Deliver(scheduler_->Reset(shape_, error, now), now);
+  if (state != ServingState::kPlanning) lost_at_ = now;  // a better plan is no loss
+  Deliver(scheduler_->Park(now), now);
 }
 
 void Serving::Drain() { draining_ = true; }
@@ -548,6 +552,15 @@ double Serving::canary_age_ms() const {
 Json Serving::DescribeCluster() const {
   Json cluster = describe_cluster_ ? describe_cluster_() : Json(Json::Object());
   const SchedulerStats stats = this->stats();
+  Json recovery = Json(Json::Object());
+  {
+    const std::lock_guard lock(published_mutex_);
+    recovery.Set("takeovers", Json(takeovers_));
+    recovery.Set("last_seconds", Json(heal_s_));
+  }
+  recovery.Set("replayed_tokens", Json(stats.replayed_tokens));
+  recovery.Set("parked", Json(stats.parked));
+  cluster.Set("recovery", std::move(recovery));
   Json queue = Json(Json::Object());
   queue.Set("running", Json(stats.running));
   queue.Set("waiting", Json(stats.waiting));

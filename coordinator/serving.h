@@ -36,6 +36,8 @@ class ServingObserver {
   virtual void FirstToken(double seconds) = 0;
   virtual void NextToken(double seconds) = 0;
   virtual void Counts(const SchedulerStats& stats) = 0;
+  /// Tokens pass through a chain again, so long after the one before it was lost.
+  virtual void Recovered(double seconds) = 0;
 };
 
 struct ServingOptions {
@@ -59,8 +61,9 @@ class Serving final : public Generator {
   /// Results come back under `tag`; those of another chain are dropped.
   void ChainUp(uint64_t tag, std::shared_ptr<Chain> chain, SchedulerOptions shape,
                std::string determinism_class);
-  /// The chain is lost: requests that began end with `error`, queued ones wait for the next chain.
-  void ChainDown(ServingState state, const absl::Status& error, std::vector<std::string> missing);
+  /// The chain is lost: what was asked waits for the next one and goes on there
+  /// (Scheduler::Park).
+  void ChainDown(ServingState state, std::vector<std::string> missing);
   /// Takes the chain down for a better plan, but only when no request has begun: answers whether it
   /// did. Requests that come meanwhile wait in the queue.
   bool Vacate();
@@ -93,7 +96,8 @@ class Serving final : public Generator {
   struct Active;
 
   void Loop();
-  void DropChain(ServingState state, const absl::Status& error, std::vector<std::string> missing);
+  void DropChain(ServingState state, std::vector<std::string> missing);
+  void TokenPassed(SteadyTime now);
   void CloseMail();
   /// False, and nothing done, after Stop.
   bool Post(std::function<void()> action);
@@ -118,7 +122,6 @@ class Serving final : public Generator {
 
   // Owned by the serving thread.
   std::unique_ptr<Scheduler> scheduler_;
-  SchedulerOptions shape_;  // of the last chain
   std::shared_ptr<Chain> chain_;
   uint64_t chain_tag_ = 0;
   absl::flat_hash_map<RequestId, std::unique_ptr<Active>> active_;
@@ -126,6 +129,7 @@ class Serving final : public Generator {
   RequestId canary_ = 0;                          // 0: none on its way; ids count from 1
   SteadyTime canary_begun_ = {};
   SteadyTime last_counts_ = {};
+  std::optional<SteadyTime> lost_at_;  // when the chain was lost; until a token passes the next one
 
   // Read by other threads.
   std::atomic<ServingState> state_ = ServingState::kLoading;
@@ -136,6 +140,8 @@ class Serving final : public Generator {
   std::atomic<int64_t> context_tokens_max_ = 0;
   mutable std::mutex published_mutex_;
   SchedulerStats stats_;
+  int64_t takeovers_ = 0;  // chains that went on with what a lost one had begun
+  double heal_s_ = 0;      // of the last one, from the loss to a token
   Json requests_ = Json(Json::Array());
   std::vector<std::string> missing_;
   std::string fingerprint_;

@@ -89,6 +89,11 @@ struct ServingMetrics::Series {
   Counter& prompt_tokens = AddCounter("prompt_tokens_total", "Prompt tokens.");
   Counter& generation_tokens = AddCounter("generation_tokens_total", "Generated tokens.");
   Counter& preemptions = AddCounter("num_preemptions_total", "Preemptions by recompute.");
+  Gauge& parked = AddGauge("parked_sequences", "Sequences whose chain is lost and not replaced.");
+  Counter& takeovers = AddCounter("takeovers_total", "Chains that went on for a lost one.");
+  Counter& replayed = AddCounter("replayed_tokens_total", "Computed again after a loss.");
+  Histogram& heal = AddHistogram(
+      "heal_seconds", "From the loss of a chain to a token of the next one.", kRequestEdges);
   Counter& drafted = AddCounter("spec_decode_num_draft_tokens_total", "Guessed tokens run.");
   Counter& accepted =
       AddCounter("spec_decode_num_accepted_tokens_total", "Guessed tokens that were right.");
@@ -131,7 +136,7 @@ struct ServingMetrics::Series {
 ServingMetrics::ServingMetrics() : series_(std::make_unique<Series>()) {
   for (const char* reason : {"stop", "length", "tool_calls"})
     series_->finished.Add({{"finished_reason", reason}});
-  for (const char* phase : {"queued", "prefill", "decode"})
+  for (const char* phase : {"queued", "prefill", "decode", "recovering"})
     series_->cancelled.Add({{"phase", phase}});
 }
 ServingMetrics::~ServingMetrics() = default;
@@ -188,6 +193,16 @@ void ServingMetrics::AddGenerationTokens(int64_t tokens) {
   series_->generation_tokens.Increment(static_cast<double>(tokens));
 }
 void ServingMetrics::AddPreemption() { series_->preemptions.Increment(); }
+void ServingMetrics::SetParked(int64_t sequences) {
+  series_->parked.Set(static_cast<double>(sequences));
+}
+void ServingMetrics::AddTakeover(double seconds) {
+  series_->takeovers.Increment();
+  series_->heal.Observe(seconds);
+}
+void ServingMetrics::AddReplayed(int64_t tokens) {
+  series_->replayed.Increment(static_cast<double>(tokens));
+}
 void ServingMetrics::AddSpeculation(int64_t drafted, int64_t accepted) {
   series_->drafted.Increment(static_cast<double>(drafted));
   series_->accepted.Increment(static_cast<double>(accepted));

@@ -30,6 +30,8 @@ class ServingMetrics {
   void SetRunning(int64_t requests);
   void SetWaiting(int64_t requests);
   void SetKvUsage(double fraction);
+  /// Sequences that lost their chain and do not run again yet.
+  void SetParked(int64_t sequences);
   /// Of all nodes there are. One caller at a time.
   void SetDevices(absl::Span<const DeviceFigures> devices);
   /// How many nodes there are by their states. One caller at a time.
@@ -44,11 +46,15 @@ class ServingMetrics {
   void AddPromptTokens(int64_t tokens);
   void AddGenerationTokens(int64_t tokens);
   void AddPreemption();
+  /// A chain goes on with what a lost one had begun, `seconds` after the loss.
+  void AddTakeover(double seconds);
+  /// Computed again after a loss.
+  void AddReplayed(int64_t tokens);
   /// Guessed tokens that were run, and those of them that were drawn.
   void AddSpeculation(int64_t drafted, int64_t accepted);
   /// `reason` as in finish_reason.
   void AddFinished(absl::string_view reason);
-  /// The client left; `phase` is queued, prefill or decode.
+  /// The client left; `phase` is queued, prefill, decode or recovering.
   void AddCancelled(absl::string_view phase);
   /// `code` of an error object; those not in api.md 3 count as "other".
   void AddRefused(absl::string_view code);

@@ -75,11 +75,9 @@ class Supervisor::RemoteChain final : public Chain {
 
   void Submit(uint64_t step, Batch batch) override {
     const absl::Status sent = cluster_.Submit(epoch_, step, std::move(batch));
-    // The edge is gone: the end of the plan is on its way and takes the other steps with it.
-    if (!sent.ok()) {
-      serving_.StepDone(epoch_, step,
-                        absl::UnavailableError(absl::StrCat("worker_lost: ", sent.message())));
-    }
+    // The edge is gone: the end of the plan is on its way and takes the steps along.
+    if (absl::IsFailedPrecondition(sent)) return;
+    if (!sent.ok()) serving_.StepDone(epoch_, step, sent);
   }
 
  private:
@@ -266,8 +264,7 @@ void Supervisor::WaitForWorkers(const std::string& why) {
     waiting_for_ = why;
   }
   LogInfo("waiting for ", why);
-  serving_.ChainDown(ServingState::kWaitingForWorkers,
-                     absl::UnavailableError("no_workers: The model is placed nowhere."), {why});
+  serving_.ChainDown(ServingState::kWaitingForWorkers, {why});
 }
 
 void Supervisor::BringUp(Plan plan) {
@@ -295,7 +292,6 @@ void Supervisor::BringUp(Plan plan) {
   }
   if (!serving) {
     serving_.ChainDown(was_serving_ ? ServingState::kRecovering : ServingState::kLoading,
-                       absl::UnavailableError("worker_lost: The plan changed."),
                        {"the model is loading"});
   }
   options_.on_plan(plan);
@@ -353,9 +349,18 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
   {
     const std::lock_guard lock(mutex_);
     if (!InForce(epoch)) return;
+  }
+  const std::vector<Node> left = cluster_->Nodes();  // asked without our lock held
+  const bool gone = !node.empty() && std::none_of(left.begin(), left.end(), [&](const Node& other) {
+    return other.id == node;
+  });
+  {
+    const std::lock_guard lock(mutex_);
+    if (!InForce(epoch)) return;
     phase_ = Phase::kNone;
     if (!was_serving_) state = ServingState::kLoading;
-    if (!was_active) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
+    // The others need not wait for one that is gone: its edge may have ended before it left.
+    if (!was_active && !gone) retry_at_ = std::chrono::steady_clock::now() + kRetryAfterFailure;
     if (!was_active && !node.empty()) {
       Blame& blame = blamed_[node];
       const int doubled = std::min(blame.failures++, kBlameDoublings);
@@ -365,9 +370,7 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
   }
   LogWarning(was_active ? "the plan broke" : "the plan did not come up",
              node.empty() ? "" : absl::StrCat(" at node ", node), ": ", reason);
-  serving_.ChainDown(state,
-                     absl::UnavailableError("worker_lost: A worker was lost while it answered."),
-                     {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
+  serving_.ChainDown(state, {node.empty() ? "a chain of workers" : absl::StrCat("node ", node)});
   Wake();
 }
 

@@ -119,6 +119,22 @@ TEST_CASE("a failed step is a result with its reason, and the epoch goes on",
   CHECK(chain.results[1].status.ok());
 }
 
+TEST_CASE("what a stage that broke says is no result, and nothing follows it",
+          "[pipeline][threads]") {
+  Chain chain;
+  const ClusterTime now = std::chrono::steady_clock::now();
+  REQUIRE(chain.pipeline.Submit(5, 1, OneSample()).ok());
+  REQUIRE(chain.pipeline.Submit(5, 2, OneSample()).ok());
+  Step broken = chain.Result(1);
+  broken.sampled.clear();
+  broken.status = absl::UnavailableError("worker_lost: a worker's device broke");
+  REQUIRE(chain.pipeline.TakeStep(chain.Last(), broken).ok());
+  CHECK_FALSE(chain.pipeline.TakeStep(chain.Last(), chain.Result(2)).ok());
+  CHECK(chain.results.empty());
+  chain.pipeline.CheckDeadline(now + std::chrono::hours(1));  // where it does not leave
+  CHECK(chain.recorder.ended.size() == 1);
+}
+
 TEST_CASE("results that nobody waits for are refused by name", "[pipeline][threads]") {
   Chain chain;
   REQUIRE(chain.pipeline.Submit(5, 1, OneSample()).ok());

@@ -54,12 +54,12 @@ def run(program, *arguments, timeout=60):
 class Cluster:
     """A coordinator and workers on loopback, each with a state folder of its own."""
 
-    def __init__(self, folder, workers=0, model=None, devices=DEVICES, flags=(), worker={}):
+    def __init__(self, folder, workers=0, model=None, devices=DEVICES, flags=(), worker={}, own=None):
         self.folder = Path(folder)
         self.model = model or default_model()
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log = open(self.folder / "log", "w+b")
-        device = "none" if workers else DEVICE
+        device = own or ("none" if workers else DEVICE)
         self.workers = {}
         self.coordinator = self._spawn(
             COORDINATOR, "serve", "--model", self.model, "--device", device, "--min-peers", workers,

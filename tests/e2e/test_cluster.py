@@ -100,22 +100,13 @@ def test_32_streams_of_which_half_disconnect(shared):
     wait_for("pages and sequences return to their base count", lambda: pages(shared) == base)
 
 
-def test_a_lost_worker_ends_its_streams_with_an_error_and_the_rest_serves_on(start):
+def test_a_lost_worker_is_replaced_by_the_rest_and_by_a_newcomer(start):
     cluster = start(workers=2, flags=["--nodes", "{worker-1: {layers: [0, 15]}}"]).wait_ready()
     nodes = cluster.get("/v1/cluster")[1]["nodes"]
     assert {node["version"] for node in nodes} == {cluster.get("/props")[1]["version"]}
     wait_for("both are counted", lambda: 'neurogrid_cluster_workers{state="serving"} 2' in cluster.get("/metrics")[1])
     expected = answers(cluster)
-    stream = cluster.client().chat.completions.create(
-        model=cluster.model_id, messages=[{"role": "user", "content": "Tell a very long story."}], stream=True,
-        max_tokens=2000, extra_body={"ignore_eos": True})
-    next(stream)
     cluster.kill("worker-2")
-    with pytest.raises(openai.APIError) as lost:
-        for _ in stream:
-            pass
-    assert "worker" in str(lost.value)
-    assert isinstance(lost.value, openai.APIError) and not isinstance(lost.value, openai.APIConnectionError)
     assert answers_after_recovery(cluster) == expected
     cluster.add_worker("worker-3")
     wait_for("the new worker joins", lambda: any(node["id"] == "worker-3" for node in cluster.get("/v1/cluster")[1]["nodes"]))
@@ -272,7 +263,7 @@ def test_a_coordinator_whose_own_device_breaks_says_in_which_op_and_exits_with_o
 
 
 @pytest.mark.parametrize("where", ["emulated", "gpu"])
-def test_a_worker_whose_gpu_breaks_names_the_op_loses_its_streams_and_exits_with_one(start, tmp_path, where):
+def test_a_worker_whose_gpu_breaks_names_the_op_and_exits_with_one_and_its_stream_goes_on_elsewhere(start, tmp_path, where):
     emulated = where == "emulated"
     if not emulated and not (DEVICE.startswith("cuda") and (BIN / "faulty_worker").exists()):
         pytest.skip("needs NG_E2E_DEVICE=cuda:0 and faulty_worker of a build with CUDA")
@@ -283,17 +274,19 @@ def test_a_worker_whose_gpu_breaks_names_the_op_loses_its_streams_and_exits_with
     else:
         cluster = start(workers=1, worker=dict(program=BIN / "faulty_worker"))
     cluster.wait_ready()
-    with pytest.raises(openai.APIError) as lost:
-        for n, _ in enumerate(cluster.client().completions.create(
-                model=cluster.model_id, prompt="abc", stream=True, max_tokens=2000 if not emulated else 20,
-                temperature=0, extra_body={"ignore_eos": True})):
-            if n == 5:
-                cluster.kill("worker-1", signal.SIGUSR1)
-    assert lost.value.code == "worker_lost", cluster.text()
+    stream = cluster.client().completions.create(
+        model=cluster.model_id, prompt="abc", stream=True, max_tokens=2000 if not emulated else 20, temperature=0,
+        stream_options={"include_usage": True}, extra_body={"ignore_eos": True})
+    if not emulated:
+        for _ in range(5):
+            next(stream)
+        cluster.kill("worker-1", signal.SIGUSR1)
     assert cluster.workers["worker-1"].wait(60) == 1
     assert re.search(r"error: the device is broken: stage worker-1 \[0,\d+\): .*cuda: [^:]+.*: an illegal memory access",
                      cluster.text()), cluster.text()
     assert cluster.get("/health")[0] == 200
     cluster.add_worker("worker-2", device="cpu")
-    wait_for("the rest serves", lambda: cluster.get("/ready")[0] == 200)
-    answers_after_recovery(cluster, lambda c: c.client().completions.create(model=c.model_id, prompt="abc", max_tokens=4))
+    chunks = list(stream)
+    assert chunks[-1].usage.completion_tokens == (20 if emulated else 2000)
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "length"
+    assert chunks[-1].system_fingerprint == cluster.get("/props")[1]["system_fingerprint"]

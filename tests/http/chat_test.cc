@@ -531,16 +531,43 @@ TEST_CASE("silence is filled with comments that say what happens", "[http]") {
     if (request.n == 1) script.progress = {Generation::State::kQueued, 3, 2100, 0, 0};
     if (request.n == 2) script.progress = {Generation::State::kPrefill, 0, 0, 4096, 20000};
     if (request.n == 3) script.progress.state = Generation::State::kDecode;
+    if (request.n == 4) script.progress.state = Generation::State::kRecovering;
     return script;
   };
   const std::pair<const char*, const char*> cases[] = {{"1", ": queued 3 eta_ms 2100\n\n"},
                                                        {"2", ": prefill 4096/20000\n\n"},
-                                                       {"3", ": decoding\n\n"}};
+                                                       {"3", ": decoding\n\n"},
+                                                       {"4", ": recovering\n\n"}};
   for (const auto& [n, comment] : cases) {
     RawConnection connection(server.port());
     connection.Send(PostText(kChat, Ask(absl::StrCat(R"("stream":true,"n":)", n))));
     CHECK(absl::StrContains(connection.ReadUntil(comment), comment));
   }
+}
+
+TEST_CASE("a client hears of a recovery however long silence may last", "[http]") {
+  TestServer server({.sse_keepalive_ms = 600'000});
+  server.generator.script = [](const GenerationRequest&) {
+    FakeScript script{.forever = true};
+    script.progress.state = Generation::State::kRecovering;
+    return script;
+  };
+  RawConnection connection(server.port());
+  connection.Send(PostText(kChat, Ask(R"("stream":true)")));
+  CHECK(absl::StrContains(connection.ReadUntil(": recovering\n\n"), ": recovering\n\n"));
+}
+
+TEST_CASE("a request under which workers break is named and not to be sent again", "[http]") {
+  TestServer server;
+  server.generator.script = [](const GenerationRequest&) {
+    FakeScript script;
+    script.end = absl::AbortedError("This request was under way.");
+    return script;
+  };
+  const RawResponse response = server.Post(kChat, kHello);
+  CHECK(response.status == 422);
+  CHECK(response.Header("x-should-retry") == "false");
+  CHECK(response.json().Find("error")->Find("code")->as_string() == "request_quarantined");
 }
 
 TEST_CASE("the template's own refusal reaches the client", "[http]") {

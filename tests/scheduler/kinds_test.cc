@@ -192,10 +192,14 @@ TEST_CASE("a new epoch leaves no page and no state held", "[scheduler]") {
   asked.n = 2;
   server.Admit(asked);
   for (int i = 0; i < 2; ++i) REQUIRE(server.scheduler.NextStep(server.now).has_value());
-  server.scheduler.Reset(options, absl::UnavailableError("worker_lost: w2"), server.now);
+  CHECK(server.scheduler.Reset(options, server.now).empty());
   CHECK(server.scheduler.stats().slots.free == options.limits.slots);
   CHECK(server.scheduler.stats().window_pages.free == 40);
-  CHECK(server.scheduler.idle());
+  server.chain = HashChain(options.stages, options.limits);
+  server.Run();
+  for (int choice = 0; choice < 2; ++choice) {
+    CHECK(server.tokens[{1, choice}] == Alone(server, asked, choice));
+  }
 }
 
 }  // namespace

@@ -76,6 +76,9 @@ class Simulation {
     for (auto& [id, client] : clients_) {
       CAPTURE(id);
       CHECK(client.ended);
+      int64_t told = 0;
+      for (const auto& tokens : client.tokens) told += static_cast<int64_t>(tokens.size());
+      if (!client.cancelled) CHECK(client.usage.completion_tokens == told);
       for (size_t c = 0; c < client.tokens.size(); ++c) CheckChoice(client, static_cast<int>(c));
     }
   }
@@ -83,6 +86,7 @@ class Simulation {
   int64_t preemptions() const { return scheduler_.stats().preemptions; }
   SchedulerStats stats() const { return scheduler_.stats(); }
   int64_t prefix_hits() const { return scheduler_.stats().prefix_hits; }
+  int64_t losses() const { return losses_; }
 
  private:
   SchedulerOptions OptionsOf(int pages) {
@@ -171,7 +175,7 @@ class Simulation {
       case 0:
         return Arrive();
       case 1:
-        return dice_.One(300) ? Restart() : Disturb();
+        return dice_.One(100) ? Restart() : Disturb();
       case 2:
       case 3:
         return Issue();
@@ -211,18 +215,28 @@ class Simulation {
     return true;
   }
 
-  /// A new chain of the same kind, whose pages and slots hold nothing.
+  /// The chain is lost, and sometimes the next one comes later: one of the same kind, whose pages
+  /// and slots hold nothing.
   bool Restart() {
-    for (const SchedulerEvent& event :
-         scheduler_.Reset(options_, absl::UnavailableError("worker_lost: w"), now_)) {
-      TakeError(event);
+    ++losses_;
+    if (dice_.One(2)) {
+      TakeErrors(scheduler_.Park(now_));
+      for (int i = dice_.Below(10); i > 0; --i) dice_.One(2) ? Arrive() : Disturb();
     }
+    TakeErrors(scheduler_.Reset(options_, now_));
     for (const PoolStats& pool :
          {scheduler_.stats().pages, scheduler_.stats().window_pages, scheduler_.stats().slots}) {
       REQUIRE(pool.free == pool.total);
     }
     chain_ = HashChain(options_.stages, options_.limits);
     return true;
+  }
+
+  void TakeErrors(const std::vector<SchedulerEvent>& events) {
+    for (const SchedulerEvent& event : events) {
+      REQUIRE(event.error.code() == absl::StatusCode::kAborted);  // under way in three losses
+      TakeError(event);
+    }
   }
 
   void TakeError(const SchedulerEvent& event) {
@@ -354,6 +368,7 @@ class Simulation {
   Scheduler scheduler_;
   HashChain chain_;
   SteadyTime now_;
+  int64_t losses_ = 0;
   std::vector<std::vector<int32_t>> shared_;  // beginnings of prompts
   std::map<RequestId, Client> clients_;
   std::vector<RequestId> paused_;
@@ -362,6 +377,8 @@ class Simulation {
 void RunSeeds(uint64_t first, uint64_t last) {
   int64_t preemptions = 0;
   int64_t hits = 0;
+  int64_t losses = 0;
+  int64_t replayed = 0;
   int64_t drafted = 0;
   int64_t accepted = 0;
   for (uint64_t seed = first; seed < last; ++seed) {
@@ -372,11 +389,15 @@ void RunSeeds(uint64_t first, uint64_t last) {
     simulation.CheckTheEnd();
     preemptions += simulation.preemptions();
     hits += simulation.prefix_hits();
+    losses += simulation.losses();
+    replayed += simulation.stats().replayed_tokens;
     drafted += simulation.stats().drafted_tokens;
     accepted += simulation.stats().accepted_tokens;
   }
   CHECK(preemptions > 0);  // the worlds are as hard as they are meant to be
   CHECK(hits > 0);
+  CHECK(losses > 50);
+  CHECK(replayed > 10'000);
   CHECK(accepted > 500);
   CHECK(drafted - accepted > 500);
 }

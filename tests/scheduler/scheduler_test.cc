@@ -346,33 +346,6 @@ TEST_CASE("time limits end a request wherever it is", "[scheduler]") {
   CHECK(!server.scheduler.next_expiry().has_value());
 }
 
-TEST_CASE("a new epoch ends what had begun and keeps what had not", "[scheduler]") {
-  SchedulerOptions options = Options();
-  options.running_max = 1;
-  Server server(options);
-  const RequestId begun = server.Admit(Ask(Prompt(40), 50));
-  const GenerationRequest asked = Ask(Prompt(10), 5);
-  std::optional<SchedulerStep> lost = server.scheduler.NextStep(server.now);
-  const RequestId queued = server.Admit(asked);
-  const RequestId too_long = server.Admit(Ask(Prompt(200), 5));
-  const RequestId cancelled = server.Admit(Ask(Prompt(10), 5));
-  server.scheduler.Cancel(cancelled);
-  options.limits.pages = 8;
-  options.stages = 2;
-  const auto events =
-      server.scheduler.Reset(options, absl::UnavailableError("worker_lost: w2"), server.now);
-  std::map<RequestId, absl::StatusCode> ends;
-  for (const SchedulerEvent& event : events) ends[event.request] = event.error.code();
-  CHECK(ends ==
-        std::map<RequestId, absl::StatusCode>{{begun, absl::StatusCode::kUnavailable},
-                                              {too_long, absl::StatusCode::kInvalidArgument}});
-  CHECK(!server.scheduler.Commit(lost->id, std::vector<SampledToken>(1), server.now).ok());
-  server.options = options;
-  server.chain = HashChain(2, options.limits);
-  server.Run();
-  CHECK(server.tokens[{queued, 0}] == AloneTokens(asked, 0, 2, 128));
-}
-
 TEST_CASE("a paused request stands still and goes on where it was", "[scheduler]") {
   Server server;
   const GenerationRequest asked = Ask(Prompt(20), 5);

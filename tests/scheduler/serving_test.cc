@@ -160,27 +160,102 @@ TEST_CASE("of 32 readers half leave; the rest get their own tokens and all pages
   WaitUntilIdle(serving);
 }
 
-TEST_CASE("a lost chain ends what began with an error, and the next chain serves",
-          "[serving][threads]") {
-  Serving serving(TinyTokenizer(), {}, nullptr);
+/// A request whose chain hangs in the middle of it.
+std::unique_ptr<Generation> AskAndHang(Serving& serving, GenerationRequest request) {
   BringUp(serving, 1, /*results_max=*/60);
-  GenerationRequest endless = Ask(1);
-  endless.tokens_max = 400;
   Refusal refusal;
-  const std::unique_ptr<Generation> lost = serving.Start(endless, &refusal);
-  REQUIRE(lost != nullptr);
-  Read(*lost, 1);
-  serving.ChainDown(ServingState::kRecovering, absl::UnavailableError("worker_lost: gone"),
-                    {"node b"});
-  CHECK(Read(*lost, 1000).error.message() == "worker_lost: gone");
+  std::unique_ptr<Generation> generation = serving.Start(std::move(request), &refusal);
+  REQUIRE(generation != nullptr);
+  return generation;
+}
+
+GenerationRequest AskForMany(int number) {
+  GenerationRequest request = Ask(number);
+  request.tokens_max = 400;
+  return request;
+}
+
+TEST_CASE("a text goes on where its lost chain left it, on the next chain", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  Serving undisturbed(TinyTokenizer(), {}, nullptr);
+  BringUp(undisturbed, 1);
+  Refusal refusal;
+  const Answer whole = Read(*undisturbed.Start(AskForMany(1), &refusal), 1000);
+  const std::unique_ptr<Generation> lost = AskAndHang(serving, AskForMany(1));
+  Answer answer = Read(*lost, 20);
+  serving.ChainDown(ServingState::kRecovering, {"node b"});
+  while (lost->progress().state != Generation::State::kRecovering) std::this_thread::yield();
   CHECK(serving.Start(Ask(2), &refusal) == nullptr);
   CHECK(refusal.kind == Refusal::Kind::kRecovering);
   CHECK(serving.missing() == std::vector<std::string>{"node b"});
+  serving.StepDone(1, 61, std::vector<SampledToken>(1));  // late, from the chain that is gone
 
   BringUp(serving, 2);
-  const std::unique_ptr<Generation> next = serving.Start(Ask(2), &refusal);
-  REQUIRE(next != nullptr);
-  CHECK(Read(*next, 1000).tokens == AloneTokens(Ask(2), 0, kStages, 512));
+  const Answer rest = Read(*lost, 1000);
+  CHECK(rest.error.ok());
+  answer.tokens.insert(answer.tokens.end(), rest.tokens.begin(), rest.tokens.end());
+  CHECK(answer.tokens == AloneTokens(AskForMany(1), 0, kStages, 512));
+  CHECK(answer.text + rest.text == whole.text);
+  CHECK(lost->usage().completion_tokens == 400);
+  CHECK(lost->usage().recoveries == 1);
+  while (serving.stats().replayed_tokens == 0 || serving.stats().parked > 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  const Json cluster = serving.DescribeCluster();
+  CHECK(cluster.Find("recovery")->Find("takeovers")->as_integer() == 1);
+  CHECK(cluster.Find("recovery")->Find("replayed_tokens")->as_integer() > 20);
+  CHECK(cluster.Find("recovery")->Find("parked")->as_integer() == 0);
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("a text that no chain takes up ends with an error", "[serving][threads]") {
+  ServingOptions options;
+  options.scheduler.park_timeout = absl::Milliseconds(30);
+  Serving serving(TinyTokenizer(), options, nullptr);
+  const std::unique_ptr<Generation> lost = AskAndHang(serving, AskForMany(1));
+  Read(*lost, 1);
+  serving.ChainDown(ServingState::kRecovering, {});
+  CHECK(Read(*lost, 1000).error ==
+        absl::UnavailableError("worker_lost: A worker was lost while it answered, and the rest did "
+                               "not serve within 30 ms."));
+  while (!serving.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+}
+
+TEST_CASE("who leaves while there is no chain leaves nothing behind", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  std::unique_ptr<Generation> lost = AskAndHang(serving, AskForMany(1));
+  Read(*lost, 1);
+  serving.ChainDown(ServingState::kRecovering, {});
+  lost.reset();
+  while (!serving.idle()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  BringUp(serving, 2);
+  Refusal refusal;
+  CHECK(Read(*serving.Start(Ask(2), &refusal), 1000).tokens ==
+        AloneTokens(Ask(2), 0, kStages, 512));
+  WaitUntilIdle(serving);
+}
+
+TEST_CASE("a server that drains waits for the next chain, and its end ends the wait",
+          "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  const std::unique_ptr<Generation> lost = AskAndHang(serving, AskForMany(1));
+  Read(*lost, 1);
+  serving.ChainDown(ServingState::kRecovering, {});
+  serving.Drain();
+  CHECK(!serving.idle());
+  switch (GENERATE(0, 1, 2)) {
+    case 0:
+      BringUp(serving, 2);
+      CHECK(Read(*lost, 1000).error.ok());
+      break;
+    case 1:
+      serving.AbortAll(absl::UnavailableError("draining: The server stops."));
+      CHECK(Read(*lost, 1000).error.message() == "draining: The server stops.");
+      break;
+    default:
+      serving.Stop();
+      CHECK(Read(*lost, 1000).error.message() == "draining: The server stops.");
+  }
 }
 
 TEST_CASE("a better plan takes the chain when nobody asks, and who asks then waits for it",
