@@ -10,6 +10,7 @@
 #include "kernels/kv_pages.h"
 #include "kernels/matmul.h"
 #include "kernels/matmul_convolving.h"
+#include "kernels/pinned_copy.h"
 #include "kernels/sampler.h"
 #include "kernels/short_convolution.h"
 #include "kernels/softcap.h"
@@ -210,6 +211,61 @@ TEST_CASE("a product that a convolution follows waits for its predecessor",
                              weights.view(), nullptr) == cudaSuccess);
     return Bytes(y.Read(), convolved.Read(), state.Read());
   });
+}
+
+TEST_CASE("what a copy of pinned memory brings is there for kernels behind it",
+          "[kernels][sm90][order]") {
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  constexpr int kRows = 2;
+  constexpr int kSourceRows = 64;
+  constexpr int kRounds = 20;
+  const Device<float> weight(RandomFloats(3, kColumns));
+  const Device<Bf16> x(RandomOf<Bf16>(4, Size(kSourceRows, kColumns)));
+  const LateWriter<Bf16> late(kColumns);
+  // Sources of rows, at the very end of the longest copy: a norm reads them first of all.
+  constexpr size_t kCount = kPinnedCopyBytesMax / sizeof(int32_t);
+  const Pinned<int32_t> pinned{std::vector<int32_t>(kCount)};
+  const Device<int32_t> inputs{std::vector<int32_t>(kCount)};
+  const int32_t* sources = inputs.data() + kCount - kRows;
+  const auto run = [&](int round, bool waits) {
+    const Device<Bf16> y(Size(kRows, kColumns));
+    for (int row = 0; row < kRows; ++row) {
+      pinned.data()[kCount - kRows + row] = (round * kRows + row) % kSourceRows;
+    }
+    late.Queue();  // so that the norm is queued before the copy begins
+    REQUIRE(CopyPinned(inputs.data(), pinned.data(), kPinnedCopyBytesMax, nullptr) == cudaSuccess);
+    if (waits) REQUIRE(cudaDeviceSynchronize() == cudaSuccess);
+    REQUIRE(RmsNorm(y.data(), x.data(), sources, kRows, kColumns, {weight.data(), 1e-5f, false},
+                    nullptr) == cudaSuccess);
+    return y.Read();
+  };
+  for (int round = 0; round < kRounds; ++round) {
+    const std::vector<Bf16> early = run(round, false);
+    run(round + 1, true);
+    CHECK(SameBits(early, run(round, true)));
+  }
+}
+
+TEST_CASE("a copy of pinned memory waits for what reads its target", "[kernels][sm90][order]") {
+  if (!RunsSm90()) SKIP("needs a GPU of compute capability 9.0");
+  constexpr int kMany = 1 << 20;
+  const std::vector<Bf16> old = RepeatedOf<Bf16>(4, kMany);
+  const Pinned<Bf16> pinned(RandomOf<Bf16>(5, kPinnedCopyBytesMax / sizeof(Bf16)));
+  const Pinned<Bf16> x(kMany);
+  Bf16* end = x.data() + kMany - pinned.count();
+  const Device<float> weight(RepeatedOf<float>(3, kMany));
+  // A norm by one block, twice over the bus: hundreds of microseconds up to the row's end.
+  const auto run = [&](bool copies) {
+    std::copy(old.begin(), old.end(), x.data());
+    const Device<Bf16> y(kMany);
+    REQUIRE(RmsNorm(y.data(), x.data(), nullptr, 1, kMany, {weight.data(), 1e-5f, false},
+                    nullptr) == cudaSuccess);
+    if (copies) {
+      REQUIRE(CopyPinned(end, pinned.data(), kPinnedCopyBytesMax, nullptr) == cudaSuccess);
+    }
+    return y.Read();
+  };
+  CHECK(SameBits(run(true), run(false)));
 }
 
 TEST_CASE("sums, caps and draws wait for their predecessor", "[kernels][sm90][order]") {
