@@ -108,13 +108,19 @@ class Dense(NamedTuple):
     product: str
     units: tuple
     moves: bool = True  # are forgiven: of codes on their way to bytes
+    asks: bool = False  # for what comes next, with any number of rows
 
 
 DENSE = {
     "scores of attention": Dense(r"ScoreTiles<.*Bf16Steps, (\d), 4, ", "vdpbf16ps", ("avx512_bf16",), moves=False),
     "values of attention": Dense(r"WeighColumns<.*Bf16Steps, (\d), 4, false>", "vdpbf16ps", ("avx512_bf16",), moves=False),
-    "blocks beside 8 bits": Dense(r"AddByte(?:Unit|Groups)<.*Octet<8, true>, \d, \d, (\d)>", "vpdpbusd", ("avxvnni", "avx512_vnni", "avx512_bf16")),
-    "blocks of 4 bits beside 8": Dense(r"AddByteUnit<.*Octet<8, true>, 4, \d, (\d)>", "vpmaddubsw", ("avx2", "avx512")),
+    "blocks beside 8 bits": Dense(
+        r"AddByte(?:Unit|Groups)<.*Octet<8, true>, \d, \d, (\d)>", "vpdpbusd", ("avxvnni", "avx512_vnni", "avx512_bf16"), asks=True),
+    "blocks of 4 to 6 bits beside 8": Dense(
+        r"AddByteUnit<.*Octet<[456], true>, \d, \d, (\d)>", "vpdpbusd", ("avx512_vnni", "avx512_bf16"), asks=True),
+    "blocks of 4 or 5 bits beside 8, by pairs": Dense(
+        r"AddByteUnit<.*Octet<[458], true>, [45], 8, (\d)>", "vpmaddubsw", ("avx2", "avx512"), asks=True),
+    "blocks of 8 bits beside 8, by words": Dense(r"AddByteGroups<.*Octet<8, true>, 8, 8, (\d)>", "vpmaddwd", ("avx2", "avx512"), asks=True),
     "blocks of 4 and 8 bits": Dense(r"AddGroups<.*Octet<[48], .*>, (\d)>", "vpdpbusd", ("avx512_vnni", "avx512_bf16")),
 }
 
@@ -220,6 +226,8 @@ def check_dense(disassembly, unit):
             if not loop:
                 continue
             found += 1
+            if dense.asks and not any(name.startswith("prefetch") for _, name, _ in body):
+                faults.append(f"{kernel}, {match[1]} rows: asks for nothing ahead")
             for address, name, operands in loop:
                 moves = not dense.moves and name.startswith("vmov") and MOVE.match(operands)
                 stack = name.startswith("v") and ("(%rsp" in operands or "(%rbp" in operands)

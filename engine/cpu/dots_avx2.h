@@ -85,6 +85,7 @@ struct IntDotsByWords {
   template <int kBits>
   struct NarrowByteDots {
     static constexpr int kStepsMax = kBits == 4 ? 8 : kBits == 5 ? 4 : 2;
+    static constexpr bool kInWords = false;
     static_assert(kStepsMax * 2 * ((1 << kBits) - 1) * 127 < 32768);
     using Weight = Int256x2;
     using Activation = __m256i;
@@ -131,14 +132,17 @@ struct IntDotsByWords {
   /// Codes of 8 bits.
   struct QuadByteDots {
     static constexpr int kStepsMax = 8;
+    static constexpr bool kInWords = true;
     using Weight = Quads;
     using Activation = Quad;
     using Sum = Int256x2;
     static Weight WeightOf(const Int256x2& bytes) {
-      return {{Evens(bytes.a), Evens(bytes.b)},
+      const __m256i even = _mm256_set1_epi16(0xff);
+      return {{_mm256_and_si256(bytes.a, even), _mm256_and_si256(bytes.b, even)},
               {_mm256_srli_epi16(bytes.a, 8), _mm256_srli_epi16(bytes.b, 8)}};
     }
-    static Activation Broadcast(const void* p) { return BroadcastQuad(p); }
+    /// Of two pairs of words: activations 0 and 2, then 1 and 3.
+    static Activation Broadcast(const uint8_t* p) { return {Broadcast32(p), Broadcast32(p + 4)}; }
     template <int kColumns>
     static void First(Sum (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
 #pragma GCC unroll 4
@@ -185,7 +189,8 @@ struct IntDotsByVnni {
   /// Codes of kBits, as bytes, beside activations of 8 bits.
   template <int kBits>
   struct ByteDots {
-    static constexpr int kStepsMax = 8;  // whose products a Sum has room for: any number here
+    static constexpr int kStepsMax = 8;      // whose products a Sum has room for: any number here
+    static constexpr bool kInWords = false;  // what Broadcast reads, not bytes
     using Weight = Int256x2;
     using Activation = __m256i;
     using Sum = Int256x2;

@@ -145,7 +145,8 @@ struct IntDotsByVnni {
   /// Codes of kBits, as bytes, beside activations of 8 bits.
   template <int kBits>
   struct ByteDots {
-    static constexpr int kStepsMax = 8;  // whose products a Sum has room for: any number here
+    static constexpr int kStepsMax = 8;      // whose products a Sum has room for: any number here
+    static constexpr bool kInWords = false;  // what Broadcast reads, not bytes
     using Weight = __m512i;
     using Activation = __m512i;
     using Sum = __m512i;
@@ -291,6 +292,7 @@ struct IntDotsByWords {
   template <int kBits>
   struct NarrowByteDots {
     static constexpr int kStepsMax = kBits == 4 ? 8 : kBits == 5 ? 4 : 2;
+    static constexpr bool kInWords = false;
     static_assert(kStepsMax * 2 * ((1 << kBits) - 1) * 127 < 32768);
     using Weight = __m512i;
     using Activation = __m512i;
@@ -326,11 +328,13 @@ struct IntDotsByWords {
   /// Codes of 8 bits.
   struct QuadByteDots {
     static constexpr int kStepsMax = 8;
+    static constexpr bool kInWords = true;
     using Weight = __m512i;
     using Activation = Quad;
     using Sum = __m512i;
     static Weight WeightOf(__m512i bytes) { return bytes; }
-    static Activation Broadcast(const void* p) { return BroadcastQuad(p); }
+    /// Of two pairs of words: activations 0 and 2, then 1 and 3.
+    static Activation Broadcast(const uint8_t* p) { return {Broadcast32(p), Broadcast32(p + 4)}; }
     template <int kColumns>
     static void First(Sum (&sum)[kColumns], const Weight (&w)[kColumns], const Activation& x) {
 #pragma GCC unroll 4

@@ -63,6 +63,10 @@ struct ByteRunRows {
   for (int64_t at = 0; at < run.share; at += 64) __builtin_prefetch(next + at, 0, 2);
 }
 
+/// Of a row of activations as Dots reads it.
+template <class Dots>
+constexpr int kStepBytes = Dots::kInWords ? 8 : 4;
+
 /// chain = the products of kSteps steps of codes, which follow.
 template <class Codes, class Dots, int kSteps, int kRows, int kColumns>
 [[gnu::always_inline]] inline void DotSteps(typename Dots::Sum (&chain)[kRows][kColumns],
@@ -79,7 +83,8 @@ template <class Codes, class Dots, int kSteps, int kRows, int kColumns>
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const typename Dots::Activation activation = Dots::Broadcast(x + 4 * step + r * x_stride);
+      const typename Dots::Activation activation =
+          Dots::Broadcast(x + kStepBytes<Dots> * step + r * x_stride);
       if (step == 0) {
         Dots::First(chain[r], weight, activation);
       } else {
@@ -97,9 +102,9 @@ template <class Codes, class Dots, int kGroupSteps, int kRows, int kColumns, cla
   constexpr int kSteps = kGroupSteps < Dots::kStepsMax ? kGroupSteps : Dots::kStepsMax;
   constexpr int64_t kBytes = kSteps / 2 * Codes::kBytes;
   const uint8_t* octet = run.codes + kGroupSteps / kSteps * kBytes * group;
-  const uint8_t* x = rows.x + 4 * kGroupSteps * group;
+  const uint8_t* x = rows.x + kStepBytes<Dots> * kGroupSteps * group;
 #pragma GCC unroll 2
-  for (int i = 0; i < kGroupSteps / kSteps; ++i, octet += kBytes, x += 4 * kSteps) {
+  for (int i = 0; i < kGroupSteps / kSteps; ++i, octet += kBytes, x += kStepBytes<Dots> * kSteps) {
     if (kRows == 1 && first == 0) AskForLines<kBytes>(octet);
     typename Dots::Sum chain[kRows][kColumns];
     DotSteps<Codes, Dots, kSteps>(chain, octet, first, table, x, rows.x_stride);
@@ -272,6 +277,29 @@ struct ByteType {
   static constexpr bool kIsUnit = kInt8Scales;
 };
 
+/// Of a row of a run in the words that some Dots read.
+constexpr int kRowWordsBytes = 2 * kByteBlockInputs;
+
+/// The same rows in `words` [kRows][kRowWordsBytes]: of each four the first and the third, then the
+/// others. Once a tile, where broadcasts would widen them for each column anew.
+template <int kRows>
+ByteRunRows WidenRows(const ByteRunRows& rows, int inputs, uint8_t* words) {
+  const __m256i order = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+  for (int r = 0; r < kRows; ++r) {
+    for (int i = 0; i < inputs; i += 16) {
+      const auto* from = reinterpret_cast<const __m128i*>(rows.x + r * rows.x_stride + i);
+      auto* to = reinterpret_cast<__m256i*>(words + kRowWordsBytes * r + 2 * i);
+      const __m256i widened = _mm256_cvtepi8_epi16(_mm_loadu_si128(from));
+      _mm256_store_si256(to, _mm256_shuffle_epi8(widened, order));
+    }
+  }
+  ByteRunRows in_words = rows;
+  in_words.x = words;
+  in_words.x_stride = kRowWordsBytes;
+  return in_words;
+}
+
 /// A run times `count` rows, at most kRows, which ask for as much of the next run as each of
 /// `tiles_left` tiles must.
 template <class Type, class Codes, int kRows>
@@ -285,7 +313,12 @@ void AddByteTile(int count, int tiles_left, ByteRun& run, const Simd::CodeTable&
     constexpr int kTurns = kByteBlockInputs / 4 / Type::kGroupSteps * 4 / Simd::kByteColumns<kRows>;
     // Whole lines, so perhaps the first tiles alone.
     run.share = run.next_bytes > 0 ? run.next_bytes / kTurns / tiles_left / 64 * 64 + 64 : 0;
-    if constexpr (Type::kIsUnit) {
+    if constexpr (Simd::ByteDots<Type::kBits>::kInWords) {
+      alignas(64) uint8_t words[kRows * kRowWordsBytes];
+      const int inputs = run.groups * 4 * Type::kGroupSteps;
+      const ByteRunRows in_words = WidenRows<kRows>(rows, inputs, words);
+      AddByteGroups<Codes, Type::kBits, Type::kGroupSteps, kRows>(run, table, in_words, sums);
+    } else if constexpr (Type::kIsUnit) {
       AddByteUnit<Codes, Type::kBits, Type::kGroupSteps, kRows>(run, table, rows, sums);
     } else {
       AddByteGroups<Codes, Type::kBits, Type::kGroupSteps, kRows>(run, table, rows, sums);

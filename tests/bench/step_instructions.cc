@@ -30,16 +30,23 @@ constexpr Held kHeld[] = {{"bf16", DType::kBF16, Precision::kAuto},
                           {"int8", DType::kBF16, Precision::kInt8},
                           {"int8-a8", DType::kBF16, Precision::kInt8A8},
                           {"q4_1", DType::kQ4_1, Precision::kAuto},
-                          {"q8_0", DType::kQ8_0, Precision::kAuto}};
+                          {"q8_0", DType::kQ8_0, Precision::kAuto},
+                          {"q8_0-a8", DType::kQ8_0, Precision::kBlocksA8},
+                          {"q4_k-a8", DType::kQ4_K, Precision::kBlocksA8},
+                          {"q6_k-a8", DType::kQ6_K, Precision::kBlocksA8}};
 
-/// A layer of SmolLM2-135M's widths and a short head; all matrices are views of the same random
-/// bytes.
+/// A layer of SmolLM2-135M's widths and a short head, of twelve heads instead of nine where a block
+/// is 256 inputs; all matrices are views of the same random bytes.
 class WideModel {
  public:
   explicit WideModel(DType dtype) : dtype_(dtype) {
     config_ = MakeSyntheticCheckpoint("smollm2-135m").value()->config();
     config_.layers.resize(kLayers);
     config_.vocab_size = kVocab;
+    if (InfoOf(dtype).block_elements == 256) {
+      config_.query_heads = 12;
+      config_.hidden_size = config_.query_heads * config_.head_dim;
+    }
     const int64_t hidden = config_.hidden_size, ffn = config_.ffn_size;
     const int64_t attended = int64_t{config_.query_heads} * config_.head_dim;
     const int64_t kv = int64_t{config_.kv_heads} * config_.head_dim;
