@@ -184,6 +184,10 @@ int Run(int rounds, int pause_us, bool polls) {
 }  // namespace neurogrid
 
 int main(int argc, char** argv) {
+  if (argc > 1 && std::atoi(argv[1]) < 10) {
+    std::fprintf(stderr, "usage: hop_bench [ROUNDS, 10 or more [PAUSE_US [polls]]]\n");
+    return 1;
+  }
   return neurogrid::Run(argc > 1 ? std::atoi(argv[1]) : 5000, argc > 2 ? std::atoi(argv[2]) : 0,
                         argc > 3);
 }
