@@ -114,15 +114,13 @@ constexpr Field kFields[] = {
     {.name = "frequency_penalty", .type = kNumber, .minimum = -2, .maximum = 2},
     {.name = "repetition_penalty",
      .type = kNumber,
-     .minimum = 0,
+     .minimum = 0.001,  // a logit over it must stay a finite number
      .maximum = 10,
-     .above_minimum = true,
      .text = "over prompt and output; 1 is off"},
     {.name = "repeat_penalty",
      .type = kNumber,
-     .minimum = 0,
+     .minimum = 0.001,  // a logit over it must stay a finite number
      .maximum = 10,
-     .above_minimum = true,
      .same_as = "repetition_penalty"},
     {.name = "repeat_last_n",
      .type = kInteger,

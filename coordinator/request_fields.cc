@@ -60,10 +60,10 @@ std::string Bound(double value) {
 std::string RangeText(const Field& field) {
   const bool low = std::isfinite(field.minimum);
   const bool high = std::isfinite(field.maximum);
-  const absl::string_view from = field.above_minimum ? " above " : " from ";
-  if (low && high) return absl::StrCat(from, Bound(field.minimum), " to ", Bound(field.maximum));
-  if (low)
-    return absl::StrCat(field.above_minimum ? " above " : " of at least ", Bound(field.minimum));
+  if (low && high) {
+    return absl::StrCat(" from ", Bound(field.minimum), " to ", Bound(field.maximum));
+  }
+  if (low) return absl::StrCat(" of at least ", Bound(field.minimum));
   if (high) return absl::StrCat(" of at most ", Bound(field.maximum));
   return "";
 }
@@ -146,10 +146,7 @@ MaybeError CheckValue(const Field& field, const std::string& param, Json& value)
   }
   if (!value.is_number()) return std::nullopt;
   const double number = value.as_number();
-  if (!too_large && number >= field.minimum && number <= field.maximum &&
-      !(field.above_minimum && number == field.minimum)) {
-    return std::nullopt;
-  }
+  if (!too_large && number >= field.minimum && number <= field.maximum) return std::nullopt;
   return InvalidValue(
       param, absl::StrCat("'", param, "' must be ", wanted, ", but is ", ToString(value), "."));
 }
@@ -196,9 +193,7 @@ Json BodySchema(BodyKind kind) {
       schema.Set("type", Json::Array{NameOf(field.type), "null"});
       if (field.required) schema.Set("type", NameOf(field.type));
     }
-    if (std::isfinite(field.minimum)) {
-      schema.Set(field.above_minimum ? "exclusiveMinimum" : "minimum", field.minimum);
-    }
+    if (std::isfinite(field.minimum)) schema.Set("minimum", field.minimum);
     if (std::isfinite(field.maximum)) schema.Set("maximum", field.maximum);
     if (!field.text.empty()) schema.Set("description", field.text);
     properties.push_back({std::string(field.name), std::move(schema)});

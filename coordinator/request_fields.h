@@ -36,7 +36,6 @@ struct Field {
   FieldType type = FieldType::kAny;
   double minimum = -std::numeric_limits<double>::infinity();  // of numbers
   double maximum = std::numeric_limits<double>::infinity();
-  bool above_minimum = false;  // the minimum itself is not allowed
   bool required = false;
   absl::string_view same_as = {};  // the name under which this one is read
   FieldStanding standing = FieldStanding::kHonoured;

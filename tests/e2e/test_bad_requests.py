@@ -33,6 +33,7 @@ BODIES = [
     ({"messages": MESSAGES, "response_format": {"type": "json_object"}}, "response_format"),
     ({"messages": MESSAGES, "functions": [{"name": "f"}]}, "functions"),
     ({"messages": MESSAGES, "seed": 1.5}, "seed"),
+    ({"messages": MESSAGES, "repetition_penalty": 1e-30}, "repetition_penalty"),
 ]
 
 
