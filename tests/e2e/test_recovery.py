@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 
 import openai
 import pytest
@@ -148,6 +149,35 @@ def test_a_frozen_worker_is_replaced_under_its_streams(start):
     cluster.kill("worker-2", signal.SIGSTOP)
     wait_for("the other worker goes on", lambda: recovery(cluster)["takeovers"] == 1)
     cluster.kill("worker-2", signal.SIGCONT)
+    assert [reader.answer() for reader in readers] == expected
+
+
+def two_at_once(cluster):
+    cluster.kill("worker-1")
+    cluster.kill("worker-2")
+
+
+def an_heir_too(cluster):
+    cluster.kill("worker-1")
+    wait_for("the next plan", lambda: len(cluster.get("/v1/cluster")[1]["plan"]["stages"]) == 2)
+    cluster.kill("worker-2")
+
+
+def the_coordinator_stands_still(cluster):
+    cluster.coordinator.send_signal(signal.SIGSTOP)
+    time.sleep(4)  # longer than the workers wait for it
+    cluster.coordinator.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("fault", [two_at_once, an_heir_too, the_coordinator_stands_still])
+def test_three_workers_and_a_worse_fault(start, fault):
+    use = ", ".join(f"worker-{n}: {{use: always}}" for n in (1, 2, 3))
+    cluster = start(workers=3, flags=["--nodes", "{%s}" % use]).wait_ready()
+    requests = asked(200)
+    expected = undisturbed(cluster, requests)
+    readers = [Reader(cluster, **request) for request in requests]
+    begun(*readers)
+    fault(cluster)
     assert [reader.answer() for reader in readers] == expected
 
 
