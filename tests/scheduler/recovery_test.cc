@@ -79,7 +79,7 @@ TEST_CASE("what a lost chain had begun goes on with the tokens it gets undisturb
 
 TEST_CASE("only what the lost chain had computed counts as replayed", "[scheduler][recovery]") {
   Server server;
-  server.Admit(Ask(Prompt(300), 20));
+  const RequestId id = server.Admit(Ask(Prompt(300), 20));
   server.Step();  // 256 rows
   server.scheduler.NextStep(server.now);
   server.scheduler.Park(server.now);
@@ -90,6 +90,9 @@ TEST_CASE("only what the lost chain had computed counts as replayed", "[schedule
   CHECK(server.scheduler.stats().parked == 0);
   CHECK(server.scheduler.stats().replayed_tokens == 256);
   CHECK(server.scheduler.stats().prompt_tokens == 300);
+  CHECK(server.scheduler.progress(id)->state == Generation::State::kRecovering);
+  server.Step();
+  CHECK(server.scheduler.progress(id)->state == Generation::State::kDecode);
 }
 
 TEST_CASE("a smaller chain ends what it cannot hold and keeps the rest", "[scheduler][recovery]") {
