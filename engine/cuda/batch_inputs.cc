@@ -152,7 +152,8 @@ void BatchInputs::CollectShape() {
             convolves_ ? 1 : 0,
             sampler_.needs.draws ? 1 : 0,
             sampler_.needs.limited ? 1 : 0,
-            decodes_ ? 1 : 0};
+            decodes_ ? 1 : 0,
+            copied_bytes_};
   if (convolves_ && !decodes_) {
     shape_.push_back(CountOf(chunks_));
     shape_.push_back(CountOf(states_));
@@ -168,7 +169,7 @@ void BatchInputs::CollectShape() {
   }
 }
 
-absl::Status BatchInputs::Send(cudaStream_t stream) {
+absl::Status BatchInputs::Send(cudaStream_t stream, bool recorded) {
   NG_ASSIGN_OR_RETURN(uint8_t * host, staging_.Next(block_.bytes()));
   LayOut(Writer(host, block_.as<uint8_t>(), block_.bytes(), bytes_));
   if (bytes_ > block_.bytes()) {
@@ -178,14 +179,24 @@ absl::Status BatchInputs::Send(cudaStream_t stream) {
   }
   const auto edit_bytes = static_cast<int64_t>(sampler_.edits.size() * sizeof(kernels::LogitEdit));
   NG_RETURN_IF_ERROR(Grow(edits_, edit_bytes));
+  // A recorded copy is as long for all batches. A longer one takes as long as it gains.
+  constexpr int64_t kRecordedBytes = 8192;
+  copied_bytes_ =
+      recorded && bytes_ <= kRecordedBytes ? std::min(kRecordedBytes, block_.bytes()) : 0;
   CollectShape();
-  if (bytes_ > 0) NG_RETURN_IF_ERROR(staging_.Send(block_.data(), bytes_, stream));
+  if (bytes_ > 0 && !copy_left()) {
+    NG_RETURN_IF_ERROR(staging_.Send(block_.data(), bytes_, stream));
+  }
   if (edit_bytes > 0) {
     NG_ASSIGN_OR_RETURN(uint8_t * edits, edits_staging_.Next(edit_bytes));
     std::memcpy(edits, sampler_.edits.data(), static_cast<size_t>(edit_bytes));
     NG_RETURN_IF_ERROR(edits_staging_.Send(edits_.data(), edit_bytes, stream));
   }
   return absl::OkStatus();
+}
+
+absl::Status BatchInputs::Copy(int block, cudaStream_t stream) const {
+  return staging_.Copy(block, block_.data(), copied_bytes_, stream);
 }
 
 /// What has a length of its own in each batch comes last, so that all else lies where the shape

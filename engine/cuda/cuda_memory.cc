@@ -153,14 +153,23 @@ absl::StatusOr<uint8_t*> Staging::Next(int64_t bytes) {
 }
 
 absl::Status Staging::Send(void* to, int64_t bytes, cudaStream_t stream) {
-  Block& block = blocks_[at_];
-  NG_CHECK(bytes <= block.memory.bytes());
-  const void* from = block.memory.as<void>();
+  NG_RETURN_IF_ERROR(Copy(at_, to, bytes, stream));
+  return Sent(stream);
+}
+
+absl::Status Staging::Copy(int block, void* to, int64_t bytes, cudaStream_t stream) const {
+  const PinnedBuffer& memory = blocks_[block].memory;
+  NG_CHECK(bytes <= memory.bytes());
+  const void* from = memory.as<void>();
   const cudaError_t error =
       kernels::PinnedCopyTakes(to, from, bytes)
           ? kernels::CopyPinned(to, from, bytes, stream)
           : cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream);
-  NG_RETURN_IF_ERROR(CudaStatus(error, "a copy to the device"));
+  return CudaStatus(error, "a copy to the device");
+}
+
+absl::Status Staging::Sent(cudaStream_t stream) {
+  Block& block = blocks_[at_];
   NG_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(block.read, stream), "a copy to the device"));
   block.sent = true;
   return absl::OkStatus();

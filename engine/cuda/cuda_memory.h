@@ -100,8 +100,16 @@ class Staging {
   absl::Status Reserve(int64_t bytes);
   /// A block of at least `bytes`, once the device has read what it was sent from there.
   absl::StatusOr<uint8_t*> Next(int64_t bytes);
-  /// Queues a copy of the first `bytes` of the block that Next gave.
+  /// Queues a copy of the first `bytes` of the block that Next gave: Copy and Sent.
   absl::Status Send(void* to, int64_t bytes, cudaStream_t stream);
+
+  static constexpr int kBlocks = 2;
+  /// The block that Next gave.
+  int block() const { return at_; }
+  /// Queues a copy of the first `bytes` of a block, here or where steps are recorded.
+  absl::Status Copy(int block, void* to, int64_t bytes, cudaStream_t stream) const;
+  /// The device has read the block that Next gave when all that is queued up to here has ended.
+  absl::Status Sent(cudaStream_t stream);
 
  private:
   struct Block {
@@ -111,8 +119,8 @@ class Staging {
   };
   static absl::Status Grow(Block& block, int64_t bytes);
 
-  Block blocks_[2];
-  size_t at_ = 0;
+  Block blocks_[kBlocks];
+  int at_ = 0;
 };
 
 }  // namespace neurogrid

@@ -284,12 +284,12 @@ bool CudaOps::BeginInputs(const Batch& batch) {
   return Healthy();
 }
 
-bool CudaOps::SendInputs(const Batch& named) {
+bool CudaOps::SendInputs(const Batch& named, bool recorded) {
   begun_ = &named;
   const SamplerRows& drawn = batch_.sampler();
   health_.Update(GrowSampler(batch_.samples(), static_cast<int64_t>(drawn.edits.size()),
                              reserved_.vocab_size));
-  if (Healthy()) health_.Update(batch_.Send(stream_));
+  if (Healthy()) health_.Update(batch_.Send(stream_, recorded));
   return Healthy();
 }
 

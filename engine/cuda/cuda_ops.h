@@ -116,8 +116,10 @@ class CudaOps : public Ops {
                 kernels::Epilogue epilogue, const kernels::MatMulNextNorm& next = {});
   bool BeginInputs(const Batch& batch);
   /// Queues the inputs of the batch in batch_, whose steps are given `named`.
-  bool SendInputs(const Batch& named);
+  bool SendInputs(const Batch& named, bool recorded = false);
   void RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps);
+  /// Steps as they come, of a batch whose inputs are sent for a graph.
+  void RunOnce(const Batch& batch, Steps steps);
   void Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch& batch, Steps steps);
   /// Behind a draw: its results are to be asked for.
   void Await(int samples, int parity);

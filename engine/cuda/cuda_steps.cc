@@ -35,52 +35,67 @@ void CudaOps::RunGraph(StepGraphs& graphs, const Batch& batch, Steps steps) {
   const int rows = widens ? graphs.RowsFor(batch.rows()) : batch.rows();
   const int samples = widens ? graphs.SamplesFor(batch, rows) : batch.samples();
   batch_.Widen(rows, samples);
-  if (!SendInputs(batch)) return;
+  if (!SendInputs(batch, /*recorded=*/true)) return;
   StepGraphs::Entry& entry = graphs.Find(batch_.shape());
-  if (entry.graph == nullptr) {
+  if (!entry.captured()) {
     const Batch wide = widens ? StepGraphs::Widened(batch, rows, samples) : batch;
     begun_ = &wide;
     if (entry.seen) Capture(graphs, entry, wide, steps);
-    if (entry.graph == nullptr && Healthy()) {
-      steps(wide);
-      Ready();
-    }
+    if (!entry.captured() && Healthy()) RunOnce(wide, steps);
     entry.seen = true;
     entry.draws = draws_;
     begun_ = nullptr;
-    if (entry.graph == nullptr) return;
+    if (!entry.captured()) return;
   } else {
     ++repeated_;
     draws_ = entry.draws;
     kernels::LaunchesQueued().fetch_add(entry.kernels, std::memory_order_relaxed);
   }
-  if (Healthy())
-    Note(cudaGraphLaunch(entry.graph, stream_), absl::StrCat("a graph of ", rows, " rows"));
+  if (!Healthy()) return;
+  Note(cudaGraphLaunch(entry.graphs[batch_.copy_left() ? batch_.block() : 0], stream_),
+       absl::StrCat("a graph of ", rows, " rows"));
+  if (batch_.copy_left() && Healthy()) health_.Update(batch_.Copied(stream_));
 }
 
-/// Without memory for a graph this stage goes on without graphs.
-void CudaOps::Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch& batch,
-                      Steps steps) {
-  const int64_t before = kernels::LaunchesQueued().load();
-  Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "a graph");
+void CudaOps::RunOnce(const Batch& batch, Steps steps) {
+  if (batch_.copy_left()) {
+    health_.Update(batch_.Copy(batch_.block(), stream_));
+    if (Healthy()) health_.Update(batch_.Copied(stream_));
+  }
   if (!Healthy()) return;
   steps(batch);
   Ready();
-  cudaGraph_t graph = nullptr;
-  Note(cudaStreamEndCapture(stream_, &graph), "a graph");
-  if (Healthy()) {
-    const cudaError_t error = cudaGraphInstantiate(&entry.graph, graph, 0);
+}
+
+/// A graph for each block that the inputs may lie in. Without memory for one this stage goes on
+/// without graphs.
+void CudaOps::Capture(StepGraphs& graphs, StepGraphs::Entry& entry, const Batch& batch,
+                      Steps steps) {
+  const int count = batch_.copy_left() ? Staging::kBlocks : 1;
+  for (int block = 0; block < count && Healthy(); ++block) {
+    const int64_t before = kernels::LaunchesQueued().load();
+    Note(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "a graph");
+    if (!Healthy()) return;
+    if (batch_.copy_left()) health_.Update(batch_.Copy(block, stream_));
+    steps(batch);
+    Ready();
+    cudaGraph_t graph = nullptr;
+    Note(cudaStreamEndCapture(stream_, &graph), "a graph");
+    const cudaError_t error =
+        Healthy() ? cudaGraphInstantiate(&entry.graphs[block], graph, 0) : cudaSuccess;
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    entry.kernels = kernels::LaunchesQueued().load() - before;
+    if (block > 0) kernels::LaunchesQueued().fetch_sub(entry.kernels);  // one of them runs
     if (error == cudaErrorMemoryAllocation) {
       cudaGetLastError();  // asked and answered: not sticky
-      entry.graph = nullptr;
+      entry.graphs[block] = nullptr;
+      graphs.Drop(entry);
       graphs.Disable();
       LogWarning("cuda:", ordinal_, " has no memory for graphs; steps run without them");
-    } else {
-      Note(error, "a graph");
+      return;
     }
+    Note(error, "a graph");
   }
-  if (graph != nullptr) cudaGraphDestroy(graph);
-  entry.kernels = kernels::LaunchesQueued().load() - before;
 }
 
 }  // namespace neurogrid

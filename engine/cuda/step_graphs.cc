@@ -6,7 +6,7 @@
 namespace neurogrid {
 namespace {
 
-constexpr size_t kGraphsMax = 64;  // a megabyte or less each
+constexpr size_t kGraphsMax = 64;  // or pairs of them; a megabyte or less each
 constexpr int kRows[] = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64};
 constexpr int kMoreRows = 32;
 
@@ -17,7 +17,10 @@ StepGraphs::~StepGraphs() {
 }
 
 void StepGraphs::Drop(Entry& entry) {
-  if (entry.graph != nullptr) cudaGraphExecDestroy(entry.graph);
+  for (cudaGraphExec_t& graph : entry.graphs) {
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+    graph = nullptr;
+  }
 }
 
 int StepGraphs::RowsFor(int rows) const {

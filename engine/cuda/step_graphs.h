@@ -30,19 +30,20 @@ class StepGraphs : public StepMemory {
 
   struct Entry {
     BatchShape shape;
-    cudaGraphExec_t graph = nullptr;
+    /// One for each block that inputs come from, or the first for all.
+    cudaGraphExec_t graphs[Staging::kBlocks] = {};
     int64_t kernels = 0;
+    bool captured() const { return graphs[0] != nullptr; }
     bool seen = false;
     bool draws = false;
   };
   /// Valid until the next call. Drops the one not used for longest where there are many.
   Entry& Find(const BatchShape& shape);
+  static void Drop(Entry& entry);
   bool enabled() const { return enabled_; }
   void Disable() { enabled_ = false; }
 
  private:
-  static void Drop(Entry& entry);
-
   BatchLimits limits_;
   bool enabled_ = true;
   std::list<Entry> entries_;  // the last used first
