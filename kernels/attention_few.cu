@@ -189,6 +189,22 @@ __global__ void __launch_bounds__(kAttentionThreads)
   }
 }
 
+/// Behind the copies of what is old at `place`, the first that the block attends: the row, and what
+/// is left of the first chunks. `has_row`: the row's own position is in them.
+template <typename Split>
+__device__ __forceinline__ void BeginRotated(const Split& block, const RotatedRow<Split>& row,
+                                             const AttentionPlace& place, bool has_row) {
+  row.ClearQueries();
+  __syncthreads();
+  WaitForPredecessor();
+  row.Rotate();
+#pragma unroll 1
+  for (int i = 0; i < 2; ++i) {
+    block.CopyPart(i, place, place.old() + (has_row ? 1 : 0), place.steps() * 16);
+    CommitCopies();
+  }
+}
+
 /// One unit a block, of rows that are not rotated yet.
 template <typename Split>
 __global__ void __launch_bounds__(kAttentionThreads)
@@ -202,15 +218,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const AttentionPlace& place = walk.place;
   block.CopyOld(place);
   const RotatedRow<Split> row(block, place, /*staged=*/true);
-  row.ClearQueries();
-  __syncthreads();
-  WaitForPredecessor();
-  row.Rotate();
-#pragma unroll 1
-  for (int i = 0; i < 2; ++i) {
-    block.CopyPart(i, place, row.writes() ? place.old() + 1 : place.old(), place.steps() * 16);
-    CommitCopies();
-  }
+  BeginRotated(block, row, place, row.writes());
   typename Split::Outputs outputs;
   block.Attend(place, outputs, [](int) {});
   SplitTotals<Split> totals;
@@ -238,16 +246,7 @@ __global__ void __launch_bounds__(kAttentionThreads, Split::kBlocks)
   AttentionPlace last = walk.place;
   last.SetSplit(tile.first_split + tile.splits - 1, o);
   const RotatedRow<Split> row(block, last, /*staged=*/walk.AtLastSplit());
-  row.ClearQueries();
-  __syncthreads();
-  WaitForPredecessor();
-  row.Rotate();
-#pragma unroll 1
-  for (int i = 0; i < 2; ++i) {
-    const AttentionPlace& place = walk.place;
-    block.CopyPart(i, place, place.old() + (walk.AtLastSplit() ? 1 : 0), place.steps() * 16);
-    CommitCopies();
-  }
+  BeginRotated(block, row, walk.place, walk.AtLastSplit());
   SplitTotals<Split> totals;
   while (true) {
     const bool more = !walk.AtLastSplit();
