@@ -31,6 +31,8 @@ inline __m512i WidenBytes(const void* p) {
 struct PairDotsByBf16 {
   static constexpr int kTileRows =
       6;  // 6 x 4 accumulators, 4 weights, 1 activation: 29 of 32 registers
+  // Zen 4: much further would mislead the prefetcher.
+  static constexpr int64_t kGroupAheadBytes = 128;
 
   using Pair = __m512bh;  // one pair of bf16 in every lane
 
@@ -62,6 +64,8 @@ struct PairDotsByBf16 {
 struct PairDotsByFma {
   static constexpr int kTileRows =
       5;  // 5 x 4 accumulators, 4 weights and 1 activation twice: 30 of 32 registers
+  // Intel's processors (FastestOf): 1.1 to 1.5 times as fast as 128 bytes on Sapphire Rapids.
+  static constexpr int64_t kGroupAheadBytes = 2048;
 
   struct Pair {
     __m512 first, second;

@@ -138,7 +138,7 @@ struct Avx512Lanes : PairDots, IntDots {
   static constexpr int kFewRowsColumns = 4;
   template <int kColumns>
   static constexpr int kGroupColumnsAtOnce = kColumns;
-  static constexpr int64_t kGroupAheadBytes = 128;  // much further would mislead the prefetcher
+  static constexpr int64_t kGroupAheadBytes = PairDots::kGroupAheadBytes;
   static constexpr int kWideRowsMin = 12;
   static constexpr int kWideRowsMinOf4 = 64;
   // Beside activations of 8 bits: 6 x 2 or 3 x 4 sums, and as many totals.
