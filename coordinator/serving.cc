@@ -221,7 +221,10 @@ void Serving::StepDone(uint64_t tag, uint64_t step,
     absl::StatusOr<std::vector<SchedulerEvent>> events =
         sampled.ok() ? scheduler_->Commit(step, *sampled, now)
                      : scheduler_->FailStep(step, sampled.status(), now);
-    const bool proof = events.ok() && sampled.ok() && !sampled->empty();
+    // NaN logits prove nothing but that the chain computes them.
+    const bool proof = events.ok() && sampled.ok() &&
+                       std::any_of(sampled->begin(), sampled->end(),
+                                   [](const SampledToken& token) { return !token.failed; });
     if (!events.ok()) {
       LogError("a step's result does not fit the step: ", events.status().message());
       // The step is over all the same: left in flight, it would hold up its requests for good.

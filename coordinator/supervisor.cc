@@ -206,9 +206,20 @@ absl::StatusOr<Plan> Supervisor::PlanFor(const std::vector<ReportedNode>& member
   return PlanStages(facts_, nodes, ServingLink(), options_.config.workload, placement);
 }
 
-/// A better plan must be better by a tenth and take in a device that was not there: processes of
-/// one device share its memory bandwidth, whatever each measured alone.
+/// What the configuration asks of nodes decides first. Else a better plan must be better by a tenth
+/// and take in a device that was not there: processes of one device share its memory bandwidth,
+/// whatever each measured alone.
 bool Supervisor::WorthMoving(const Plan& next, const std::vector<ReportedNode>& members) const {
+  const auto as_asked = [&](const Plan& plan) {
+    return std::count_if(plan.stages.begin(), plan.stages.end(), [&](const PlannedStage& stage) {
+      const auto asked = options_.config.nodes.find(stage.node);
+      if (asked == options_.config.nodes.end()) return false;
+      const std::optional<std::pair<int, int>>& layers = asked->second.layers;
+      return layers.has_value() ? stage.layers == LayerRange{layers->first, layers->second}
+                                : asked->second.use == "always";
+    });
+  };
+  if (as_asked(next) != as_asked(plan_)) return as_asked(next) > as_asked(plan_);
   const auto devices_of = [&](const Plan& plan) {
     std::set<std::string> devices;
     for (const PlannedStage& stage : plan.stages) {

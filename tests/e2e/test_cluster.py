@@ -109,7 +109,9 @@ def test_a_lost_worker_is_replaced_by_the_rest_and_by_a_newcomer(start):
     cluster.kill("worker-2")
     assert answers_after_recovery(cluster) == expected
     cluster.add_worker("worker-3")
-    wait_for("the new worker joins", lambda: any(node["id"] == "worker-3" for node in cluster.get("/v1/cluster")[1]["nodes"]))
+    wait_for("layers are again where the configuration has them", lambda: [
+        (stage["node"], stage["layers"]) for stage in cluster.get("/v1/cluster")[1]["plan"]["stages"]
+    ] == [("worker-1", [0, 15]), ("worker-3", [15, 30])])
     assert answers_after_recovery(cluster) == expected
     cluster.kill("worker-1")
     cluster.kill("worker-3")

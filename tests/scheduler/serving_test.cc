@@ -92,6 +92,24 @@ class ThreadedChain final : public Chain {
   std::thread thread_;
 };
 
+/// Computes NaN, as a stage with a broken weight does.
+class BrokenChain final : public Chain {
+ public:
+  BrokenChain(Serving& serving, uint64_t tag) : serving_(serving), tag_(tag) {}
+  void Submit(uint64_t step, Batch batch) override {
+    SampledToken failed;
+    failed.failed = true;
+    serving_.StepDone(tag_, step, std::vector<SampledToken>(batch.sampled_rows.size(), failed));
+    ++steps_;
+  }
+  int steps() const { return steps_; }
+
+ private:
+  Serving& serving_;
+  uint64_t tag_;
+  std::atomic<int> steps_ = 0;
+};
+
 void BringUp(Serving& serving, uint64_t tag, int results_max = INT_MAX) {
   serving.ChainUp(tag, std::make_shared<ThreadedChain>(serving, tag, results_max), Shape(), "test");
   while (serving.state() != ServingState::kReady) std::this_thread::yield();
@@ -455,6 +473,14 @@ TEST_CASE("a canary proves the chain while nobody asks", "[serving][threads]") {
   while (serving.canary_age_ms() < 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   CHECK(serving.alive());
   CHECK(serving.fingerprint().size() == 3 + 16);
+}
+
+TEST_CASE("a canary that draws from NaN proves nothing", "[serving][threads]") {
+  Serving serving(TinyTokenizer(), {}, nullptr);
+  const auto chain = std::make_shared<BrokenChain>(serving, 1);
+  serving.ChainUp(1, chain, Shape(), "test");
+  while (chain->steps() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  CHECK(serving.canary_age_ms() < 0);
 }
 
 TEST_CASE("draining refuses new requests and lets the old ones end", "[serving][threads]") {
