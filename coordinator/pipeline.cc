@@ -178,10 +178,10 @@ absl::Status Pipeline::TakeStep(const EdgeSender& sender, Step step) {
     return absl::OkStatus();
   }
   NG_RETURN_IF_ERROR(CheckSenderLocked(sender));
-  NG_RETURN_IF_ERROR(CheckResult(step));
   // A stage broke: the end of the epoch is on its way, by the deadline at the latest, and takes the
-  // step along.
+  // step and those behind it along.
   if (absl::IsUnavailable(step.status)) return absl::OkStatus();
+  NG_RETURN_IF_ERROR(CheckResult(step));
   const auto took = std::chrono::steady_clock::now() - in_flight_.front().submitted;
   longest_step_ = std::max(longest_step_, took);
   StepResult result{.epoch = step.epoch,

@@ -344,7 +344,9 @@ std::optional<Generation::Progress> Scheduler::progress(RequestId request) const
                                                : std::min(choice->computed, choice->prompt_tokens);
     }
   }
-  if (found->recovering) {
+  if (std::any_of(found->choices.begin(), found->choices.end(), [](const auto& choice) {
+        return choice->recovering && choice->state != Sequence::State::kEnded;
+      })) {
     progress.state = Generation::State::kRecovering;
   } else if (found->first_token_at.has_value()) {
     progress.state = Generation::State::kDecode;
@@ -398,7 +400,7 @@ SchedulerStats Scheduler::stats() const {
   stats.preemptions = preemptions_;
   stats.parked = static_cast<int>(
       std::count_if(preempted_.begin(), preempted_.end(),
-                    [](const Sequence* sequence) { return sequence->request->recovering; }));
+                    [](const Sequence* sequence) { return sequence->recovering; }));
   stats.replayed_tokens = replayed_tokens_;
   stats.drafted_tokens = drafted_tokens_;
   stats.accepted_tokens = accepted_tokens_;

@@ -36,8 +36,10 @@ std::vector<SchedulerEvent> Scheduler::Park(SteadyTime now) {
   std::vector<SchedulerEvent> events;
   for (const auto& [id, request] : requests_) {
     if (request->ended || !request->begun) continue;
-    request->recovering = true;
     ++request->usage.recoveries;
+    for (const auto& choice : request->choices) {
+      if (choice->state == Sequence::State::kPreempted) choice->recovering = true;
+    }
     const auto broke_all = [](const auto& choice) {
       return choice->state != Sequence::State::kEnded && choice->losses >= kLossesMax;
     };

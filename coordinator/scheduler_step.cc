@@ -107,7 +107,7 @@ RunningView Scheduler::ViewOf(Sequence& sequence, bool tight) const {
   view.cuts = CutsPrefill(sequence);
   view.ready = sequence.ready;
   view.replay = sequence.replay;
-  view.replays = sequence.request->recovering;
+  view.replays = sequence.recovering;
   view.draft = OfferOf(sequence);
   return view;
 }
@@ -122,7 +122,7 @@ WaitingView Scheduler::ViewOf(const Sequence& sequence, const PrefixMatch& match
   const int64_t scored_rows_end = sequence.request->scored_rows_end(sequence);
   view.scored_rows_end = sequence.scored_rows < scored_rows_end ? scored_rows_end : 0;
   view.cuts = CutsPrefill(sequence);
-  view.replays = sequence.request->recovering;
+  view.replays = sequence.recovering;
   return view;
 }
 
@@ -170,7 +170,7 @@ Scheduler::World Scheduler::Look() const {
   world.preempted = world.waiting_sequences.size();
   // The shortest replay first: each goes on as soon as its own is over.
   const auto replay_of = [](const Sequence* sequence) {
-    return sequence->request->recovering ? sequence->known() : 0;
+    return sequence->recovering ? sequence->known() : 0;
   };
   std::stable_sort(world.waiting_sequences.begin(), world.waiting_sequences.end(),
                    [&](const auto* a, const auto* b) { return replay_of(a) < replay_of(b); });
@@ -473,7 +473,7 @@ void Scheduler::Append(Sequence& sequence, const SampledToken& sampled, SteadyTi
   sequence.ids.push_back(sampled.token);
   if (!sequence.forced.empty()) sequence.forced.pop_back();
   sequence.losses = 0;
-  request.recovering = false;
+  sequence.recovering = false;
   sequence.penalties.Append(sequence.ids);
   ++request.usage.completion_tokens;
   ++generated_tokens_;

@@ -92,6 +92,7 @@ struct Sequence {
   int64_t lost_tokens = 0;   // computed by a chain that is gone, and not again yet
   uint64_t ready = 0;        // when it came out of its last step
   bool prompt_sent = false;  // prompt logprobs were in an event
+  bool recovering = false;   // it lost its chain and has no token of the next one yet
 
   int64_t known() const { return static_cast<int64_t>(ids.size()); }
   int64_t generated() const { return known() - prompt_tokens; }
@@ -112,7 +113,6 @@ struct Request {
   bool paused = false;
   bool begun = false;  // some sequence ran
   bool ended = false;
-  bool recovering = false;    // it lost its chain and has no token of the next one yet
   int in_flight = 0;          // steps of all sequences
   int live = 0;               // choices that have not ended
   int64_t prompt_tokens = 0;  // of all prompts

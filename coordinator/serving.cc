@@ -314,7 +314,8 @@ void Serving::DropChain(ServingState state, std::vector<std::string> missing) {
   if (chain_ == nullptr) return;
   chain_.reset();
   scheduler_->Cancel(std::exchange(canary_, 0));
-  if (state != ServingState::kPlanning) lost_at_ = now;  // a better plan is no loss
+  // A better plan is no loss; a chain that was lost before its first token adds to the one before.
+  if (state != ServingState::kPlanning && !lost_at_.has_value()) lost_at_ = now;
   Deliver(scheduler_->Park(now), now);
 }
 

@@ -153,8 +153,9 @@ std::vector<ReportedNode> Supervisor::Members() {
   const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   for (auto& [id, blame] : blamed_) {
-    blame.left |= std::none_of(nodes.begin(), nodes.end(),
-                               [&name = id](const Node& node) { return node.id == name; });
+    blame.left |= std::none_of(nodes.begin(), nodes.end(), [&](const Node& node) {
+      return node.id == id && node.boot_id == blame.boot_id;
+    });
   }
   for (const Node& node : nodes) {
     if (node.state == NodeState::kConnecting || node.state == NodeState::kSuspect) continue;
@@ -269,13 +270,18 @@ void Supervisor::Consider() {
 }
 
 void Supervisor::WaitForWorkers(const std::string& why) {
+  // Answers that were under way go on as soon as somebody comes.
+  const ServingState state = was_serving_ && !serving_.idle() ? ServingState::kRecovering
+                                                              : ServingState::kWaitingForWorkers;
+  bool told = false;
   {
     const std::lock_guard lock(mutex_);
-    if (waiting_for_ == why) return;
+    told = waiting_for_ == why;
+    if (told && serving_.state() == state) return;
     waiting_for_ = why;
   }
-  LogInfo("waiting for ", why);
-  serving_.ChainDown(ServingState::kWaitingForWorkers, {why});
+  if (!told) LogInfo("waiting for ", why);
+  serving_.ChainDown(state, {why});
 }
 
 void Supervisor::BringUp(Plan plan) {
@@ -362,9 +368,9 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
     if (!InForce(epoch)) return;
   }
   const std::vector<Node> left = cluster_->Nodes();  // asked without our lock held
-  const bool gone = !node.empty() && std::none_of(left.begin(), left.end(), [&](const Node& other) {
-    return other.id == node;
-  });
+  const auto blamed =
+      std::find_if(left.begin(), left.end(), [&](const Node& other) { return other.id == node; });
+  const bool gone = !node.empty() && blamed == left.end();
   {
     const std::lock_guard lock(mutex_);
     if (!InForce(epoch)) return;
@@ -375,7 +381,8 @@ void Supervisor::OnPlanEnded(uint64_t epoch, const std::string& node, const std:
     if (!was_active && !node.empty()) {
       Blame& blame = blamed_[node];
       const int doubled = std::min(blame.failures++, kBlameDoublings);
-      blame.left = false;
+      blame.left = gone;
+      blame.boot_id = gone ? 0 : blamed->boot_id;
       blame.until = std::chrono::steady_clock::now() + kRetryAfterFailure * (1 << doubled);
     }
   }

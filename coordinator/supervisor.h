@@ -87,7 +87,8 @@ class Supervisor final : public ClusterListener {
   uint64_t epoch_ = 0;       // of the plan in force; 0: not known yet
   struct Blame {
     int failures = 0;
-    bool left = false;  // since then: it may have been mended
+    uint64_t boot_id = 0;  // of the process that could not
+    bool left = false;     // since then: it may have been mended
     std::chrono::steady_clock::time_point until;
   };
   std::map<std::string, Blame> blamed_;  // nodes that could not load; left out until then

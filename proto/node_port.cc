@@ -24,7 +24,6 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "common/check.h"
 #include "common/enroll.h"
 #include "common/log.h"
@@ -46,7 +45,6 @@ constexpr int kDescriptorsSpare = 64;  // left to files and to connections we di
 constexpr double kPerAddressPerSecond = 20;
 constexpr double kPerSecond = 200;
 constexpr size_t kAddressesMax = 4096;
-constexpr char kMappedPrefix[] = "::ffff:";  // of an IPv4 address in IPv6
 constexpr char kTlsHandshakeByte = 0x16;
 static_assert(kEnrollPreamble.size() == kEdgePreamble.size());
 
@@ -76,10 +74,12 @@ std::string AddressText(const sockaddr_storage& address) {
     inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(&address)->sin_addr, text,
               sizeof(text));
   } else {
-    inet_ntop(AF_INET6, &reinterpret_cast<const sockaddr_in6*>(&address)->sin6_addr, text,
+    const in6_addr& whole = reinterpret_cast<const sockaddr_in6*>(&address)->sin6_addr;
+    const bool mapped = IN6_IS_ADDR_V4MAPPED(&whole);
+    inet_ntop(mapped ? AF_INET : AF_INET6, mapped ? &whole.s6_addr[12] : whole.s6_addr, text,
               sizeof(text));
   }
-  return std::string(absl::StripPrefix(text, kMappedPrefix));
+  return text;
 }
 
 bool KnowsIpv6() {

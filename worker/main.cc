@@ -82,6 +82,10 @@ void StopOnSignal(const sigset_t& signals, Worker& worker) {
   }).detach();
 }
 
+/// The coordinator refused this worker for good: started again it would be refused again, or would
+/// push out the process that has its certificate.
+constexpr int kRefusedExit = 2;
+
 /// A broken device may keep whoever frees its memory waiting: the process ends all the same.
 void EndSoon() {
   std::thread([] {
@@ -103,7 +107,9 @@ absl::StatusOr<std::string> LocateModel(const std::string& model, const std::str
   return found->path;
 }
 
-absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const sigset_t& signals) {
+/// `failed` is what the process exits with unless the status is OK.
+absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const sigset_t& signals,
+                 int& failed) {
   NG_RETURN_IF_ERROR(EnsureStateDir(flags.state_dir));
   const absl::StatusOr<std::unique_ptr<FileLock>> lock = FileLock::Try(flags.state_dir + "/lock");
   if (!lock.ok()) {
@@ -144,6 +150,7 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
   StopOnSignal(signals, *worker);
   const absl::Status ended = worker->Run();
   if (!ended.ok()) EndSoon();
+  if (absl::IsFailedPrecondition(ended) || absl::IsUnauthenticated(ended)) failed = kRefusedExit;
   return ended;
 }
 
@@ -159,13 +166,14 @@ int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   const auto flags = neurogrid::ParseWorkerFlags(argc, argv);
   absl::Status status = flags.status();
+  int failed = 1;
   if (flags.ok() && flags->has_value()) {
     neurogrid::StartLogging("neurogrid-worker", neurogrid::LevelOf((*flags)->log_level));
     const auto hub = neurogrid::ReadHubSettings(std::getenv);
     unsetenv("HF_TOKEN");  // A worker asks no hub.
-    status = hub.ok() ? neurogrid::Run(**flags, hub->cache, signals) : hub.status();
+    status = hub.ok() ? neurogrid::Run(**flags, hub->cache, signals, failed) : hub.status();
   }
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return failed;
 }

@@ -314,6 +314,7 @@ void AddByteTile(int count, int tiles_left, ByteRun& run, const Simd::CodeTable&
     // Whole lines, so perhaps the first tiles alone.
     run.share = run.next_bytes > 0 ? run.next_bytes / kTurns / tiles_left / 64 * 64 + 64 : 0;
     if constexpr (Simd::ByteDots<Type::kBits>::kInWords) {
+      static_assert(!Type::kIsUnit);  // no type of 8 bits has scales of its own in a unit
       alignas(64) uint8_t words[kRows * kRowWordsBytes];
       const int inputs = run.groups * 4 * Type::kGroupSteps;
       const ByteRunRows in_words = WidenRows<kRows>(rows, inputs, words);

@@ -130,6 +130,9 @@ TEST_CASE("what a stage that broke says is no result, and nothing follows it",
   broken.status = absl::UnavailableError("worker_lost: a worker's device broke");
   REQUIRE(chain.pipeline.TakeStep(chain.Last(), broken).ok());
   CHECK_FALSE(chain.pipeline.TakeStep(chain.Last(), chain.Result(2)).ok());
+  Step behind = broken;
+  behind.number = 2;
+  CHECK(chain.pipeline.TakeStep(chain.Last(), behind).ok());
   CHECK(chain.results.empty());
   chain.pipeline.CheckDeadline(now + std::chrono::hours(1));  // where it does not leave
   CHECK(chain.recorder.ended.size() == 1);
