@@ -140,7 +140,7 @@ class Serving final : public Generator {
   std::atomic<int64_t> context_tokens_max_ = 0;
   mutable std::mutex published_mutex_;
   SchedulerStats stats_;
-  int64_t takeovers_ = 0;  // chains that went on with what a lost one had begun
+  int64_t takeovers_ = 0;  // losses after which tokens passed again, the canary's too
   double heal_s_ = 0;      // of the last one, from the loss to a token
   Json requests_ = Json(Json::Array());
   std::vector<std::string> missing_;

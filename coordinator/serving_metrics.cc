@@ -89,7 +89,8 @@ struct ServingMetrics::Series {
   Counter& prompt_tokens = AddCounter("prompt_tokens_total", "Prompt tokens.");
   Counter& generation_tokens = AddCounter("generation_tokens_total", "Generated tokens.");
   Counter& preemptions = AddCounter("num_preemptions_total", "Preemptions by recompute.");
-  Gauge& parked = AddGauge("parked_sequences", "Sequences whose chain is lost and not replaced.");
+  Gauge& parked =
+      AddGauge("parked_sequences", "Sequences that lost their chain and do not run again yet.");
   Counter& takeovers = AddCounter("takeovers_total", "Chains that went on for a lost one.");
   Counter& replayed = AddCounter("replayed_tokens_total", "Computed again after a loss.");
   Histogram& heal = AddHistogram(

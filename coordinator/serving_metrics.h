@@ -46,7 +46,7 @@ class ServingMetrics {
   void AddPromptTokens(int64_t tokens);
   void AddGenerationTokens(int64_t tokens);
   void AddPreemption();
-  /// A chain goes on with what a lost one had begun, `seconds` after the loss.
+  /// Tokens pass through a chain again, `seconds` after the one before it was lost.
   void AddTakeover(double seconds);
   /// Computed again after a loss.
   void AddReplayed(int64_t tokens);
