@@ -90,7 +90,7 @@ TEST_CASE("every call by every caller: only members are heard, and only in their
   CHECK(wire::StepMessage::descriptor()->file()->service_count() == 0);
   CHECK(wire::FromWorker::descriptor()->file()->service(0)->method_count() == 1);
   ClusterFixture fixture;
-  const RunningWorker& worker = fixture.AddWorker("a", "/nowhere");
+  RunningWorker& worker = fixture.AddWorker("a", "/nowhere");
   REQUIRE(fixture.WaitForMembers(1));
   wire::EdgeHeader header;
   header.set_cluster_id(ClusterIdOf(OpenAuthority(fixture.state_dir())->certificate).value());
@@ -98,7 +98,7 @@ TEST_CASE("every call by every caller: only members are heard, and only in their
   wire::StepMessage step;
   *step.mutable_header() = header;
   const int coordinator = fixture.cluster->port();
-  const int stage = const_cast<RunningWorker&>(worker).worker().data_port();
+  const int stage = worker.worker().data_port();
   for (const Caller& caller : Callers(OpenAuthority(fixture.state_dir()).value())) {
     CAPTURE(caller.kind);
     const bool is_worker = caller.kind == "a worker";
@@ -302,15 +302,13 @@ TEST_CASE("of two processes with one certificate the older one gives up", "[rpc]
   REQUIRE(identity.ok());
   RunningWorker& older = fixture.workers.emplace_back(fixture.OptionsFor(*identity), "/nowhere");
   REQUIRE(fixture.WaitForMembers(1));
-  const RunningWorker& newer =
-      fixture.workers.emplace_back(fixture.OptionsFor(*identity), "/nowhere");
+  RunningWorker& newer = fixture.workers.emplace_back(fixture.OptionsFor(*identity), "/nowhere");
   const absl::Status ended = older.Join();
   INFO(ended.message());
   CHECK(!ended.ok());
   CHECK(absl::StrContains(ended.message(), "another process joined as a"));
   REQUIRE(fixture.cluster->Nodes().size() == 1);
-  const uint64_t boot_id = const_cast<RunningWorker&>(newer).worker().boot_id();
-  CHECK(fixture.cluster->Nodes()[0].boot_id == boot_id);
+  CHECK(fixture.cluster->Nodes()[0].boot_id == newer.worker().boot_id());
 }
 
 TEST_CASE("where the coordinator is beyond loopback, every stage can be reached from there",
