@@ -53,9 +53,11 @@ TEST_CASE("what a lost chain had begun goes on with the tokens it gets undisturb
   const int steps = GENERATE(0, 1, 2, 3, 9, 20);
   CAPTURE(steps);
   for (int i = 0; i < steps; ++i) server.Step();
-  server.scheduler.NextStep(server.now);  // on its way when the chain is lost
+  std::optional<SchedulerStep> step = server.scheduler.NextStep(server.now);
+  REQUIRE(step.has_value());
+  const HashChain::Result late = server.Through(*std::move(step));  // on its way at the loss
   CHECK(server.scheduler.Park(server.now).empty());
-  CHECK(!server.scheduler.Commit(steps + 1, {}, server.now).ok());
+  CHECK(!server.scheduler.Commit(late.step, late.sampled, server.now).ok());
   ComeBack(server);
   server.Run();
   for (const auto& [id, request] : asked) {

@@ -207,15 +207,19 @@ TEST_CASE("a text goes on where its lost chain left it, on the next chain", "[se
   CHECK(refusal.kind == Refusal::Kind::kRecovering);
   CHECK(serving.missing() == std::vector<std::string>{"node b"});
   serving.StepDone(1, 61, std::vector<SampledToken>(1));  // late, from the chain that is gone
+  // As late when the next chain is up, of steps that are in flight there.
+  const auto late = std::make_shared<BrokenChain>(serving, /*tag=*/1);
+  serving.ChainUp(2, late, Shape(), "test");
+  while (late->steps() == 0) std::this_thread::yield();
 
-  BringUp(serving, 2);
+  BringUp(serving, 3);
   const Answer rest = Read(*lost, 1000);
   CHECK(rest.error.ok());
   answer.tokens.insert(answer.tokens.end(), rest.tokens.begin(), rest.tokens.end());
   CHECK(answer.tokens == AloneTokens(AskForMany(1), 0, kStages, 512));
   CHECK(answer.text + rest.text == whole.text);
   CHECK(lost->usage().completion_tokens == 400);
-  CHECK(lost->usage().recoveries == 1);
+  CHECK(lost->usage().recoveries == 2);
   while (serving.stats().replayed_tokens == 0 || serving.stats().parked > 0) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
