@@ -150,7 +150,7 @@ absl::Status Run(const WorkerFlags& flags, const std::string& hub_cache, const s
   StopOnSignal(signals, *worker);
   const absl::Status ended = worker->Run();
   if (!ended.ok()) EndSoon();
-  if (absl::IsFailedPrecondition(ended) || absl::IsUnauthenticated(ended)) failed = kRefusedExit;
+  if (absl::IsFailedPrecondition(ended)) failed = kRefusedExit;
   return ended;
 }
 

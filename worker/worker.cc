@@ -106,7 +106,7 @@ absl::Status Worker::Run() {
     if (!broken_.ok()) return broken_;
     if (stopping_) return absl::OkStatus();
     lock.unlock();
-    if (end.refused) return end.status;
+    if (end.refused) return absl::FailedPreconditionError(end.status.message());
     if (!welcomed_) NG_RETURN_IF_ERROR(ExplainFailure(end));
     if (welcomed_) LogWarning("lost the coordinator: ", end.status.message(), "; dialling again");
     lock.lock();

@@ -45,8 +45,9 @@ class Worker : private JoinSession::Events {
   static absl::StatusOr<std::unique_ptr<Worker>> Start(Options options, StageSource* source);
   ~Worker() override;
 
-  /// Stays a member until Stop (then OK), until the coordinator refuses for good, or until the
-  /// device answers no more: the coordinator has heard of it by then.
+  /// Stays a member until Stop (then OK), until the coordinator refuses for good (then
+  /// FailedPrecondition), or until the device answers no more: the coordinator has heard of it by
+  /// then.
   absl::Status Run();
   /// Any thread: says goodbye and ends Run.
   void Stop();

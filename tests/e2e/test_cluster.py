@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -168,6 +169,19 @@ def test_a_frozen_worker_is_replaced(start):
     cluster.kill(victim, signal.SIGSTOP)
     wait_for("the frozen worker is lost", lambda: all(
         node["id"] != victim or node["state"] == "lost" for node in cluster.get("/v1/cluster")[1]["nodes"]))
+    assert answers_after_recovery(cluster) == expected
+
+
+def test_of_two_workers_with_one_certificate_the_older_one_ends_for_good(start):
+    cluster = start(workers=1).wait_ready()
+    expected = answers(cluster)
+    shutil.copytree(cluster.folder / "worker-1", cluster.folder / "twin")
+    older = cluster.workers["worker-1"]
+    cluster.workers["twin"] = cluster._spawn(
+        WORKER, "--bootstrap", f"127.0.0.1:{cluster.grpc_port}", "--name", "worker-1", "--model", cluster.model,
+        "--device", DEVICE, "--threads", 1, "--state-dir", cluster.folder / "twin")
+    assert older.wait(60) == 2, cluster.text()  # deploy/systemd starts it again for any other failure
+    assert "another process joined as worker-1" in cluster.text()
     assert answers_after_recovery(cluster) == expected
 
 
