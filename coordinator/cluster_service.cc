@@ -21,6 +21,14 @@ absl::Status CheckRange(absl::string_view name, double value, double minimum, do
       absl::StrCat("report.", name, " is ", value, ", expected ", minimum, " to ", maximum));
 }
 
+wire::Refused Refusal(const std::string& reason) {
+  wire::Refused refused;
+  refused.set_reason(reason);
+  refused.set_version_min(kProtocolMin);
+  refused.set_version_max(kProtocolMax);
+  return refused;
+}
+
 }  // namespace
 
 absl::StatusOr<NodeReport> ReadReport(const wire::Report& report, const std::string& host) {
@@ -174,10 +182,7 @@ absl::Status ClusterService::Greet(const wire::FromWorker& message, Connection* 
     welcome->set_version(version);
     welcome->set_beyond_loopback(options_.beyond_loopback);
   } else {
-    wire::Refused* refused = answer.mutable_refused();
-    refused->set_reason("no protocol version in common");
-    refused->set_version_min(kProtocolMin);
-    refused->set_version_max(kProtocolMax);
+    *answer.mutable_refused() = Refusal("no protocol version in common");
   }
   const std::lock_guard lock(mutex_);
   connection->outgoing.push_back(std::move(answer));
@@ -275,9 +280,7 @@ void ClusterService::Send(ConnectionId id, wire::FromCoordinator message) {
 void ClusterService::Close(ConnectionId id, const std::string& reason, bool for_good) {
   wire::FromCoordinator message;
   if (for_good) {
-    message.mutable_refused()->set_reason(reason.substr(0, kWireStringBytesMax));
-    message.mutable_refused()->set_version_min(kProtocolMin);
-    message.mutable_refused()->set_version_max(kProtocolMax);
+    *message.mutable_refused() = Refusal(reason.substr(0, kWireStringBytesMax));
   } else {
     message.mutable_goodbye()->set_reason(reason.substr(0, kWireStringBytesMax));
   }

@@ -92,12 +92,10 @@ absl::Status JoinSession::Greet() {
 absl::Status JoinSession::HandleWelcome(const wire::FromCoordinator& message,
                                         Clock::time_point hello_sent) {
   if (message.has_refused()) {
-    const std::lock_guard lock(mutex_);
-    refused_ = true;
-    return absl::FailedPreconditionError(absl::StrCat(
+    return EndForGood(absl::FailedPreconditionError(absl::StrCat(
         "the coordinator refused: ", message.refused().reason(), " (it speaks versions ",
         message.refused().version_min(), " to ", message.refused().version_max(), ", this worker ",
-        kProtocolMin, " to ", kProtocolMax, ")"));
+        kProtocolMin, " to ", kProtocolMax, ")")));
   }
   const wire::Welcome& welcome = message.welcome();
   if (!message.has_welcome() || welcome.version() < kProtocolMin ||
@@ -122,11 +120,14 @@ absl::Status JoinSession::HandleWelcome(const wire::FromCoordinator& message,
     changed_.notify_all();
   }
   events_->OnLease(fence);
-  const absl::Status taken = events_->OnWelcome(welcome);
-  if (taken.ok()) return taken;
+  absl::Status taken = events_->OnWelcome(welcome);
+  return taken.ok() ? taken : EndForGood(std::move(taken));
+}
+
+absl::Status JoinSession::EndForGood(absl::Status why) {
   const std::lock_guard lock(mutex_);
   refused_ = true;
-  return taken;
+  return why;
 }
 
 absl::Status JoinSession::Handle(const wire::FromCoordinator& message) {
@@ -146,12 +147,9 @@ absl::Status JoinSession::Handle(const wire::FromCoordinator& message) {
     case wire::FromCoordinator::kGoodbye:
       return absl::UnavailableError(
           absl::StrCat("the coordinator says: ", message.goodbye().reason()));
-    case wire::FromCoordinator::kRefused: {
-      const std::lock_guard lock(mutex_);
-      refused_ = true;
-      return absl::FailedPreconditionError(
-          absl::StrCat("the coordinator refused: ", message.refused().reason()));
-    }
+    case wire::FromCoordinator::kRefused:
+      return EndForGood(absl::FailedPreconditionError(
+          absl::StrCat("the coordinator refused: ", message.refused().reason())));
     case wire::FromCoordinator::kWelcome:
     case wire::FromCoordinator::KIND_NOT_SET:
       break;

@@ -64,6 +64,8 @@ class JoinSession {
   struct Stream;  // gRPC's part
   absl::Status Greet();
   absl::Status HandleWelcome(const wire::FromCoordinator& message, Clock::time_point hello_sent);
+  /// `why`, after which nobody dials again.
+  absl::Status EndForGood(absl::Status why);
   absl::Status Handle(const wire::FromCoordinator& message);
   void TakeAck(uint64_t sequence);
   void HeartbeatLoop();
